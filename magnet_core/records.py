@@ -1,0 +1,71 @@
+"""What the readers hand to the pipeline: a sample as the user lists it, and its counts as a platform measured them.
+
+Coordinates are (x, y) = (column, row) everywhere in this project. Vendors' files often hold (row, column); a reader
+turns them once, here nothing does.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+# N rows (bins or spots), G genes
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of samples.csv. `counts` is None for an H&E-only slide."""
+
+    slide_id: str
+    image: Path
+    counts: Path | None = None
+    platform: str | None = None
+    mpp: float | None = None
+    patient: str = ""
+
+
+@dataclass(frozen=True)
+class Genes:
+    """Gene ids (G,) and unique gene names (G,), in the order of the count columns."""
+
+    ids: np.ndarray
+    names: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Assay:
+    """Raw counts of one resolution of one slide, in tissue only.
+
+    barcodes   (N,) str
+    centres_px (N, 2) float64, (x, y) of each bin or spot centre in full-resolution pixels of the input image
+    counts     (N, G) CSR, raw integers; row i belongs to barcodes[i]
+    pitch_um   distance between neighbouring centres, where the platform fixes it (8, 16, 100, 200)
+    """
+
+    barcodes: np.ndarray
+    centres_px: np.ndarray
+    counts: sparse.csr_matrix
+    pitch_um: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.barcodes)
+
+
+@dataclass(frozen=True)
+class SlideCounts:
+    """All that a platform measured on one slide.
+
+    `bins` maps the bin size in µm (8, 16) to its assay; `spots` holds the measured spots of a spot platform. One of
+    the two is empty. `mpp` is the platform's own statement of µm/px, or None; `mpp_source` says where it stands.
+    """
+
+    platform: str
+    genes: Genes
+    bins: dict[int, Assay] = field(default_factory=dict)
+    spots: Assay | None = None
+    mpp: float | None = None
+    mpp_source: str = ""
