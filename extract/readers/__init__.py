@@ -1,0 +1,56 @@
+"""The platforms whose counts can be read: one row of `READERS` each.
+
+In: the `counts` path of a sample. Out: `SlideCounts`. To add a platform, write a module with `recognises(path) -> bool`
+and `read(path) -> SlideCounts` and add its row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from extract.readers import legacy_st, space_ranger_hd
+from magnet_core.errors import MagnetError
+from magnet_core.records import Sample, SlideCounts
+from magnet_core.registry import look_up
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A platform: by what it is recognised, in words and in code, and how it is read."""
+
+    looks_for: str
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path], SlideCounts]
+
+
+READERS: dict[str, Reader] = {
+    "space_ranger_hd": Reader(space_ranger_hd.LOOKS_FOR, space_ranger_hd.recognises, space_ranger_hd.read),
+    "legacy_st": Reader(legacy_st.LOOKS_FOR, legacy_st.recognises, legacy_st.read),
+}
+
+
+def detect_platform(path: Path) -> str:
+    """Name the platform of a counts path by its layout; the error says what was looked for."""
+    for name, reader in READERS.items():
+        if reader.recognises(path):
+            return name
+    looked_for = "; ".join(f"{name}: {reader.looks_for}" for name, reader in READERS.items())
+    raise MagnetError(
+        path,
+        expected=f"counts of a known platform ({looked_for})",
+        found="none of these" if path.exists() else "nothing there",
+        remedy="correct the counts path, or name the platform in samples.csv",
+    )
+
+
+def read_counts(sample: Sample) -> SlideCounts:
+    """Read the counts of a sample with the reader of its platform, detected where samples.csv names none."""
+    if sample.counts is None:
+        raise MagnetError(
+            sample.slide_id,
+            expected="a counts path",
+            found="none: the slide is H&E only",
+            remedy="fill in column 'counts' of samples.csv, or only predict this slide",
+        )
+    platform = sample.platform or detect_platform(sample.counts)
+    return look_up(READERS, platform, where=f"{sample.slide_id}, platform").read(sample.counts)

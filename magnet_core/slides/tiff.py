@@ -1,0 +1,74 @@
+"""TIFF, BigTIFF (btf) and OME-TIFF through tifffile: tiled or striped, one level or a pyramid in IFDs or SubIFDs.
+
+In: a TIFF file. Out: a slide whose levels read only the tiles or strips that a window touches. Of several images in a
+file (slide, label, macro) the largest is the slide.
+"""
+
+import struct
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import tifffile
+
+from magnet_core.slides.base import CannotOpenError, Slide
+from magnet_core.slides.resolution import ABSENT, Resolution, first_stated, from_ome, from_pixels_per_unit
+from magnet_core.slides.segment_cache import SegmentCache
+from magnet_core.slides.tiff_level import TiffLevel
+
+# A window that moves along a row of compressed strips touches the same strips again and again: 3,600 rows of a slide
+# 70,000 pixels wide fit. Tiles need far less: a row of 512-pixel tiles.
+STRIP_CACHE_BYTES = 768 * 2**20
+TILE_CACHE_BYTES = 128 * 2**20
+
+DECODING_ERRORS = (ValueError, RuntimeError, OSError)  # tifffile's, imagecodecs', the file system's
+OPENING_ERRORS = (*DECODING_ERRORS, KeyError, IndexError, TypeError, struct.error)  # what broken tags raise
+
+
+class TiffSlide(Slide):
+    """A slide read by tifffile."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._tif = tifffile.TiffFile(path)
+            with ExitStack() as on_error:
+                on_error.callback(self._tif.close)
+                self._levels = self._open_levels(path)
+                super().__init__(path, [level.size_px for level in self._levels], _resolution(self._tif))
+                self._levels[0].fill(0, 0, np.empty((1, 1, 3), np.uint8))  # its compression is one we can decode
+                on_error.pop_all()
+        except OPENING_ERRORS as error:
+            raise CannotOpenError(str(error)) from error
+
+    def _open_levels(self, path: Path) -> list[TiffLevel]:
+        slide = max(self._tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
+        self._cache = SegmentCache(TILE_CACHE_BYTES if slide.keyframe.is_tiled else STRIP_CACHE_BYTES)
+        lock = Lock()
+        return [TiffLevel(series, path, cache=self._cache, lock=lock) for series in slide.levels]
+
+    def _fill(self, level: int, x: int, y: int, out: np.ndarray) -> None:
+        try:
+            self._levels[level].fill(x, y, out)
+        except DECODING_ERRORS as error:
+            raise self._damaged(level, x, y, error) from error
+
+    def close(self) -> None:
+        """Close the file and forget decoded tiles."""
+        self._tif.close()
+        self._cache.clear()
+
+
+def _resolution(tif: tifffile.TiffFile) -> Resolution:
+    ome = from_ome(tif.ome_metadata) if tif.ome_metadata else ABSENT
+    tags = tif.pages[0].tags
+    if "XResolution" not in tags or "YResolution" not in tags:
+        return ome
+    x, y = (_ratio(tags[name].value) for name in ("XResolution", "YResolution"))
+    unit = tifffile.RESUNIT(tags.valueof("ResolutionUnit", tifffile.RESUNIT.INCH)).name.lower()
+    imagej_unit = str((tif.imagej_metadata or {}).get("unit", ""))
+    return first_stated(ome, from_pixels_per_unit(x, y, imagej_unit), from_pixels_per_unit(x, y, unit))
+
+
+def _ratio(fraction: tuple[int, int]) -> float:
+    return fraction[0] / fraction[1] if fraction[1] else 0.0

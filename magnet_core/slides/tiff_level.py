@@ -1,0 +1,140 @@
+"""One level of a TIFF: from a window to the tiles or strips that hold it, decoded and turned into RGB.
+
+In: a tifffile page series of one image. Out: RGB uint8. Colour may be one page with 1, 3 or 4 samples, separate
+planes of a page, or three pages (as Bio-Formats writes RGB). Uncompressed strips in one piece are mapped: only the
+window's own bytes are read.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from math import ceil
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from magnet_core.errors import MagnetError
+from magnet_core.slides.base import WHITE, on_white
+from magnet_core.slides.segment_cache import SegmentCache
+
+# h, w rows and columns of a window; C channels as stored (1, 3 or 4)
+
+JPEG = 7  # tifffile turns YCbCr into RGB for this compression
+ALPHA_MODES = {1: "RGBa", 2: "RGBA"}  # TIFF ExtraSamples: premultiplied, or not; 0 is no alpha but a spare channel
+
+
+class TiffLevel:
+    """A level of a TIFF slide; `tif` stays open elsewhere."""
+
+    def __init__(self, series: tifffile.TiffPageSeries, path: Path, *, cache: SegmentCache, lock: Lock) -> None:
+        page = series.keyframe
+        self._path, self._page, self._pages = path, page, list(series.pages)
+        self._cache, self._lock = cache, lock
+        self._planes, self._samples = page.shaped[0], page.shaped[4]
+        self._mode = _colour_mode(path, series, channels=len(self._pages) * self._planes * self._samples)
+        self._segment_size = _segment_size(page)
+        self._mapped = page.is_memmappable and self._planes == 1 and len(self._pages) == 1
+        self.size_px = (page.imagewidth, page.imagelength)
+
+    def fill(self, x: int, y: int, out: np.ndarray) -> None:
+        """Write the window from (x, y) on into `out` (h, w, 3); it lies inside the level.
+
+        Raises the decoder's ValueError, RuntimeError or OSError where the file is damaged.
+        """
+        height, width = out.shape[:2]
+        if self._mode == "RGB":
+            self._fill_stored(x, y, out)
+            return
+        channels = len(self._pages) * self._planes * self._samples
+        blank = 0 if self._mode == "white is 0" else WHITE
+        stored = np.full((height, width, channels), blank, np.uint8)
+        self._fill_stored(x, y, stored)
+        out[:] = _as_rgb(stored, self._mode)
+
+    def _fill_stored(self, x: int, y: int, stored: np.ndarray) -> None:
+        """Write the channels into `stored` (h, w, C) as they are; tiles that a sparse file leaves out stay blank."""
+        height, width = stored.shape[:2]
+        if self._mapped:
+            full = (self.size_px[1], self.size_px[0], self._samples)
+            image = np.memmap(self._path, np.uint8, "r", offset=self._page.dataoffsets[0], shape=full)
+            stored[:] = image[y : y + height, x : x + width]
+            return
+        for page in range(len(self._pages)):
+            for plane in range(self._planes):
+                first = (page * self._planes + plane) * self._samples
+                self._fill_plane(page, plane, x, y, stored[..., first : first + self._samples])
+
+    def _fill_plane(self, page: int, plane: int, x: int, y: int, stored: np.ndarray) -> None:
+        height, width = stored.shape[:2]
+        for index, left, top in self._touched(plane, x, y, width, height):
+            segment = self._cache.get((self, page, index), partial(self._decode, page, index))
+            if segment.size == 0:
+                continue
+            x0, x1 = max(x, left), min(x + width, left + segment.shape[1])
+            y0, y1 = max(y, top), min(y + height, top + segment.shape[0])
+            stored[y0 - y : y1 - y, x0 - x : x1 - x] = segment[y0 - top : y1 - top, x0 - left : x1 - left]
+
+    def _touched(self, plane: int, x: int, y: int, width: int, height: int) -> Iterator[tuple[int, int, int]]:
+        """Yield number, left and top of each tile or strip of a plane that the window meets."""
+        step_x, step_y = self._segment_size
+        columns, rows = ceil(self.size_px[0] / step_x), ceil(self.size_px[1] / step_y)
+        for row in range(y // step_y, ceil((y + height) / step_y)):
+            for column in range(x // step_x, ceil((x + width) / step_x)):
+                yield (plane * rows + row) * columns + column, column * step_x, row * step_y
+
+    def _decode(self, page: int, index: int) -> np.ndarray:
+        """Read and decode a tile or strip as (rows, columns, samples); one that a sparse file leaves out is empty."""
+        offset, num_bytes = self._pages[page].dataoffsets[index], self._pages[page].databytecounts[index]
+        if num_bytes == 0:
+            return np.empty((0, 0, self._samples), np.uint8)
+        with self._lock:
+            handle = self._page.parent.filehandle
+            handle.seek(offset)
+            encoded = handle.read(num_bytes)
+        if len(encoded) < num_bytes:
+            raise OSError(f"the file ends within tile or strip {index}")
+        jpeg = {"jpegtables": self._page.jpegtables, "jpegheader": self._page.jpegheader}
+        return self._page.decode(encoded, index, **jpeg)[0][0]
+
+
+def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
+    """Width and height of the page's tiles, or of its strips."""
+    if page.is_tiled:
+        return page.tilewidth, page.tilelength
+    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
+
+
+def _colour_mode(path: Path, series: tifffile.TiffPageSeries, *, channels: int) -> str:
+    """How the stored channels become RGB; `MagnetError` where this is not an 8-bit greyscale or RGB image."""
+    page = series.keyframe
+    photometric = tifffile.PHOTOMETRIC(page.photometric).name if page.photometric is not None else "unknown"
+    rgb = photometric == "RGB" or (photometric == "YCBCR" and page.compression == JPEG)
+    planes_of_colour = photometric == "MINISBLACK" and series.axes == "CYX"
+    if page.dtype == np.uint8 and series.axes in ("YX", "YXS", "SYX", "CYX") and None not in series.pages:
+        if channels == 1 and photometric in ("MINISBLACK", "MINISWHITE"):
+            return "L" if photometric == "MINISBLACK" else "white is 0"
+        if channels == 3 and (rgb or planes_of_colour):
+            return "RGB"
+        if channels == 4 and rgb:
+            return ALPHA_MODES.get(int(page.extrasamples[0]) if page.extrasamples else 0, "RGBX")
+    raise MagnetError(
+        path,
+        expected="an 8-bit greyscale or RGB image",
+        found=f"{channels} channel(s) of {page.dtype}, {photometric}, axes {series.axes}",
+        remedy="convert it to 8-bit RGB, for example with: vips tiffsave in.tif out.tif --tile --pyramid",
+    )
+
+
+def _as_rgb(stored: np.ndarray, mode: str) -> np.ndarray:
+    """Turn (h, w, C) as stored into (h, w, 3) RGB, or into (h, w, 1) for greyscale, on white."""
+    if mode == "L":
+        return stored
+    if mode == "white is 0":
+        return WHITE - stored
+    if mode == "RGBX":
+        return stored[..., :3]
+    height, width = stored.shape[:2]
+    image = Image.frombytes(mode, (width, height), stored.tobytes())
+    return on_white(image.convert("RGBA"))
