@@ -1,0 +1,46 @@
+# The two commands on a fresh machine: `make demo` and `make test`. Both build .venv first; pip is the only network use.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
+CODE := magnet_core cache extract train
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-all lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+venv: $(STAMP) ## build .venv from requirements.lock (once; again when the lock or pyproject.toml changes)
+
+# A finished environment has a stamp named after the contents of the lock and of pyproject.toml.
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
+	  { echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one, as in: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
+	@echo '[1/4] creating .venv'
+	@$(PYTHON) -m venv .venv
+	@echo '[2/4] installing requirements.lock into .venv (some 7 GB; minutes)'
+	@$(BIN)/python -m pip -qq install --no-input --disable-pip-version-check -r requirements.lock
+	@echo '[3/4] installing the project itself'
+	@$(BIN)/python -m pip -qq install --no-input --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo '[4/4] checking that the versions agree'
+	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check >&2; exit 1; }
+	@rm -f .venv/installed-* && touch $@
+
+demo: $(STAMP) ## a synthetic data set through extract and train, in demo/
+	@$(BIN)/extract synth demo/data --slides 4 --seed 0 --size-mm 1.0
+
+test: export OMP_NUM_THREADS = 1
+test: $(STAMP) ## the quick tests, on the CPU and offline
+	@$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'
+
+test-all: $(STAMP) ## every test that this machine can run
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff and mypy, on the code and the tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --explicit-package-bases $(CODE) tests
+
+clean: ## remove what the targets made, .venv included
+	@rm -rf .venv demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
