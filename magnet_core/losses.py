@@ -1,0 +1,171 @@
+"""The hybrid loss: paper, section 2.3, Eq. 3 to 5.
+
+In: the `Predictions` for a subgraph, the `Labels` of the same nodes, and the `Subgraph` for its pairing. Out: a scalar
+loss and its unweighted parts. PCC(p, y) as a loss is 1 - Pearson's correlation, averaged.
+
+    L_p = MSE(p_b, y_b) + Σ λ_i PCC(p_i, y_i)   over the fine level and the contexts      (Eq. 3)
+    L_c = Σ λ PCC(p_b, p_i)                     over the contexts, p_i of the paired node (Eq. 4)
+    L   = γ_1 L_p + γ_2 L_c                                                               (Eq. 5)
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from magnet_core.errors import MagnetError
+from magnet_core.model.batch import Predictions, Subgraph
+from magnet_core.registry import look_up
+
+# N fine nodes, M nodes of a context level, G genes
+
+# A truth whose sd is below this part of its largest value is constant up to rounding: its correlation is not defined.
+CONSTANT_TOLERANCE = 1e-5
+# Added to variances (of log expression, about 0.1): bounds the gradient where a prediction is all but constant.
+VARIANCE_FLOOR = 1e-8
+
+Over = Literal["bins", "genes"]
+OVER_DIM = {"bins": 0, "genes": 1}  # the dimension of (N, G) along which the correlation runs
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Normalised log expression of the nodes of a subgraph: the truth that `Predictions` is compared with.
+
+    fine     (N, G)
+    contexts by level (M, G), or None for a level that was not measured: it has no prediction loss
+
+    NaN marks what was not measured, a gene on this slide or a whole row; it is left out of every term. Fine nodes that
+    are there as halo only get a row of NaN.
+    """
+
+    fine: Tensor
+    contexts: Mapping[str, Tensor | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of Eq. 3 to 5; the defaults are the paper's (section 3), equal for the spot and the region level.
+
+    `pcc_over="genes"` correlates each node's G genes, which is what the paper reports; `"bins"` correlates each gene
+    over the nodes of the batch, which is what biologists look at. `consistency=False` is the ablation of Table 2.
+    """
+
+    lambda_fine: float = 0.8
+    lambda_context: float = 0.25
+    lambda_consistency: float = 0.1
+    gamma_prediction: float = 1.0
+    gamma_consistency: float = 0.25
+    pcc_over: Over = "genes"
+    consistency: bool = True
+
+    def __post_init__(self) -> None:
+        look_up(OVER_DIM, self.pcc_over, where="loss.pcc_over")
+        for name in (
+            "lambda_fine",
+            "lambda_context",
+            "lambda_consistency",
+            "gamma_prediction",
+            "gamma_consistency",
+        ):
+            value = getattr(self, name)
+            if not 0.0 <= value < float("inf"):
+                raise MagnetError(
+                    f"loss.{name}",
+                    expected="a weight of 0 or more",
+                    found=f"{value}",
+                    remedy="0 switches it off",
+                )
+
+
+def magnet_loss(
+    predictions: Predictions, labels: Labels, *, graph: Subgraph, config: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss of Eq. 5 and its parts, unweighted and detached, by name.
+
+    A context node counts in L_p only if a labelled fine node is paired with it: the others are there as neighbours.
+    The parts are `mse`, `pcc_fine`, and per context level `pcc_<level>` and `consistency_<level>`.
+    """
+    measured = ~labels.fine.isnan()  # (N, G)
+    parts = {
+        "mse": mse_loss(predictions.fine, labels.fine),
+        "pcc_fine": pcc_loss(predictions.fine, labels.fine, over=config.pcc_over),
+    }
+    loss_prediction = parts["mse"] + config.lambda_fine * parts["pcc_fine"]
+    loss_consistency = torch.zeros_like(loss_prediction)
+    for name, predicted in predictions.contexts.items():
+        pair = graph.contexts[name].pair
+        truth = labels.contexts.get(name)
+        if truth is not None:
+            counted = _paired_nodes(pair, measured.any(dim=1), num_nodes=len(predicted))
+            truth = truth.masked_fill(~counted.unsqueeze(1), torch.nan)
+            parts[f"pcc_{name}"] = pcc_loss(predicted, truth, over=config.pcc_over)
+            loss_prediction = loss_prediction + config.lambda_context * parts[f"pcc_{name}"]
+        if config.consistency:
+            part = _pcc_loss(predictions.fine, predicted[pair], measured=measured, over=config.pcc_over)
+            parts[f"consistency_{name}"] = part
+            loss_consistency = loss_consistency + config.lambda_consistency * part
+    loss = config.gamma_prediction * loss_prediction + config.gamma_consistency * loss_consistency
+    return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def mse_loss(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared error over the entries of `truth` (N, G) that are not NaN; 0 if there are none."""
+    _check_shapes(prediction, truth)
+    measured = ~truth.isnan()
+    errors = torch.where(measured, _at_least_float32(prediction) - truth, 0.0)
+    return errors.square().sum() / measured.sum().clamp(min=1)
+
+
+def pcc_loss(prediction: Tensor, truth: Tensor, *, over: Over) -> Tensor:
+    """1 - Pearson's correlation of two (N, G) tensors, averaged over rows (`over="genes"`) or columns (`"bins"`).
+
+    NaN entries of `truth` are left out, as are rows (columns) where the truth is constant or measured less than twice;
+    with none left the loss is 0. A constant prediction has correlation 0 and a finite gradient.
+    """
+    return _pcc_loss(prediction, truth, measured=~truth.isnan(), over=over)
+
+
+def _pcc_loss(prediction: Tensor, truth: Tensor, *, measured: Tensor, over: Over) -> Tensor:
+    _check_shapes(prediction, truth)
+    dim = OVER_DIM[over]
+    counts = measured.sum(dim=dim, keepdim=True).clamp(min=1)
+    centred_prediction, variance_prediction = _centre(prediction, measured, counts=counts, dim=dim)
+    centred_truth, variance_truth = _centre(truth, measured, counts=counts, dim=dim)
+    covariance = (centred_prediction * centred_truth).sum(dim=dim) / counts.squeeze(dim)
+    correlation = covariance * ((variance_prediction + VARIANCE_FLOOR) * (variance_truth + VARIANCE_FLOOR)).rsqrt()
+
+    magnitude = torch.where(measured, truth.detach().abs(), 0.0).amax(dim=dim)
+    varies = variance_truth.detach() > (CONSTANT_TOLERANCE * magnitude).square()
+    return torch.where(varies, 1.0 - correlation, 0.0).sum() / varies.sum().clamp(min=1)
+
+
+def _centre(values: Tensor, measured: Tensor, *, counts: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Return `values` less their mean, 0 where not measured, and their variance; both along `dim`."""
+    present = torch.where(measured, _at_least_float32(values), 0.0)
+    mean = present.sum(dim=dim, keepdim=True) / counts
+    centred = torch.where(measured, present - mean, 0.0)
+    return centred, centred.square().sum(dim=dim) / counts.squeeze(dim)
+
+
+def _paired_nodes(pair: Tensor, labelled: Tensor, *, num_nodes: int) -> Tensor:
+    """Which of `num_nodes` context nodes have a labelled fine node paired with them: bool (M,)."""
+    counts = torch.zeros(num_nodes, dtype=torch.long, device=pair.device)
+    return counts.index_add(0, pair, labelled.long()) > 0
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    """Sums over hundreds of genes lose too much in float16 and bfloat16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _check_shapes(prediction: Tensor, truth: Tensor) -> None:
+    if prediction.shape != truth.shape:
+        raise MagnetError(
+            "loss",
+            expected=f"labels of the shape of the prediction, {tuple(prediction.shape)}",
+            found=f"{tuple(truth.shape)}",
+            remedy="build labels from the panel and the nodes of the subgraph",
+        )

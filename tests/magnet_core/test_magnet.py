@@ -1,0 +1,284 @@
+"""The whole model: every parameter is used, a batch can be learnt, nothing reaches where it should not."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from magnet_core.errors import MagnetError
+from magnet_core.losses import Labels, LossConfig, magnet_loss
+from magnet_core.model import Context, MagNet, ModelConfig, Predictions, Subgraph
+from magnet_core.model.cross_attention import ATTENTIONS
+from magnet_core.model.fusion import FUSIONS
+
+# N fine nodes, M context nodes, T tokens, C raw width, G genes
+N, G = 24, 6
+C_FINE, C_SPOT, C_REGION = 10, 12, 7
+SMALL = ModelConfig(width=16, heads=2, rounds=2, dropout=0.0)
+CHOICES: dict[str, Iterable[Any]] = {
+    "attend": ATTENTIONS,
+    "fusion": FUSIONS,
+    "use_gat": (True, False),
+    "use_multires": (True, False),
+}
+ALL_MODES = [
+    dataclasses.replace(SMALL, **dict(zip(CHOICES, choice, strict=True)))
+    for choice in itertools.product(*CHOICES.values())
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several threads, by far so on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def ring(num_nodes: int) -> Tensor:
+    """Edges of a ring, both ways: (2, 2·num_nodes)."""
+    here = torch.arange(num_nodes)
+    there = (here + 1) % num_nodes
+    return torch.stack([torch.cat([here, there]), torch.cat([there, here])])
+
+
+def make_batch(num_fine: int = N, *, tokens: int = 4, seed: int = 0) -> tuple[Tensor, Subgraph]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def context(num_nodes: int, width: int) -> Context:
+        return Context(
+            pooled=torch.randn(num_nodes, width, generator=generator),
+            tokens=torch.randn(num_nodes, tokens, width, generator=generator),
+            edges=ring(num_nodes),
+            pair=torch.arange(num_fine) * num_nodes // num_fine,
+        )
+
+    fine = torch.randn(num_fine, C_FINE, generator=generator)
+    return fine, Subgraph(ring(num_fine), {"spot": context(8, C_SPOT), "region": context(3, C_REGION)})
+
+
+def make_labels(seed: int = 1) -> Labels:
+    generator = torch.Generator().manual_seed(seed)
+    return Labels(
+        torch.rand(N, G, generator=generator),
+        {"spot": torch.rand(8, G, generator=generator), "region": torch.rand(3, G, generator=generator)},
+    )
+
+
+def make_model(config: ModelConfig = SMALL) -> MagNet:
+    torch.manual_seed(7)
+    return MagNet(config, fine_dim=C_FINE, context_dims={"spot": C_SPOT, "region": C_REGION}, num_genes=G)
+
+
+def every_tensor(predictions: Predictions) -> list[Tensor]:
+    return [predictions.fine, *predictions.contexts.values()]
+
+
+@pytest.mark.parametrize("config", ALL_MODES, ids=str)
+@pytest.mark.parametrize("measured", [("spot", "region"), ("spot",), ()], ids=str)
+def test_every_parameter_gets_a_gradient(config: ModelConfig, measured: tuple[str, ...]) -> None:
+    model = make_model(config)
+    fine, graph = make_batch()
+    labels = make_labels()
+    labels = Labels(labels.fine, {name: labels.contexts[name] for name in measured})
+    loss, _ = magnet_loss(model(fine, graph), labels, graph=graph, config=LossConfig())
+    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+    names = [name for name, _ in model.named_parameters()]
+    assert [n for n, gradient in zip(names, gradients, strict=True) if not gradient.any()] == []
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_what_is_switched_off_is_not_built() -> None:
+    names = {n.split(".")[0] for n, _ in make_model(dataclasses.replace(SMALL, use_multires=False)).named_parameters()}
+    assert names == {"project_fine", "decode_fine"}
+    without_gat = make_model(dataclasses.replace(SMALL, use_gat=False))
+    assert not any("graph" in name for name, _ in without_gat.named_parameters())
+    assert without_gat.config.reach == 0
+
+
+def test_without_multires_no_context_is_read_or_predicted() -> None:
+    model = make_model(dataclasses.replace(SMALL, use_multires=False))
+    fine, graph = make_batch()
+    alone = model(fine, Subgraph(graph.edges))
+    assert alone.contexts == {}
+    torch.testing.assert_close(model(fine, graph).fine, alone.fine)
+
+
+@pytest.mark.parametrize("attend", ["tokens", "graph"])
+def test_one_batch_is_overfitted(attend: Any) -> None:
+    model = make_model(dataclasses.replace(SMALL, width=32, attend=attend))
+    (fine, graph), labels = make_batch(), make_labels()
+    model.set_output_bias(labels.fine.mean(dim=0), {})
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    config = LossConfig(consistency=False)
+    history = []
+    for _ in range(80):
+        loss, parts = magnet_loss(model(fine, graph), labels, graph=graph, config=config)
+        history.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert history[0] > 0.5
+    assert history[-1] < 0.02 * history[0]
+    assert all(part < 0.02 for part in parts.values())
+
+
+@pytest.mark.parametrize("config", ALL_MODES, ids=str)
+@torch.no_grad()
+def test_permuting_nodes_permutes_the_predictions(config: ModelConfig) -> None:
+    model = make_model(config).eval()
+    fine, graph = make_batch()
+    expected = model(fine, graph)
+
+    generator = torch.Generator().manual_seed(11)
+    order = torch.randperm(N, generator=generator)
+    contexts, context_orders = {}, {}
+    for name, context in graph.contexts.items():
+        context_order = torch.randperm(len(context.pooled), generator=generator)
+        place = torch.argsort(context_order)
+        contexts[name] = Context(
+            context.pooled[context_order],
+            context.tokens[context_order],
+            place[context.edges],
+            place[context.pair][order],
+        )
+        context_orders[name] = context_order
+    found = model(fine[order], Subgraph(torch.argsort(order)[graph.edges], contexts))
+    torch.testing.assert_close(found.fine, expected.fine[order], atol=1e-5, rtol=1e-5)
+    for name, predicted in found.contexts.items():
+        torch.testing.assert_close(predicted, expected.contexts[name][context_orders[name]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", ALL_MODES, ids=str)
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_own_feature_reaches_the_prediction_without_edges(config: ModelConfig, rounds: int) -> None:
+    model = make_model(dataclasses.replace(config, rounds=rounds))
+    fine, graph = make_batch()
+    fine.requires_grad_()
+    predicted = model(fine, Subgraph(graph.edges[:, :0], graph.contexts)).fine[5]
+    reached = torch.autograd.grad(predicted.square().sum(), fine)[0].abs().sum(dim=1)
+    assert reached[5] > 1e-3
+    assert (reached > 0).sum() == 1
+
+
+@torch.no_grad()
+def test_a_prediction_does_not_depend_on_batch_mates() -> None:
+    """Two subgraphs as one block-diagonal batch predict what each predicts alone."""
+    model = make_model().eval()
+    (fine_a, a), (fine_b, b) = make_batch(seed=2), make_batch(16, seed=3)
+    joined = Subgraph(
+        torch.cat([a.edges, b.edges + N], dim=1),
+        {
+            name: Context(
+                torch.cat([x.pooled, y.pooled]),
+                torch.cat([x.tokens, y.tokens]),
+                torch.cat([x.edges, y.edges + len(x.pooled)], dim=1),
+                torch.cat([x.pair, y.pair + len(x.pooled)]),
+            )
+            for name, (x, y) in {n: (a.contexts[n], b.contexts[n]) for n in a.contexts}.items()
+        },
+    )
+    together = every_tensor(model(torch.cat([fine_a, fine_b]), joined))
+    for both, first, second in zip(
+        together, every_tensor(model(fine_a, a)), every_tensor(model(fine_b, b)), strict=True
+    ):
+        torch.testing.assert_close(both, torch.cat([first, second]), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_paired_context_changes_the_fine_prediction() -> None:
+    model = make_model().eval()
+    fine, graph = make_batch()
+    spot = graph.contexts["spot"]
+    changed = dataclasses.replace(
+        spot, tokens=spot.tokens.index_add(0, torch.tensor([0]), torch.ones(1, 4, C_SPOT).cumsum(2))
+    )
+    no_edges = graph.edges[:, :0]
+    before = model(fine, Subgraph(no_edges, graph.contexts)).fine
+    after = model(fine, Subgraph(no_edges, {**graph.contexts, "spot": changed})).fine
+    differs = (before - after).abs().amax(dim=1) > 1e-4
+    assert torch.equal(differs, spot.pair == 0)
+
+
+@torch.no_grad()
+def test_float16_features_of_the_store() -> None:
+    model = make_model().eval()
+    fine, graph = make_batch()
+    stored = {
+        n: dataclasses.replace(c, pooled=c.pooled.half(), tokens=c.tokens.half()) for n, c in graph.contexts.items()
+    }
+    exact = {n: dataclasses.replace(c, pooled=c.pooled.float(), tokens=c.tokens.float()) for n, c in stored.items()}
+    from_half = model(fine.half(), Subgraph(graph.edges, stored))
+    from_float = model(fine.half().float(), Subgraph(graph.edges, exact))
+    for half, single in zip(every_tensor(from_half), every_tensor(from_float), strict=True):
+        assert half.dtype == torch.float32
+        torch.testing.assert_close(half, single)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e2])
+@torch.no_grad()
+def test_scale_of_a_backbone_does_not_matter(scale: float) -> None:
+    model = make_model().eval()
+    fine, graph = make_batch()
+    scaled = {
+        n: dataclasses.replace(c, pooled=c.pooled * scale, tokens=c.tokens * scale) for n, c in graph.contexts.items()
+    }
+    for one, other in zip(
+        every_tensor(model(fine, graph)), every_tensor(model(fine * scale, Subgraph(graph.edges, scaled))), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=0.02, rtol=0.0)
+
+
+@torch.no_grad()
+def test_training_starts_near_the_gene_means() -> None:
+    model = make_model().eval()
+    fine, graph = make_batch()
+    fine_mean, spot_mean = torch.linspace(0.5, 3, G), torch.linspace(3, 0.5, G)
+    model.set_output_bias(fine_mean, {"spot": spot_mean})
+    predictions = model(fine, graph)
+    expected = {"spot": spot_mean, "region": fine_mean}
+    assert (predictions.fine - fine_mean).std() < 0.2
+    for name, predicted in predictions.contexts.items():
+        assert (predicted - expected[name]).std() < 0.2
+
+
+@pytest.mark.parametrize("means", [torch.zeros(G + 1), torch.full((G,), torch.nan)])
+def test_unusable_means_are_refused(means: Tensor) -> None:
+    with pytest.raises(MagnetError, match="one per gene"):
+        make_model().set_output_bias(means, {})
+
+
+def test_inputs_of_another_backbone_are_refused() -> None:
+    model = make_model()
+    fine, graph = make_batch()
+    with pytest.raises(MagnetError, match="fine features: expected 10 values a row, found 3"):
+        model(fine[:, :3], graph)
+    with pytest.raises(MagnetError, match="no region"):
+        model(fine, Subgraph(graph.edges, {"spot": graph.contexts["spot"]}))
+    with pytest.raises(MagnetError, match="pairing with spot"):
+        model(fine[:5], graph)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"width": 10, "heads": 4}, {"rounds": 0}, {"dropout": 1.0}, {"attend": "token"}, {"fusion": "mean"}],
+    ids=str,
+)
+def test_wrong_options_are_refused_where_they_are_built(wrong: dict[str, Any]) -> None:
+    with pytest.raises(MagnetError, match=r"model\."):
+        ModelConfig(**wrong)
+
+
+def test_weights_survive_a_round_trip() -> None:
+    model, other = make_model(), make_model(dataclasses.replace(SMALL))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.1)
+    other.load_state_dict(model.state_dict())
+    fine, graph = make_batch()
+    assert torch.equal(model(fine, graph).fine, other(fine, graph).fine)
