@@ -1,7 +1,7 @@
 """The platforms whose counts can be read: one row of `READERS` each.
 
-In: the `counts` path of a sample. Out: `SlideCounts`. To add a platform, write a module with `recognises(path) -> bool`
-and `read(path) -> SlideCounts` and add its row.
+In: the `counts` path of a sample. Out: `SlideCounts`. To add a platform, write a module with `recognises(path)`,
+`files(path)` and `read(path)`, and add its row.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,19 @@ from magnet_core.registry import look_up
 
 @dataclass(frozen=True)
 class Reader:
-    """A platform: by what it is recognised, in words and in code, and how it is read."""
+    """A platform: by what it is recognised, in words and in code, which files it is read from, and how."""
 
     looks_for: str
     recognises: Callable[[Path], bool]
+    files: Callable[[Path], list[Path]]
     read: Callable[[Path], SlideCounts]
 
 
 READERS: dict[str, Reader] = {
-    "space_ranger_hd": Reader(space_ranger_hd.LOOKS_FOR, space_ranger_hd.recognises, space_ranger_hd.read),
-    "legacy_st": Reader(legacy_st.LOOKS_FOR, legacy_st.recognises, legacy_st.read),
+    "space_ranger_hd": Reader(
+        space_ranger_hd.LOOKS_FOR, space_ranger_hd.recognises, space_ranger_hd.files, space_ranger_hd.read
+    ),
+    "legacy_st": Reader(legacy_st.LOOKS_FOR, legacy_st.recognises, legacy_st.files, legacy_st.read),
 }
 
 
@@ -45,6 +48,17 @@ def detect_platform(path: Path) -> str:
 
 def read_counts(sample: Sample) -> SlideCounts:
     """Read the counts of a sample with the reader of its platform, detected where samples.csv names none."""
+    reader, path = _reader(sample)
+    return reader.read(path)
+
+
+def count_files(sample: Sample) -> list[Path]:
+    """Files that `read_counts` reads for a sample: what its counts depend on, known without reading them."""
+    reader, path = _reader(sample)
+    return reader.files(path)
+
+
+def _reader(sample: Sample) -> tuple[Reader, Path]:
     if sample.counts is None:
         raise MagnetError(
             sample.slide_id,
@@ -53,4 +67,4 @@ def read_counts(sample: Sample) -> SlideCounts:
             remedy="fill in column 'counts' of samples.csv, or only predict this slide",
         )
     platform = sample.platform or detect_platform(sample.counts)
-    return look_up(READERS, platform, where=f"{sample.slide_id}, platform").read(sample.counts)
+    return look_up(READERS, platform, where=f"{sample.slide_id}, platform"), sample.counts

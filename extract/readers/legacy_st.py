@@ -32,14 +32,18 @@ def recognises(path: Path) -> bool:
     return len(_counts_tables(path)) == 1
 
 
-def read(path: Path) -> SlideCounts:
-    """Read counts and spot positions and join them."""
+def files(path: Path) -> list[Path]:
+    """List the counts table and the table of spot positions."""
     tables = _counts_tables(path)
     if len(tables) != 1:
         raise MagnetError(path, expected=LOOKS_FOR, found=f"{len(tables)} tables", remedy="name the table itself")
-    (counts_path,) = tables
+    return [tables[0], _spots_path(tables[0])]
+
+
+def read(path: Path) -> SlideCounts:
+    """Read counts and spot positions and join them."""
+    counts_path, spots_path = files(path)
     names, symbols, counts = _read_counts(counts_path)
-    spots_path = _spots_path(counts_path)
     spots = _read_spots(spots_path)
     joined = pl.DataFrame({"name": names}).with_row_index("row").join(spots, on="name", maintain_order="left")
     _report_unmatched(spots_path, names=names, spots=spots, num_joined=joined.height)

@@ -11,6 +11,7 @@ centres as (row, column) in full-resolution pixels; they are turned to (x, y) he
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -33,21 +34,22 @@ def recognises(path: Path) -> bool:
     return _binned_outputs(path) is not None
 
 
+def files(path: Path) -> list[Path]:
+    """List matrix, positions and scale factors of each bin size; a missing one is an error."""
+    return [file for outputs in _outputs(path).values() for file in outputs]
+
+
 def read(path: Path) -> SlideCounts:
     """Read the 8 and 16 µm bins, whichever exist."""
-    binned = _binned_outputs(path)
-    if binned is None:
-        raise MagnetError(path, expected=LOOKS_FOR, found="neither", remedy="give Space Ranger's outs folder as counts")
     bins: dict[int, Assay] = {}
     genes: dict[int, Genes] = {}
     mpps: dict[int, float] = {}
-    for size_um in _sizes_in(binned):
-        folder = binned / SIZE_FOLDER.format(size_um)
-        matrix = read_tenx_h5(_one_file(folder, "filtered_feature_bc_matrix.h5"))
+    for size_um, outputs in _outputs(path).items():
+        matrix = read_tenx_h5(outputs.matrix)
         genes[size_um] = matrix.genes
-        bins[size_um] = _in_tissue(_one_file(folder / "spatial", "tissue_positions.parquet"), matrix, size_um=size_um)
-        mpps[size_um] = _microns_per_pixel(_one_file(folder / "spatial", "scalefactors_json.json"), size_um=size_um)
-    _check_agreement(binned, genes, mpps)
+        bins[size_um] = _in_tissue(outputs.positions, matrix, size_um=size_um)
+        mpps[size_um] = _microns_per_pixel(outputs.scale_factors, size_um=size_um)
+    _check_agreement(path, genes, mpps)
     finest = min(bins)
     return SlideCounts(
         "space_ranger_hd",
@@ -56,6 +58,30 @@ def read(path: Path) -> SlideCounts:
         mpp=mpps[finest],
         mpp_source="microns_per_pixel in Space Ranger's scalefactors_json.json",
     )
+
+
+class _BinOutputs(NamedTuple):
+    """The files of one bin size."""
+
+    matrix: Path
+    positions: Path
+    scale_factors: Path
+
+
+def _outputs(path: Path) -> dict[int, _BinOutputs]:
+    """Find the files of each bin size there is, by size in µm."""
+    binned = _binned_outputs(path)
+    if binned is None:
+        raise MagnetError(path, expected=LOOKS_FOR, found="neither", remedy="give Space Ranger's outs folder as counts")
+    folders = {size_um: binned / SIZE_FOLDER.format(size_um) for size_um in _sizes_in(binned)}
+    return {
+        size_um: _BinOutputs(
+            _one_file(folder, "filtered_feature_bc_matrix.h5"),
+            _one_file(folder / "spatial", "tissue_positions.parquet"),
+            _one_file(folder / "spatial", "scalefactors_json.json"),
+        )
+        for size_um, folder in folders.items()
+    }
 
 
 def _binned_outputs(path: Path) -> Path | None:

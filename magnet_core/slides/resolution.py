@@ -54,12 +54,16 @@ def from_ome(xml: str) -> Resolution:
     if pixels is None or "PhysicalSizeX" not in pixels.attrib:
         return ABSENT
     attributes = pixels.attrib
+    x_text = attributes["PhysicalSizeX"]
+    try:
+        x, y = float(x_text), float(attributes.get("PhysicalSizeY", x_text))
+    except ValueError:
+        return Resolution(None, f"OME PhysicalSizeX: '{x_text}' is not a number")
     x_um = UM_PER_UNIT.get(attributes.get("PhysicalSizeXUnit", "µm"))
     y_um = UM_PER_UNIT.get(attributes.get("PhysicalSizeYUnit", "µm"))
     if x_um is None or y_um is None:
         return Resolution(None, "OME PhysicalSizeX: its unit is not a length")
-    x = float(attributes["PhysicalSizeX"])
-    return stated(x * x_um, float(attributes.get("PhysicalSizeY", x)) * y_um, "OME PhysicalSizeX")
+    return stated(x * x_um, y * y_um, "OME PhysicalSizeX")
 
 
 def first_stated(*candidates: Resolution) -> Resolution:

@@ -16,6 +16,7 @@ SAME_MPP = 1e-3  # a level within 0.1% of the wanted resolution is taken as it i
 FILTER = Image.Resampling.BICUBIC  # widened by Pillow when it shrinks: antialiased
 FILTER_REACH = 2.0  # pixels to each side, at the coarser of the two resolutions
 REDUCED_STEP = 4.0  # shrinking by more than twice this is halved to it by box means first: faster, still antialiased
+STEPS_PER_PX = 1024  # the step is rounded to this fraction of a pixel: see ScaledSlide
 BAND_PX = 2**25  # level pixels that a thumbnail holds at a time
 
 
@@ -23,8 +24,12 @@ class ScaledSlide:
     """A slide at `out_mpp` µm/px, given that its level 0 has `mpp` µm/px.
 
     size_px  width and height in output pixels
-    scale    output pixels per level-0 pixel. Use it to place coordinates: it is mpp / out_mpp, except where a level
-             within 0.1% of the wanted resolution is taken as it is; there 0.1% of a slide would be 100 pixels.
+    scale    output pixels per level-0 pixel. Coordinates must be placed with it, not with mpp / out_mpp, from which it
+             differs by some 0.1%: over a whole slide that would be 100 pixels.
+
+    It differs because a level within 0.1% of the wanted resolution is taken as it is, and because the step from one
+    output pixel to the next is a multiple of 1/1024 of a level pixel. Pillow takes windows in single precision, in
+    which such multiples are exact: an output pixel gets the same weights in whichever window it lies.
     """
 
     def __init__(self, slide: Slide, mpp: float, out_mpp: float = WORKING_MPP) -> None:
@@ -50,7 +55,7 @@ class ScaledSlide:
         image = Image.fromarray(pixels)
         if factor > 1:
             image = image.reduce(factor)
-        step = self._step / factor
+        step = self._step / factor  # in box means; a multiple of 1 / STEPS_PER_PX
         box_x, box_y = x * step - left / factor, y * step - top / factor
         box = (box_x, box_y, box_x + w * step, box_y + h * step)
         return np.asarray(image.resize((w, h), FILTER, box=box))
@@ -78,7 +83,10 @@ def _choose_level(downsamples: tuple[float, ...], wanted: float) -> tuple[int, f
         default=0,
     )
     step = wanted / downsamples[level]
-    return level, 1.0 if abs(step - 1) <= SAME_MPP else step
+    if abs(step - 1) <= SAME_MPP:
+        return level, 1.0
+    unit = _box_factor(step) / STEPS_PER_PX
+    return level, max(1, round(step / unit)) * unit
 
 
 def _box_factor(step: float) -> int:

@@ -1,0 +1,232 @@
+"""Visium HD folders as Space Ranger writes them, against the counts and positions they were written from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from scipy import sparse
+
+from extract.readers import detect_platform, read_counts
+from extract.readers.gene_names import unique_names
+from magnet_core.errors import MagnetError
+from magnet_core.records import Sample, SlideCounts
+
+MPP = 0.2738
+SYMBOLS = ["TP53", "MATR3", "ACTB", "MATR3", "CD3", "MATR3-1"]
+FEATURE_TYPES = ["Gene Expression"] * 4 + ["Antibody Capture", "Gene Expression"]
+IS_GENE = np.array(FEATURE_TYPES) == "Gene Expression"
+NUM_BINS = 30
+
+
+def write_h5(path: Path, counts: np.ndarray, barcodes: list[str], **changes: Any) -> None:
+    """Write bins × features as 10x does, CSC of features × bins; `changes` replace whole datasets."""
+    columns = sparse.csc_matrix(counts.T)
+    datasets = {
+        "data": columns.data.astype(np.int32),
+        "indices": columns.indices.astype(np.int64),
+        "indptr": columns.indptr.astype(np.int64),
+        "shape": np.array(columns.shape, np.int32),
+        "barcodes": np.array(barcodes, "S"),
+        "features/id": np.array([f"ENSG{i}" for i in range(len(SYMBOLS))], "S"),
+        "features/name": np.array(SYMBOLS, "S"),
+        "features/feature_type": np.array(FEATURE_TYPES, "S"),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, values in (datasets | changes).items():
+            file[f"matrix/{name}"] = values
+
+
+def write_size(binned: Path, size_um: int) -> tuple[np.ndarray, pl.DataFrame]:
+    """Write one bin size: matrix and positions in different orders, 20 more positions out of tissue."""
+    rng = np.random.default_rng(size_um)
+    folder = binned / f"square_{size_um:03d}um"
+    barcodes = [f"s_{size_um:03d}um_{i:05d}-1" for i in rng.permutation(NUM_BINS + 20)]
+    counts = rng.poisson(0.4, (NUM_BINS, len(SYMBOLS)))
+    write_h5(folder / "filtered_feature_bc_matrix.h5", counts, barcodes[:NUM_BINS])
+    positions = pl.DataFrame(
+        {
+            "barcode": barcodes,
+            "in_tissue": [1] * NUM_BINS + [0] * 20,
+            "array_row": 0,
+            "array_col": 0,
+            "pxl_row_in_fullres": rng.uniform(0, 1e4, NUM_BINS + 20),
+            "pxl_col_in_fullres": rng.uniform(2e4, 3e4, NUM_BINS + 20),
+        }
+    )
+    write_positions(folder, positions.sort("barcode"))
+    write_factors(folder, size_um)
+    return counts, positions
+
+
+def write_positions(folder: Path, positions: pl.DataFrame) -> None:
+    (folder / "spatial").mkdir(exist_ok=True)
+    positions.write_parquet(folder / "spatial" / "tissue_positions.parquet")
+
+
+def write_factors(folder: Path, size_um: int, **changes: Any) -> None:
+    factors = {"microns_per_pixel": MPP, "bin_size_um": float(size_um), "spot_diameter_fullres": size_um / MPP}
+    (folder / "spatial" / "scalefactors_json.json").write_text(json.dumps(factors | changes))
+
+
+@pytest.fixture
+def outs(tmp_path: Path) -> Path:
+    for size_um in (8, 16):
+        write_size(tmp_path / "outs" / "binned_outputs", size_um)
+    return tmp_path / "outs"
+
+
+@pytest.fixture
+def bins_8um(outs: Path) -> Path:
+    return outs / "binned_outputs" / "square_008um"
+
+
+def read(path: Path) -> SlideCounts:
+    return read_counts(Sample("P1", path, counts=path))
+
+
+def test_counts_and_centres_are_joined_by_barcode_as_x_y(tmp_path: Path) -> None:
+    written = {size_um: write_size(tmp_path / "binned_outputs", size_um) for size_um in (8, 16)}
+    slide = read(tmp_path)
+    assert (slide.platform, slide.mpp, slide.spots) == ("space_ranger_hd", MPP, None)
+    assert "scalefactors_json.json" in slide.mpp_source
+    assert list(slide.genes.ids) == ["ENSG0", "ENSG1", "ENSG2", "ENSG3", "ENSG5"]
+    assert list(slide.genes.names) == ["TP53", "MATR3", "ACTB", "MATR3-2", "MATR3-1"]
+    assert list(slide.bins) == [8, 16]
+    for size_um, (counts, positions) in written.items():
+        assay = slide.bins[size_um]
+        assert assay.pitch_um == size_um
+        row_of = {barcode: i for i, barcode in enumerate(positions["barcode"])}
+        rows = [row_of[barcode] for barcode in assay.barcodes]
+        assert sorted(rows) == list(range(NUM_BINS))
+        np.testing.assert_array_equal(assay.counts.toarray(), counts[rows][:, IS_GENE])
+        np.testing.assert_array_equal(assay.centres_px[:, 0], positions["pxl_col_in_fullres"].to_numpy()[rows])
+        np.testing.assert_array_equal(assay.centres_px[:, 1], positions["pxl_row_in_fullres"].to_numpy()[rows])
+
+
+def test_bins_of_the_matrix_out_of_tissue_are_left_out(bins_8um: Path, outs: Path) -> None:
+    path = bins_8um / "spatial" / "tissue_positions.parquet"
+    before = read(outs).bins[8]
+    outside = set(before.barcodes[[0, 7, 29]])
+    in_tissue = pl.col("barcode").is_in(list(outside)).not_().cast(pl.Int64)
+    write_positions(bins_8um, pl.read_parquet(path).with_columns(in_tissue=in_tissue))
+    after = read(outs).bins[8]
+    kept = ~np.isin(before.barcodes, list(outside))
+    np.testing.assert_array_equal(after.barcodes, before.barcodes[kept])
+    np.testing.assert_array_equal(after.centres_px, before.centres_px[kept])
+    assert (after.counts != before.counts[kept]).nnz == 0
+
+
+@pytest.mark.parametrize("given", ["..", ".", "binned_outputs"])
+def test_the_folder_may_be_given_at_three_heights(outs: Path, given: str) -> None:
+    assert detect_platform((outs / given).resolve()) == "space_ranger_hd"
+    assert set(read((outs / given).resolve()).bins) == {8, 16}
+
+
+def test_one_size_and_prefixed_names_are_enough(outs: Path, bins_8um: Path) -> None:
+    (outs / "binned_outputs" / "square_016um").rename(outs / "square_016um_elsewhere")
+    matrix = bins_8um / "filtered_feature_bc_matrix.h5"
+    matrix.rename(matrix.with_name(f"GSM1_{matrix.name}"))
+    assert list(read(outs).bins) == [8]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"microns_per_pixel": MPP * 1.03}, r"microns_per_pixel 0\.28201, and bin_size_um 8 / .* 29\.218 px"),
+        ({"bin_size_um": 2.0}, "bin_size_um 2 "),
+        ({"microns_per_pixel": None}, "found TypeError"),
+        ({"spot_diameter_fullres": 0}, "spot_diameter_fullres 0 px"),
+    ],
+)
+def test_a_resolution_that_contradicts_itself_is_refused(
+    outs: Path, bins_8um: Path, changes: dict[str, Any], message: str
+) -> None:
+    write_factors(bins_8um, 8, microns_per_pixel=MPP * 1.015)
+    assert read(outs).mpp == pytest.approx(MPP * 1.015)  # within 2%
+    write_factors(bins_8um, 8, **changes)
+    with pytest.raises(MagnetError, match=message):
+        read(outs)
+
+
+def test_barcodes_without_position_are_counted_and_shown(outs: Path, bins_8um: Path) -> None:
+    path = bins_8um / "spatial" / "tissue_positions.parquet"
+    barcodes = read(outs).bins[8].barcodes
+    write_positions(bins_8um, pl.read_parquet(path).filter(~pl.col("barcode").is_in(list(barcodes[[3, 9]]))))
+    with pytest.raises(MagnetError, match=f"none for 2 of 30, for example '{barcodes[3]}'"):
+        read(outs)
+
+
+def test_other_wrong_positions(outs: Path, bins_8um: Path) -> None:
+    path = bins_8um / "spatial" / "tissue_positions.parquet"
+    positions = pl.read_parquet(path)
+    write_positions(bins_8um, pl.concat([positions, positions.head(3)]))
+    with pytest.raises(MagnetError, match="each barcode once in the positions, found 3 repeated"):
+        read(outs)
+    write_positions(bins_8um, positions.drop("pxl_col_in_fullres"))
+    with pytest.raises(MagnetError, match="columns barcode, in_tissue"):
+        read(outs)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(MagnetError, match=r"tissue_positions\.parquet: expected a parquet file"):
+        read(outs)
+    path.unlink()
+    with pytest.raises(MagnetError, match=r"expected the file tissue_positions\.parquet, found no such file"):
+        read(outs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": np.array([6, 31])}, r"shape \(6, 31\) for 6 features and 30 barcodes"),
+        ({"indptr": np.zeros(31, np.int64)}, "an indptr that does not fit"),
+        ({"data": np.ones(3, np.float32)}, "counts of type float32"),
+        ({"features/feature_type": np.array(["Antibody Capture"] * 6, "S")}, "only Antibody Capture"),
+    ],
+)
+def test_a_malformed_matrix_is_refused(outs: Path, bins_8um: Path, changes: dict[str, Any], message: str) -> None:
+    path = bins_8um / "filtered_feature_bc_matrix.h5"
+    write_h5(path, np.ones((NUM_BINS, 6)), list(read(outs).bins[8].barcodes), **changes)
+    with pytest.raises(MagnetError, match=message):
+        read(outs)
+
+
+def test_a_matrix_that_is_cut_short_or_of_another_kind(outs: Path, bins_8um: Path) -> None:
+    path = bins_8um / "filtered_feature_bc_matrix.h5"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(MagnetError, match=r"filtered_feature_bc_matrix\.h5: expected a 10x"):
+        read(outs)
+    with h5py.File(path, "w") as file:
+        file["X"] = [1]
+    with pytest.raises(MagnetError, match="'matrix'"):
+        read(outs)
+
+
+def test_two_runs_are_not_mixed(outs: Path, bins_8um: Path) -> None:
+    names = {"features/id": np.array([f"ENSG{i}" for i in (0, 2, 1, 3, 4, 5)], "S")}
+    write_h5(
+        bins_8um / "filtered_feature_bc_matrix.h5", np.ones((NUM_BINS, 6)), list(read(outs).bins[8].barcodes), **names
+    )
+    with pytest.raises(MagnetError, match="expected the same genes at 8 and 16 µm"):
+        read(outs)
+
+
+def test_an_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "binned_outputs" / "square_002um").mkdir(parents=True)
+    with pytest.raises(MagnetError, match="space_ranger_hd: a folder with .*; legacy_st: a counts table"):
+        detect_platform(tmp_path)
+    with pytest.raises(MagnetError, match="found nothing there"):
+        detect_platform(tmp_path / "absent")
+    with pytest.raises(MagnetError, match="expected a folder with binned_outputs"):
+        read_counts(Sample("P1", tmp_path, counts=tmp_path, platform="space_ranger_hd"))
+    with pytest.raises(MagnetError, match="H&E only"):
+        read_counts(Sample("P1", tmp_path))
+
+
+def test_unique_names_keep_the_first_and_pass_over_taken_ones() -> None:
+    names = np.array(["A", "B", "A", "A-1", "A", "B"])
+    assert list(unique_names(names)) == ["A", "B", "A-2", "A-1", "A-3", "B-1"]

@@ -1,0 +1,99 @@
+"""samples.csv as people write it: what is accepted, and one line naming file and line for what is not."""
+
+from pathlib import Path
+
+import pytest
+
+from extract.samples import read_samples, select
+from magnet_core.errors import MagnetError
+from magnet_core.records import Sample
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "outs").mkdir()
+    return tmp_path
+
+
+def write(folder: Path, text: str, *, encoding: str = "utf-8") -> Path:
+    path = folder / "samples.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_a_full_table_and_its_defaults(folder: Path) -> None:
+    text = "slide_id,image,counts,platform,mpp,patient\nP1-a,a.tif,outs,space_ranger_hd,0.2738,P1\nP2,b.tif,,,,\n"
+    assert read_samples(write(folder, text)) == [
+        Sample("P1-a", folder / "a.tif", folder / "outs", "space_ranger_hd", 0.2738, "P1"),
+        Sample("P2", folder / "b.tif", patient="P2"),
+    ]
+
+
+def test_two_columns_are_enough_in_any_order_and_absolute_paths_stay(folder: Path) -> None:
+    assert read_samples(write(folder, f"image,slide_id\n{folder / 'a.tif'},P1")) == [
+        Sample("P1", folder / "a.tif", patient="P1")
+    ]
+
+
+def test_what_spreadsheets_add_is_no_mistake(folder: Path) -> None:
+    text = '\r\n slide_id , image ,mpp\r\n\r\nP1, "a.tif" ,0.25 \r\n"P2",b.tif,\r\n,,\r\n'.replace(
+        ' "a.tif" ', "a.tif "
+    )
+    samples = read_samples(write(folder, text, encoding="utf-8-sig"))
+    assert [(s.slide_id, s.image.name, s.mpp) for s in samples] == [("P1", "a.tif", 0.25), ("P2", "b.tif", None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "samples.csv: expected a header line .* found an empty file"),
+        ("slide_id,image\n\n", "found only a header"),
+        ("slide_id;image\nP1;a.tif", "line 1: expected commas between cells, found semicolons"),
+        ("slide_id\timage\nP1\ta.tif", "line 1: .* found tabs"),
+        ("slide_id,picture\nP1,a.tif", "line 1: expected known columns, found 'picture'"),
+        ("slide_id,image,patien\nP1,a.tif,", "found 'patien'; did you mean patient"),
+        ("slide_id,mpp\nP1,0.25", "line 1: expected the columns slide_id and image, found no image"),
+        ("slide_id,image,image\nP1,a.tif,b.tif", "found 'image' twice"),
+        ("slide_id,image\nP1,a.tif\nP1,b.tif", "line 3: .* found 'P1', which line 2 has"),
+        ("slide_id,image\nP1,a.tif\n\np1,b.tif", "line 4: .* found 'p1', which line 2 has"),
+        ("slide_id,image\n../P1,a.tif", "line 2: expected a slide_id that can name a folder, found '../P1'"),
+        ("slide_id,image\n.P1,a.tif", "can name a folder"),
+        ("slide_id,image\nP1.,a.tif", "can name a folder"),
+        ("slide_id,image\nP 1,a.tif", "can name a folder"),
+        ("slide_id,image\n,a.tif", "can name a folder, found ''"),
+        ("slide_id,image\nP1,", "line 2: expected a path in column 'image', found nothing"),
+        ("slide_id,image\nP1,c.tif", r"line 2: expected column 'image' .* found nothing at .*c\.tif"),
+        ("slide_id,image\nP1,outs", "expected an image file, found the folder"),
+        ("slide_id,image,counts\nP1,a.tif,out", "column 'counts' to name an existing path"),
+        ("slide_id,image,platform\nP1,a.tif,space_ranger", "did you mean space_ranger_hd"),
+        ("slide_id,image\nP1,a.tif,0.25", "line 2: expected 2 cells, as the header has, found 3"),
+        ("slide_id,image,mpp\nP1,a.tif", "line 2: expected 3 cells"),
+        ('slide_id,image,mpp\nP1,a.tif,"0,25"', "line 2: expected mpp in µm/px between 0.05 and 20, found '0,25'"),
+        ("slide_id,image,mpp\nP1,a.tif,0", "found '0'"),
+        ("slide_id,image,mpp\nP1,a.tif,-0.25", "found '-0.25'"),
+        ("slide_id,image,mpp\nP1,a.tif,250", "found '250'"),
+        ("slide_id,image,mpp\nP1,a.tif,nan", "found 'nan'"),
+        ('slide_id,image\nP1,"a.tif', "expected comma-separated text"),
+    ],
+)
+def test_each_mistake_is_one_line(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(MagnetError, match=message) as caught:
+        read_samples(write(folder, text))
+    assert "samples.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_table_and_one_of_another_encoding(folder: Path) -> None:
+    with pytest.raises(MagnetError, match="no such file"):
+        read_samples(folder / "samples.csv")
+    with pytest.raises(MagnetError, match="expected UTF-8 text"):
+        read_samples(write(folder, "slide_id,image\nPatientin_Müller,a.tif", encoding="latin-1"))
+
+
+def test_select_keeps_the_wanted_order_and_names_the_near_ids(folder: Path) -> None:
+    samples = [Sample(slide_id, folder / "a.tif") for slide_id in ("A1", "A2", "B1")]
+    assert [s.slide_id for s in select(samples, ["B1", "A1"])] == ["B1", "A1"]
+    with pytest.raises(MagnetError, match="found 'A3'; did you mean"):
+        select(samples, ["A3"])
