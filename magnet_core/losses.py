@@ -86,7 +86,8 @@ def magnet_loss(
     """Return the loss of Eq. 5 and its parts, unweighted and detached, by name.
 
     A context node counts in L_p only if a labelled fine node is paired with it: the others are there as neighbours.
-    The parts are `mse`, `pcc_fine`, and per context level `pcc_<level>` and `consistency_<level>`.
+    The parts are `mse`, `pcc_fine`, and per context level `pcc_<level>` and `consistency_<level>`. Consistency is taken
+    where the fine node is measured, and its gradient reaches both sides: a context without labels learns from it alone.
     """
     measured = ~labels.fine.isnan()  # (N, G)
     parts = {
@@ -104,9 +105,9 @@ def magnet_loss(
             parts[f"pcc_{name}"] = pcc_loss(predicted, truth, over=config.pcc_over)
             loss_prediction = loss_prediction + config.lambda_context * parts[f"pcc_{name}"]
         if config.consistency:
-            part = _pcc_loss(predictions.fine, predicted[pair], measured=measured, over=config.pcc_over)
-            parts[f"consistency_{name}"] = part
-            loss_consistency = loss_consistency + config.lambda_consistency * part
+            paired = predicted.index_select(0, pair)  # (M, G) -> (N, G)
+            parts[f"consistency_{name}"] = _pcc_loss(predictions.fine, paired, measured=measured, over=config.pcc_over)
+            loss_consistency = loss_consistency + config.lambda_consistency * parts[f"consistency_{name}"]
     loss = config.gamma_prediction * loss_prediction + config.gamma_consistency * loss_consistency
     return loss, {name: part.detach() for name, part in parts.items()}
 

@@ -37,7 +37,7 @@ class ModelConfig:
                     f"model.{name}",
                     expected="1 or more",
                     found=f"{value}",
-                    remedy="set use_gat=false to do without the graph",
+                    remedy="raise it; use_gat=false does without the graph",
                 )
         if self.width % self.heads:
             raise MagnetError(
@@ -53,5 +53,8 @@ class ModelConfig:
 
     @property
     def reach(self) -> int:
-        """How many hops away a node can still change a prediction of its own level: the halo that makes it exact."""
+        """Hops over which nodes change each other's predictions: a halo of so many makes a prediction exact.
+
+        It holds for every level, the fine nodes of the halo with their paired contexts; not for `attend="graph"`.
+        """
         return self.rounds if self.use_gat else 0

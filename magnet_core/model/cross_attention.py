@@ -44,9 +44,9 @@ class TokenAttention(CrossAttention):
     def forward(self, fine: Tensor, context: Context) -> Tensor:
         """Attend from `fine` (N, D) to `context.tokens` (M, T, C) of the paired nodes; returns (N, D)."""
         tokens = self.norm(context.tokens.to(self.key.weight.dtype))
-        # Each context node is projected once; N fine nodes share M of them, N >> M at HD.
-        keys = self.key(tokens)[context.pair]  # (M, T, C) -> (M, T, D) -> (N, T, D)
-        values = self.value(tokens)[context.pair]
+        # Each context node is projected once, then gathered: N fine nodes share M of them, N >> M at HD.
+        keys = self.key(tokens).index_select(0, context.pair)  # (M, T, C) -> (M, T, D) -> (N, T, D)
+        values = self.value(tokens).index_select(0, context.pair)
         queries = self.query(fine).unsqueeze(1)  # (N, D) -> (N, 1, D)
         return F.scaled_dot_product_attention(queries, keys, values).squeeze(1)  # (N, 1, D) -> (N, D)
 

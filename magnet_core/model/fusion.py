@@ -4,7 +4,7 @@ In: the fine nodes (N, D) and one attended feature (N, D) per context level. Out
 Both ways keep the node's own feature on a residual path, so that no context can hide it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -28,13 +28,13 @@ class ConcatFusion(nn.Module):
 class SumFusion(nn.Module):
     """f_b + f'_s + f'_r: no parameters of its own, the value projections of the attention do the mixing."""
 
-    def __init__(self, width: int, num_contexts: int) -> None:
-        super().__init__()
-
     def forward(self, fine: Tensor, attended: Sequence[Tensor]) -> Tensor:
         """Fuse `fine` (N, D) with C tensors (N, D); returns (N, D)."""
         return fine + torch.stack(list(attended)).sum(dim=0)  # (C, N, D) -> (N, D)
 
 
 Fusion = Literal["concat", "sum"]
-FUSIONS: dict[str, type[ConcatFusion] | type[SumFusion]] = {"concat": ConcatFusion, "sum": SumFusion}
+FUSIONS: dict[str, Callable[[int, int], ConcatFusion | SumFusion]] = {  # of the width and the number of contexts
+    "concat": ConcatFusion,
+    "sum": lambda _width, _num_contexts: SumFusion(),
+}

@@ -220,6 +220,18 @@ def test_float16_features_of_the_store() -> None:
         torch.testing.assert_close(half, single)
 
 
+@pytest.mark.parametrize("config", ALL_MODES, ids=str)
+@torch.no_grad()
+def test_autocast_keeps_the_predictions(config: ModelConfig) -> None:
+    model = make_model(config)
+    fine, graph = make_batch()
+    exact = model(fine, graph)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = model(fine, graph)
+    for half, single in zip(every_tensor(rounded), every_tensor(exact), strict=True):
+        torch.testing.assert_close(half.float(), single, atol=0.03, rtol=0.0)
+
+
 @pytest.mark.parametrize("scale", [1e-2, 1e2])
 @torch.no_grad()
 def test_scale_of_a_backbone_does_not_matter(scale: float) -> None:
@@ -232,6 +244,25 @@ def test_scale_of_a_backbone_does_not_matter(scale: float) -> None:
         every_tensor(model(fine, graph)), every_tensor(model(fine * scale, Subgraph(graph.edges, scaled))), strict=True
     ):
         torch.testing.assert_close(one, other, atol=0.02, rtol=0.0)
+
+
+@pytest.mark.parametrize("attend", ["tokens", "graph"])
+@torch.no_grad()
+def test_a_halo_of_reach_hops_makes_a_prediction_exact(attend: Any) -> None:
+    """The ring cut `reach` hops around its first eight nodes predicts these as the whole ring does, for tokens only."""
+    model = make_model(dataclasses.replace(SMALL, attend=attend)).eval()
+    fine, graph = make_batch()
+    core, reach = 8, model.config.reach
+    kept = torch.arange(-reach, core + reach) % N
+    place = torch.full((N,), -1).index_copy(0, kept, torch.arange(len(kept)))
+    edges = place[graph.edges]
+    contexts = {}
+    for name, context in graph.contexts.items():
+        used, pair = context.pair[kept].unique(return_inverse=True)
+        contexts[name] = Context(context.pooled[used], context.tokens[used], context.edges[:, :0], pair)
+    cut = model(fine[kept], Subgraph(edges[:, (edges >= 0).all(dim=0)], contexts)).fine[reach : reach + core]
+    error = (cut - model(fine, graph).fine[:core]).abs().max()
+    assert (error < 1e-5) == (attend == "tokens")
 
 
 @torch.no_grad()
