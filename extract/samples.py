@@ -31,8 +31,8 @@ def read_samples(path: Path) -> list[Sample]:
             found="an empty file",
             remedy="write one line per slide below it",
         )
-    (_, header), *body = rows
-    _check_header(path, header)
+    (header_line, header), *body = rows
+    _check_header(f"{path}, line {header_line}", header)
     if not body:
         raise MagnetError(
             path, expected="one line per slide", found="only a header", remedy="list your slides below it"
@@ -84,8 +84,7 @@ def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
     return [(line, cells) for line, cells in rows if any(cells)]
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    where = f"{path}, line 1"
+def _check_header(where: str, header: list[str]) -> None:
     for separator, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and separator in header[0]:
             raise MagnetError(where, expected="commas between cells", found=name, remedy="save it comma-separated")

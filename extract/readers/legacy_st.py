@@ -58,8 +58,8 @@ def read(path: Path) -> SlideCounts:
 
 
 def _counts_tables(path: Path) -> list[Path]:
-    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
-    return [file for file in files if file.name.endswith(SUFFIXES) and "_selection.tsv" not in file.name]
+    candidates = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return [file for file in candidates if file.name.endswith(SUFFIXES) and "_selection.tsv" not in file.name]
 
 
 def _read_counts(path: Path) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]:
@@ -108,11 +108,19 @@ def _read_spots(path: Path) -> pl.DataFrame:
             found=f"no {', no '.join(absent)}",
             remedy="give the selection table that came with the counts",
         )
-    selected = table.filter(pl.col("selected") == 1) if "selected" in table.columns else table
-    spots = selected.select(
-        pl.format("{}x{}", pl.col("x").cast(pl.Int32), pl.col("y").cast(pl.Int32)).alias("name"),
-        pl.col("x", "y", "pixel_x", "pixel_y").cast(pl.Float64),
-    )
+    try:
+        selected = table.filter(pl.col("selected") == 1) if "selected" in table.columns else table
+        spots = selected.select(
+            pl.format("{}x{}", pl.col("x").cast(pl.Int32), pl.col("y").cast(pl.Int32)).alias("name"),
+            pl.col(SPOT_COLUMNS).cast(pl.Float64),
+        )
+    except pl.exceptions.PolarsError as error:
+        raise MagnetError(
+            path,
+            expected=f"numbers in {', '.join(SPOT_COLUMNS)} and selected",
+            found=str(error),
+            remedy="give the selection table that came with the counts",
+        ) from error
     _check_unique(path, spots["name"].to_numpy().astype(str))
     return spots
 

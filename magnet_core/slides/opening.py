@@ -31,8 +31,13 @@ def open_slide(path: Path) -> Slide:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing there"
         raise MagnetError(path, expected="a slide or image file", found=found, remedy="check the path")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise MagnetError(path, expected="a file to read", found=str(error), remedy="check its permissions") from error
     reasons = []
-    for name in _order(path):
+    for name in _order(path, magic):
         try:
             return LIBRARIES[name](path)
         except CannotOpenError as error:
@@ -45,10 +50,8 @@ def open_slide(path: Path) -> Slide:
     )
 
 
-def _order(path: Path) -> tuple[str, ...]:
+def _order(path: Path, magic: bytes) -> tuple[str, ...]:
     vendor = openslide.OpenSlide.detect_format(path)
     if vendor is not None and vendor != "generic-tiff":
         return "OpenSlide", "tifffile"
-    with path.open("rb") as file:
-        magic = file.read(4)
     return ("tifffile", "OpenSlide") if magic in TIFF_MAGIC else ("Pillow", "OpenSlide")

@@ -15,7 +15,7 @@ from magnet_core.units import WORKING_MPP
 SAME_MPP = 1e-3  # a level within 0.1% of the wanted resolution is taken as it is
 FILTER = Image.Resampling.BICUBIC  # widened by Pillow when it shrinks: antialiased
 FILTER_REACH = 2.0  # pixels to each side, at the coarser of the two resolutions
-REDUCED_STEP = 4.0  # shrinking by more than twice this is halved to it by box means first: faster, still antialiased
+REDUCED_STEP = 4.0  # of a stronger shrinking, whole-number box means do the part beyond this: faster
 STEPS_PER_PX = 1024  # the step is rounded to this fraction of a pixel: see ScaledSlide
 BAND_PX = 2**25  # level pixels that a thumbnail holds at a time
 

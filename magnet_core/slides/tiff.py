@@ -23,7 +23,7 @@ STRIP_CACHE_BYTES = 768 * 2**20
 TILE_CACHE_BYTES = 128 * 2**20
 
 DECODING_ERRORS = (ValueError, RuntimeError, OSError)  # tifffile's, imagecodecs', the file system's
-OPENING_ERRORS = (*DECODING_ERRORS, KeyError, IndexError, TypeError, struct.error)  # what broken tags raise
+OPENING_ERRORS = (*DECODING_ERRORS, LookupError, ArithmeticError, TypeError, struct.error)  # what broken tags raise
 
 
 class TiffSlide(Slide):

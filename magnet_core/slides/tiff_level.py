@@ -16,11 +16,12 @@ import tifffile
 from PIL import Image
 
 from magnet_core.errors import MagnetError
-from magnet_core.slides.base import WHITE, on_white
+from magnet_core.slides.base import WHITE, CannotOpenError, on_white
 from magnet_core.slides.segment_cache import SegmentCache
 
 # h, w rows and columns of a window; C channels as stored (1, 3 or 4)
 
+IMAGE_AXES = ("YX", "YXS", "SYX", "CYX")  # tifffile's letters: S samples of a page, C channels, a page each
 JPEG = 7  # tifffile turns YCbCr into RGB for this compression
 ALPHA_MODES = {1: "RGBa", 2: "RGBA"}  # TIFF ExtraSamples: premultiplied, or not; 0 is no alpha but a spare channel
 
@@ -86,7 +87,10 @@ class TiffLevel:
 
     def _decode(self, page: int, index: int) -> np.ndarray:
         """Read and decode a tile or strip as (rows, columns, samples); one that a sparse file leaves out is empty."""
-        offset, num_bytes = self._pages[page].dataoffsets[index], self._pages[page].databytecounts[index]
+        offsets, sizes = self._pages[page].dataoffsets, self._pages[page].databytecounts
+        if index >= min(len(offsets), len(sizes)):
+            raise OSError(f"the file does not list tile or strip {index}")
+        offset, num_bytes = offsets[index], sizes[index]
         if num_bytes == 0:
             return np.empty((0, 0, self._samples), np.uint8)
         with self._lock:
@@ -101,30 +105,31 @@ class TiffLevel:
 
 def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
     """Width and height of the page's tiles, or of its strips."""
-    if page.is_tiled:
-        return page.tilewidth, page.tilelength
-    return page.imagewidth, min(page.rowsperstrip, page.imagelength)
+    size = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
+    if min(size) < 1:
+        raise ValueError(f"its tiles or strips measure {size[0]} × {size[1]} pixels")
+    return size
 
 
 def _colour_mode(path: Path, series: tifffile.TiffPageSeries, *, channels: int) -> str:
-    """How the stored channels become RGB; `MagnetError` where this is not an 8-bit greyscale or RGB image."""
+    """How the stored channels become RGB; `MagnetError` where this is not an 8-bit greyscale or colour image."""
     page = series.keyframe
     photometric = tifffile.PHOTOMETRIC(page.photometric).name if page.photometric is not None else "unknown"
+    if page.dtype != np.uint8 or series.axes not in IMAGE_AXES or channels not in (1, 3, 4) or None in series.pages:
+        raise MagnetError(
+            path,
+            expected="an 8-bit greyscale or RGB image",
+            found=f"{channels} channel(s) of {page.dtype}, {photometric}, axes {series.axes}",
+            remedy="convert it to 8-bit RGB, for example with: vips tiffsave in.tif out.tif --tile --pyramid",
+        )
     rgb = photometric == "RGB" or (photometric == "YCBCR" and page.compression == JPEG)
-    planes_of_colour = photometric == "MINISBLACK" and series.axes == "CYX"
-    if page.dtype == np.uint8 and series.axes in ("YX", "YXS", "SYX", "CYX") and None not in series.pages:
-        if channels == 1 and photometric in ("MINISBLACK", "MINISWHITE"):
-            return "L" if photometric == "MINISBLACK" else "white is 0"
-        if channels == 3 and (rgb or planes_of_colour):
-            return "RGB"
-        if channels == 4 and rgb:
-            return ALPHA_MODES.get(int(page.extrasamples[0]) if page.extrasamples else 0, "RGBX")
-    raise MagnetError(
-        path,
-        expected="an 8-bit greyscale or RGB image",
-        found=f"{channels} channel(s) of {page.dtype}, {photometric}, axes {series.axes}",
-        remedy="convert it to 8-bit RGB, for example with: vips tiffsave in.tif out.tif --tile --pyramid",
-    )
+    if channels == 1 and photometric in ("MINISBLACK", "MINISWHITE"):
+        return "L" if photometric == "MINISBLACK" else "white is 0"
+    if channels == 3 and (rgb or (photometric == "MINISBLACK" and series.axes == "CYX")):
+        return "RGB"
+    if channels == 4 and rgb:
+        return ALPHA_MODES.get(int(page.extrasamples[0]) if page.extrasamples else 0, "RGBX")
+    raise CannotOpenError(f"{channels} channel(s) of {photometric} colour, compression {page.compression}")
 
 
 def _as_rgb(stored: np.ndarray, mode: str) -> np.ndarray:

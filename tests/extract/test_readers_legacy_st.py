@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extract.readers import detect_platform, read_counts
+from extract.readers import count_files, detect_platform, read_counts
 from magnet_core.errors import MagnetError
 from magnet_core.records import Sample, SlideCounts
 
@@ -77,6 +77,8 @@ def test_a_folder_with_one_table_and_spots_beside_it(tmp_path: Path) -> None:
     slide = read(tmp_path / "cnts")
     assert slide.spots is not None
     assert len(slide.spots) == 6
+    files = count_files(Sample("A1", tmp_path, counts=tmp_path / "cnts"))
+    assert [file.name for file in files] == ["A1.tsv.gz", "A1_selection.tsv"]
     (tmp_path / "cnts" / "A2.tsv").write_text("")
     with pytest.raises(MagnetError, match="none of these"):
         read(tmp_path / "cnts")
@@ -100,11 +102,21 @@ def test_wrong_counts(tmp_path: Path, table: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_counts_cut_short(tmp_path: Path) -> None:
+    path = write_section(tmp_path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(MagnetError, match=r"A1\.tsv\.gz: expected a tab-separated table"):
+        read(path)
+
+
 def test_wrong_spots(tmp_path: Path) -> None:
     path = write_section(tmp_path)
     spots = tmp_path / "spots" / "A1_selection.tsv"
     spots.write_text("x\ty\tnew_x\tnew_y\n1\t1\t1\t1\n")
     with pytest.raises(MagnetError, match="found no pixel_x, no pixel_y"):
+        read(path)
+    spots.write_text(f"{HEADER}\n1\tone\t1\t1\t20\t20\t1\n")
+    with pytest.raises(MagnetError, match="expected numbers in x, y, pixel_x"):
         read(path)
     spots.unlink()
     with pytest.raises(MagnetError, match=r"A1_selection\.tsv, in \.\./spots or beside it, found neither"):

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from extract.readers import detect_platform, read_counts
+from extract.readers import count_files, detect_platform, read_counts
 from extract.readers.gene_names import unique_names
 from magnet_core.errors import MagnetError
 from magnet_core.records import Sample, SlideCounts
@@ -132,6 +132,11 @@ def test_one_size_and_prefixed_names_are_enough(outs: Path, bins_8um: Path) -> N
     matrix = bins_8um / "filtered_feature_bc_matrix.h5"
     matrix.rename(matrix.with_name(f"GSM1_{matrix.name}"))
     assert list(read(outs).bins) == [8]
+    assert {file.name for file in count_files(Sample("P1", outs, counts=outs))} == {
+        "GSM1_filtered_feature_bc_matrix.h5",
+        "tissue_positions.parquet",
+        "scalefactors_json.json",
+    }
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_what_spreadsheets_add_is_no_mistake(folder: Path) -> None:
     [
         ("", "samples.csv: expected a header line .* found an empty file"),
         ("slide_id,image\n\n", "found only a header"),
+        ("\nslide_id;image\nP1;a.tif", "line 2: expected commas"),
         ("slide_id;image\nP1;a.tif", "line 1: expected commas between cells, found semicolons"),
         ("slide_id\timage\nP1\ta.tif", "line 1: .* found tabs"),
         ("slide_id,picture\nP1,a.tif", "line 1: expected known columns, found 'picture'"),

@@ -227,6 +227,13 @@ def test_other_pixels_than_8_bit_colour_are_refused_by_name(
         open_slide(tmp_path / name)
 
 
+def test_colours_that_tifffile_leaves_alone_are_openslides(tmp_path: Path) -> None:
+    path = write_tiff(tmp_path / "slide.tif", np.full((64, 64, 3), 128, np.uint8), photometric="ycbcr", tile=(64, 64))
+    with open_slide(path) as slide:
+        assert type(slide).__name__ == "OpenSlideSlide"
+        assert np.abs(slide.read_level(0, 0, 0, 64, 64).astype(int) - 128).max() <= 1
+
+
 def test_an_unreadable_file_says_what_was_tried(tmp_path: Path) -> None:
     (tmp_path / "slide.svs").write_text("not an image")
     with pytest.raises(MagnetError, match=r"slide\.svs: expected .*Pillow: cannot identify.*OpenSlide: "):
