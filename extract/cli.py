@@ -1,0 +1,94 @@
+"""The command `extract`: synth, run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
+from extract.pipeline import RunSummary, run
+from extract.synthetic import SynthConfig, synthesise
+from magnet_core.console import run_app
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def extract() -> None:
+    """Stage one: from whole-slide images and counts to a feature store."""
+
+
+@app.command()
+def synth(
+    directory: Annotated[Path, typer.Argument(help="Folder to write the data set into.")],
+    slides: Annotated[int, typer.Option(help="Number of slides.")] = 4,
+    seed: Annotated[int, typer.Option(help="Every byte depends on it.")] = 0,
+    size_mm: Annotated[float, typer.Option(help="Side of the imaged square; a real Visium HD area is 6.5.")] = 2.0,
+    genes: Annotated[int, typer.Option(help="Number of genes.")] = 1000,
+) -> None:
+    """Write a synthetic Visium HD data set in Space Ranger's layout, with known truth."""
+    sheet = synthesise(directory, SynthConfig(slides=slides, seed=seed, size_mm=size_mm, genes=genes))
+    typer.echo(f"wrote {slides} slides; next: extract run --samples {sheet}")
+
+
+@app.command(name="run")
+def run_command(
+    samples: Annotated[Path, typer.Option(help="Sample sheet: slide_id,image,counts,platform,mpp,patient.")] = Path(
+        "samples.csv"
+    ),
+    store: Annotated[Path, typer.Option(help="Store to write to.")] = Path("store"),
+    backbone: Annotated[str, typer.Option(help="resnet50, uni, timm:NAME or hf-hub:ORG/NAME.")] = "resnet50",
+    weights: Annotated[str, typer.Option(help="pretrained, random, or a checkpoint file.")] = "pretrained",
+    tokens: Annotated[int, typer.Option(help="Tokens along each side of a context patch; 1: pooled only.")] = 4,
+    targets: Annotated[str, typer.Option(help="Prediction targets in µm, comma-separated.")] = "8,16,55",
+    sampling: Annotated[str, typer.Option(help="windows, uniform or all.")] = "windows",
+    bins: Annotated[int, typer.Option(help="Bins a slide, for each bin size.")] = 6000,
+    spots: Annotated[int, typer.Option(help="Spots a slide.")] = 2500,
+    seed: Annotated[int, typer.Option(help="For sampling and random weights.")] = 0,
+    slide: Annotated[list[str] | None, typer.Option(help="Only this slide; may be repeated.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int, typer.Option(help="Patches the encoder takes at a time.")] = 64,
+    workers: Annotated[int, typer.Option(help="Threads that decode the slide.")] = 2,
+) -> None:
+    """Lay grids, store pixels and counts, run the frozen encoder; resumes, and redoes nothing that is there."""
+    config = RunConfig(
+        samples=samples,
+        store=store,
+        geometry=GeometryConfig(
+            targets=parse_targets(targets),
+            sampling=sampling,  # type: ignore[arg-type]  # checked by GeometryConfig
+            bins=bins,
+            spots=spots,
+            seed=seed,
+        ),
+        embedding=EmbeddingConfig(backbone=backbone, weights=weights, token_grid=tokens, seed=seed),
+        slides=tuple(slide or ()),
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    report(run(config), config)
+
+
+def parse_targets(text: str) -> tuple[int, ...]:
+    """Read '8,16,55' as numbers; GeometryConfig says which there are."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return tuple(sorted(int(part) if part.isdigit() else -1 for part in parts))
+
+
+def report(summary: RunSummary, config: RunConfig) -> None:
+    """Say what was done and where it is; exit code 1 if a slide failed."""
+    if summary.written:
+        typer.echo(f"written: {', '.join(summary.written)}")
+    if summary.unchanged:
+        typer.echo(f"already there with these settings, nothing to do: {', '.join(summary.unchanged)}")
+    typer.echo(f"store: {config.store} (cache info {config.store})")
+    for slide_id, error in summary.failed.items():
+        typer.echo(f"failed: {slide_id}: {error}", err=True)
+    if summary.failed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line."""
+    run_app(app)

@@ -1,0 +1,95 @@
+"""The geometry file of a slide: its levels without any backbone, as arrays of the store.
+
+genes/id, genes/name                        (G,) text
+<level>/barcode                             (N,) text
+<level>/centres_um                          (N, 2) float64, (x, y) from the slide's top-left
+<level>/edges                               (N, k) int32, rows of the same level, nearest first
+<level>/pair/<context>                      (N,) int32, row of the context level
+<level>/counts/{indptr,indices,values}      raw counts, CSR over the genes
+<level>/pixels                              (N, p, p, 3) uint8 at 0.25 µm/px
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from cache.fingerprint import digest, file_fingerprint
+from cache.reader import ArrayFile
+from cache.schema import SCHEMA_VERSION
+from cache.writer import ArrayWriter
+from extract.config import GeometryConfig
+from extract.levels import Level
+from extract.readers import count_files
+from extract.resolution import Resolution
+from magnet_core.records import Genes, Sample
+from magnet_core.units import WORKING_MPP
+
+# N rows, G genes, k neighbours, p pixels
+
+
+def geometry_settings(sample: Sample, config: GeometryConfig) -> dict[str, Any]:
+    """All that decides the bytes of a slide's geometry file, known without reading its counts."""
+    counts = [] if sample.counts is None else count_files(sample)
+    return {
+        "schema": SCHEMA_VERSION,
+        **asdict(config),
+        "slide_id": sample.slide_id,
+        "platform": sample.platform,
+        "stated_mpp": sample.mpp,
+        "working_mpp": WORKING_MPP,
+        "image": file_fingerprint(sample.image),
+        "counts": [file_fingerprint(path) for path in counts],
+    }
+
+
+def geometry_header(
+    settings: Mapping[str, Any], sample: Sample, resolution: Resolution, levels: list[Level]
+) -> dict[str, Any]:
+    """Return the header of a geometry file: settings and their digest, and what was found on the slide."""
+    return {
+        "kind": "geometry",
+        "digest": digest(settings),
+        "settings": dict(settings),
+        "image": str(sample.image),
+        "patient": sample.patient,
+        "mpp": resolution.mpp,
+        "mpp_source": resolution.source,
+        "levels": {level.name: {"patch_um": level.patch_um, "pixels": level.pixels} for level in levels},
+    }
+
+
+def write_levels(writer: ArrayWriter, levels: list[Level], genes: Genes) -> None:
+    """Write all arrays of the levels but their pixels, which are streamed."""
+    put_all(writer, {"genes/id": genes.ids, "genes/name": genes.names})
+    for level in levels:
+        arrays = {"barcode": level.barcodes, "centres_um": level.centres_um, "edges": level.edges}
+        arrays |= {f"pair/{context}": rows.astype(np.int32) for context, rows in level.pairs.items()}
+        if level.counts is not None:
+            arrays["counts/indptr"] = level.counts.indptr.astype(np.int64)
+            arrays["counts/indices"] = level.counts.indices.astype(np.int32)
+            arrays["counts/values"] = level.counts.data.astype(np.int32)
+        put_all(writer, {f"{level.name}/{name}": values for name, values in arrays.items()})
+
+
+def read_levels(geometry: ArrayFile) -> list[Level]:
+    """Read back what the embeddings of another backbone need: names, patch sizes, centres."""
+    return [
+        Level(
+            name,
+            facts["patch_um"],
+            geometry.read(f"{name}/centres_um"),
+            geometry.read(f"{name}/barcode"),
+            geometry.read(f"{name}/edges"),
+            pixels=facts["pixels"],
+        )
+        for name, facts in geometry.header["levels"].items()
+    ]
+
+
+def put_all(writer: ArrayWriter, arrays: Mapping[str, np.ndarray]) -> None:
+    """Declare and write whole arrays."""
+    for name, values in arrays.items():
+        writer.declare(name, values.shape, values.dtype)
+        writer.put(name, values)

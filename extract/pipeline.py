@@ -1,0 +1,212 @@
+"""Stage one on one page: from samples.csv to a store.
+
+For each slide: read its counts, lay its levels, then pass over its pixels once; the same pass stores the pixels of the
+fine levels and the frozen encoder's features of every level. A slide with a fault is recorded and the rest go on.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from cache.fingerprint import digest, state_sha256
+from cache.reader import ArrayFile
+from cache.schema import SCHEMA_VERSION
+from cache.store import Store
+from cache.writer import ArrayWriter
+from extract.config import RunConfig
+from extract.geometry import geometry_header, geometry_settings, read_levels, write_levels
+from extract.levels import Level, lay_levels
+from extract.readers import read_counts
+from extract.resolution import resolve_mpp
+from extract.samples import read_samples, select
+from extract.sinks import FeatureSink, PixelSink, Sink, pending
+from extract.stream import PatchRequest, stream_patches
+from magnet_core.backbones import Encoder, build_encoder, find_backbone
+from magnet_core.device import pick_device
+from magnet_core.errors import MagnetError
+from magnet_core.levels import CENTRE, REGION, SPOT
+from magnet_core.records import Sample
+from magnet_core.slides import ScaledSlide, open_slide
+from magnet_core.units import WORKING_MPP
+
+_TOKEN_LEVELS = (SPOT, CENTRE, REGION)  # the levels that serve as context of a target
+_OUTSIDE_ALLOWED = 0.01  # share of centres that may lie outside the image before it is the wrong one
+
+
+@dataclass
+class RunSummary:
+    """What a run did: slides written, slides that were there already, and the error of each slide that failed."""
+
+    written: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def run(config: RunConfig) -> RunSummary:
+    """Extract all slides of a sample sheet into the store; what is there already is left as it is."""
+    samples = read_samples(config.samples)
+    if config.slides:
+        samples = select(samples, config.slides)
+    spec = find_backbone(config.embedding.backbone)
+    encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(pick_device(config.device))
+    settings = embedding_settings(config, encoder)
+    store = Store.create(config.store)
+    summary = RunSummary()
+    bar = tqdm(samples, desc="slides", unit="slide")
+    for sample in bar:
+        bar.set_postfix_str(sample.slide_id)
+        try:
+            changed = extract_slide(sample, store, encoder, settings, config=config)
+        except MagnetError as error:
+            summary.failed[sample.slide_id] = str(error)
+            bar.write(f"{sample.slide_id}: failed: {error}")
+            continue
+        (summary.written if changed else summary.unchanged).append(sample.slide_id)
+        store.register([_store_row(sample)])
+    return summary
+
+
+def extract_slide(
+    sample: Sample, store: Store, encoder: Encoder, settings: Mapping[str, Any], *, config: RunConfig
+) -> bool:
+    """Write what the store lacks of one slide; False when nothing was lacking."""
+    slide_settings = geometry_settings(sample, config.geometry)
+    geometry_path = store.geometry_path(sample.slide_id)
+    features_header = _features_header(settings, slide_settings, config)
+    features_path = store.features_path(sample.slide_id, config.embedding.backbone, features_header["digest"])
+    has_geometry = _has_geometry(geometry_path, slide_settings)
+    if has_geometry and features_path.exists():
+        return False
+
+    with open_slide(sample.image) as slide, ExitStack() as stack:
+        writers: list[ArrayWriter] = []
+        sinks: dict[str, list[Sink]] = {}
+        if has_geometry:
+            with ArrayFile(geometry_path) as geometry:
+                levels, mpp = read_levels(geometry), geometry.header["mpp"]
+        else:
+            counts = read_counts(sample)
+            resolution = resolve_mpp(sample, slide, counts)
+            mpp = resolution.mpp
+            levels = lay_levels(counts, mpp, config.geometry, slide_id=sample.slide_id)
+            header = geometry_header(slide_settings, sample, resolution, levels)
+            writers.append(stack.enter_context(ArrayWriter(geometry_path, header)))
+            write_levels(writers[-1], levels, counts.genes)
+            for level in levels:
+                if level.pixels:
+                    sinks.setdefault(level.name, []).append(PixelSink(writers[-1], level))
+        if not features_path.exists():
+            writers.append(stack.enter_context(ArrayWriter(features_path, features_header)))
+            for level in levels:
+                sinks.setdefault(level.name, []).append(_feature_sink(writers[-1], level, encoder, config))
+        scaled = ScaledSlide(slide, mpp)
+        check_inside(levels, scaled, sample)
+        pour(scaled, levels, sinks, workers=config.workers, title=sample.slide_id)
+        for writer in writers:
+            writer.commit()
+    return True
+
+
+def pour(
+    slide: ScaledSlide, levels: Sequence[Level], sinks: Mapping[str, Sequence[Sink]], *, workers: int, title: str
+) -> None:
+    """Pass over the slide once and hand every level's patches to its sinks."""
+    requests = {
+        level.name: PatchRequest(level.centres_um, level.patch_um, pending(sinks[level.name], len(level)))
+        for level in levels
+        if level.name in sinks
+    }
+    total = sum(int(request.wanted.sum()) for request in requests.values())
+    with tqdm(total=total, desc=title, unit="patch", leave=False) as bar:
+        for name, first_row, patches in stream_patches(slide, requests, workers=workers):
+            for sink in sinks[name]:
+                sink.add(first_row, patches)
+            bar.update(len(patches))
+
+
+def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
+    """All that decides a feature beside the slide: the encoder, its weights, its input, and the token grid."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "backbone": config.embedding.backbone,
+        "token_grid": config.embedding.token_grid,
+        "architecture": encoder.spec.architecture,
+        "weights_sha256": state_sha256(encoder.state_dict()),
+        "mean": encoder.mean.flatten().tolist(),
+        "std": encoder.std.flatten().tolist(),
+        "input_px": encoder.spec.input_px,
+        "working_mpp": WORKING_MPP,
+    }
+
+
+def check_inside(levels: Sequence[Level], slide: ScaledSlide, sample: Sample) -> None:
+    """Refuse coordinates that do not fit the image: another image, another resolution, or swapped axes."""
+    size_um = np.array(slide.size_px) * WORKING_MPP
+    for level in levels:
+        outside = ((level.centres_um < 0) | (level.centres_um > size_um)).any(axis=1).mean()
+        if outside > _OUTSIDE_ALLOWED:
+            raise MagnetError(
+                f"slide '{sample.slide_id}', level '{level.name}'",
+                expected=f"centres inside the image ({size_um[0]:.0f} × {size_um[1]:.0f} µm)",
+                found=f"{outside:.0%} of {len(level)} outside",
+                remedy=f"check that {sample.image.name} is the full-resolution input image of these counts",
+            )
+
+
+def _features_header(
+    settings: Mapping[str, Any], slide_settings: Mapping[str, Any], config: RunConfig
+) -> dict[str, Any]:
+    """Return the header of a feature file; `weights` says how stage two finds them again, their sha256 that it did."""
+    of_slide = {"settings": dict(settings), "geometry_digest": digest(slide_settings)}
+    return {
+        "kind": "features",
+        "backbone": config.embedding.backbone,
+        "weights": {"source": config.embedding.weights, "seed": config.embedding.seed},
+        "settings_digest": digest(settings),
+        "digest": digest(of_slide),
+        **of_slide,
+    }
+
+
+def _feature_sink(writer: ArrayWriter, level: Level, encoder: Encoder, config: RunConfig) -> FeatureSink:
+    return FeatureSink(
+        writer,
+        level,
+        encoder,
+        token_grid=config.embedding.token_grid,
+        batch_size=config.batch_size,
+        tokens=level.name in _TOKEN_LEVELS,
+    )
+
+
+def _has_geometry(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the geometry is there; one of other settings is never overwritten."""
+    if not path.exists():
+        return False
+    with ArrayFile(path) as geometry:
+        stored = geometry.header
+    if stored["digest"] == digest(settings):
+        return True
+    differing = sorted(key for key in settings if stored["settings"].get(key) != settings[key])
+    raise MagnetError(
+        path,
+        expected="a geometry laid with the settings of this run",
+        found=f"one that differs in {', '.join(differing)}",
+        remedy="use another --store, or delete the slide's folder to lay it anew",
+    )
+
+
+def _store_row(sample: Sample) -> dict[str, str | float | None]:
+    return {
+        "slide_id": sample.slide_id,
+        "patient": sample.patient,
+        "platform": sample.platform,
+        "image": str(sample.image),
+        "counts": None if sample.counts is None else str(sample.counts),
+        "mpp": sample.mpp,
+    }

@@ -1,0 +1,113 @@
+"""Where streamed patches go: bin pixels into a slide's geometry file, features into its backbone file.
+
+In: runs of patches of one level, in row order. Out: row blocks, each written in a transaction of its own, so that a
+run that was stopped resumes at the block it was in.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from cache.schema import default_block_rows
+from cache.writer import ArrayWriter
+from extract.blocks import Regrouper, batches_in_blocks, rows_in
+from extract.levels import Level
+from magnet_core.backbones import Encoder
+from magnet_core.errors import MagnetError
+from magnet_core.units import patch_px
+
+# N rows of a level, n rows of a batch, T tokens, D features, p pixels
+
+
+class Sink(Protocol):
+    """Takes the patches of one level. `wanted` (N,) bool: the rows it still lacks."""
+
+    wanted: np.ndarray
+
+    def add(self, first_row: int, patches: np.ndarray) -> None:
+        """Take rows `first_row, first_row + 1, …` as (n, p, p, 3) uint8."""
+
+
+class PixelSink:
+    """Stores the patches themselves, (N, p, p, 3) uint8, for the level whose encoder is fine-tuned."""
+
+    def __init__(self, writer: ArrayWriter, level: Level) -> None:
+        side = patch_px(level.patch_um)
+        self._writer = writer
+        self._name = f"{level.name}/pixels"
+        writer.declare(self._name, (len(level), side, side, 3), np.uint8)
+        blocks = _missing(writer, self._name)
+        self._block_of_start = {rows.start: block for block, rows in blocks.items()}
+        self._regrouper = Regrouper(list(blocks.values()))
+        self.wanted = rows_in(list(blocks.values()), len(level))
+
+    def add(self, first_row: int, patches: np.ndarray) -> None:
+        """Take a run of patches; write each block that it completes."""
+        for rows, block in self._regrouper.add(first_row, patches):
+            self._writer.put_block(self._name, self._block_of_start[rows.start], block)
+
+
+class FeatureSink:
+    """Encodes patches with the frozen encoder and stores raw features in float16.
+
+    pooled (N, D) for every level; tokens (N, T, D) for context levels, the keys of the cross-attention.
+    """
+
+    def __init__(
+        self, writer: ArrayWriter, level: Level, encoder: Encoder, *, token_grid: int, batch_size: int, tokens: bool
+    ) -> None:
+        self._writer = writer
+        self._level = level
+        self._encoder = encoder
+        self._token_grid = token_grid
+        shapes: dict[str, tuple[int, ...]] = {"pooled": (len(level), encoder.width)}
+        if tokens:
+            shapes["tokens"] = (len(level), token_grid**2, encoder.width)
+        widest = (token_grid**2 if tokens else 1) * encoder.width * np.dtype(np.float16).itemsize
+        for kind, shape in shapes.items():
+            writer.declare(f"{level.name}/{kind}", shape, np.float16, block_rows=default_block_rows(widest))
+        self._kinds = tuple(shapes)
+        missing: dict[int, slice] = {}
+        for kind in shapes:
+            missing |= _missing(writer, f"{level.name}/{kind}")
+        blocks = [missing[block] for block in sorted(missing)]
+        self._batches = Regrouper(batches_in_blocks(blocks, batch_size))
+        self._blocks = {kind: Regrouper(blocks) for kind in shapes}
+        self._block_of_start = {rows.start: block for block, rows in missing.items()}
+        self.wanted = rows_in(blocks, len(level))
+
+    def add(self, first_row: int, patches: np.ndarray) -> None:
+        """Take a run of patches; encode each batch and write each block that it completes."""
+        for rows, batch in self._batches.add(first_row, patches):
+            for kind, values in self._encode(batch).items():
+                for block_rows, block in self._blocks[kind].add(rows.start, values):
+                    name = f"{self._level.name}/{kind}"
+                    self._writer.put_block(name, self._block_of_start[block_rows.start], block)
+
+    def _encode(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        device = next(self._encoder.parameters()).device
+        with torch.inference_mode():
+            features = self._encoder(torch.from_numpy(batch).to(device), self._token_grid)
+        values = {kind: getattr(features, kind).to(torch.float16).cpu().numpy() for kind in self._kinds}
+        if not all(np.isfinite(array).all() for array in values.values()):
+            raise MagnetError(
+                f"backbone '{self._encoder.spec.name}', level '{self._level.name}'",
+                expected="features within the range of float16 (±65,504)",
+                found="infinite or undefined values",
+                remedy="check the weights: an encoder with pre-trained weights stays far below",
+            )
+        return values
+
+
+def _missing(writer: ArrayWriter, name: str) -> dict[int, slice]:
+    return {block: writer.block_rows(name, block) for block in writer.missing_blocks(name)}
+
+
+def pending(sinks: Sequence[Sink], num_rows: int) -> np.ndarray:
+    """Rows (N,) bool that at least one of the sinks still lacks."""
+    wanted = np.zeros(num_rows, dtype=bool)
+    for sink in sinks:
+        wanted |= sink.wanted
+    return wanted

@@ -1,0 +1,7 @@
+"""Image encoders: a table of names, their weights, and one wrapper that turns patches into features."""
+
+from magnet_core.backbones.encoder import Encoder, Features, build_encoder
+from magnet_core.backbones.spec import BackboneSpec
+from magnet_core.backbones.table import BACKBONES, find_backbone
+
+__all__ = ["BACKBONES", "BackboneSpec", "Encoder", "Features", "build_encoder", "find_backbone"]

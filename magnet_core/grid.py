@@ -1,0 +1,96 @@
+"""Grids on a slide: square tilings, and who lies in which square.
+
+In: centres in µm, (x, y), of what was measured. Out: the squares that hold at least one of them, and for each centre
+the row of its square. Levels are paired by coordinates only (paper section 3, "Patch pairing across levels was based
+on the distance between the coordinates"): with a tiling, the nearest square centre is the square that holds the point.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import cKDTree
+
+# N points, M squares
+
+_EDGE_TOLERANCE = 1e-6  # of a square: a centre that lies on an edge belongs to the square right of or below it
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Squares of `side_um` that cover points: cells (M, 2) int64 column and row, sorted by row, then column."""
+
+    side_um: float
+    origin_um: np.ndarray  # (2,) top-left corner of cell (0, 0)
+    cells: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    @property
+    def centres_um(self) -> np.ndarray:
+        """Centres of the squares, (M, 2) float64."""
+        return self.origin_um + (self.cells + 0.5) * self.side_um
+
+    def rows_of(self, points_um: np.ndarray) -> np.ndarray:
+        """Row of the square that holds each point, (N,) int64, -1 where the tiling has none."""
+        return find_cells(self.cells, cells_of(points_um, self.side_um, origin_um=self.origin_um))
+
+    def nearest_rows_of(self, points_um: np.ndarray) -> np.ndarray:
+        """Row of the square that holds each point, or of the nearest one where the tiling has none there."""
+        rows = self.rows_of(points_um)
+        outside = np.flatnonzero(rows < 0)
+        if len(outside):
+            rows[outside] = cKDTree(self.centres_um).query(points_um[outside])[1]
+        return rows
+
+    def subset(self, rows: np.ndarray) -> "Tiling":
+        """Return the tiling of these rows only, in sorted order."""
+        return Tiling(self.side_um, self.origin_um, self.cells[np.sort(rows)])
+
+
+def cells_of(points_um: np.ndarray, side_um: float, *, origin_um: np.ndarray) -> np.ndarray:
+    """Column and row of the square each point lies in, (N, 2) int64."""
+    return np.floor((points_um - origin_um) / side_um + _EDGE_TOLERANCE).astype(np.int64)
+
+
+def tile(points_um: np.ndarray, side_um: float, *, pitch_um: float = 0.0) -> Tiling:
+    """Lay squares of `side_um` from the top-left of the points, and keep those that hold one.
+
+    `pitch_um` is the distance between neighbouring points, where they lie on a lattice: the first square then starts
+    half a pitch before the first centre, so that 56 µm hold exactly 7 × 7 bins of 8 µm.
+    """
+    origin_um = points_um.min(axis=0) - pitch_um / 2
+    cells = np.unique(cells_of(points_um, side_um, origin_um=origin_um)[:, ::-1], axis=0)[:, ::-1]  # by row, column
+    return Tiling(side_um, origin_um, np.ascontiguousarray(cells))
+
+
+def find_cells(cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Row in `cells` (M, 2) of each of `wanted` (N, 2), -1 where absent; `cells` are sorted by row, then column."""
+    if len(cells) == 0:
+        return np.full(len(wanted), -1, dtype=np.int64)
+    low = np.minimum(cells.min(axis=0), wanted.min(axis=0, initial=0))
+    width = int(max(cells[:, 0].max(), wanted[:, 0].max(initial=0)) - low[0]) + 1
+    keys = (cells[:, 1] - low[1]) * width + (cells[:, 0] - low[0])
+    wanted_keys = (wanted[:, 1] - low[1]) * width + (wanted[:, 0] - low[0])
+    found = np.searchsorted(keys, wanted_keys).clip(max=len(keys) - 1)
+    return np.where(keys[found] == wanted_keys, found, -1)
+
+
+def dilate(tiling: Tiling, rows: np.ndarray, *, hops: int) -> np.ndarray:
+    """Rows of the tiling within `hops` squares (diagonals count) of the given ones, sorted."""
+    steps = np.arange(-hops, hops + 1)
+    offsets = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
+    around = (tiling.cells[rows][:, None] + offsets).reshape(-1, 2)
+    found = np.unique(find_cells(tiling.cells, around))
+    return found[found >= 0]
+
+
+def sum_by_owner(counts: sparse.csr_matrix, owner: np.ndarray, num_owners: int) -> sparse.csr_matrix:
+    """Sum raw count rows (N, G) into their owners (M, G); Eq. 6 of the paper. Rows with owner -1 are left out."""
+    kept = np.flatnonzero(owner >= 0)
+    shape = (num_owners, counts.shape[0])
+    indicator = sparse.csr_matrix((np.ones(len(kept), counts.dtype), (owner[kept], kept)), shape=shape)
+    total = sparse.csr_matrix(indicator @ counts)
+    total.sort_indices()
+    return total

@@ -1,0 +1,50 @@
+"""The names of the levels in a store, and which of them each prediction target uses.
+
+bin_008um, bin_016um   square bins of Visium HD
+spot                   56 µm squares tiled over the tissue, or the measured spots of a spot platform
+centre                 a bin-sized patch at the centre of each spot: the bin context of the 55 µm task
+region                 128 µm squares tiled over the tissue
+"""
+
+from dataclasses import dataclass
+
+from magnet_core.errors import MagnetError
+
+SPOT, CENTRE, REGION = "spot", "centre", "region"
+
+
+def bin_level(bin_um: int) -> str:
+    """Name of the level of square bins of `bin_um` µm, written as Space Ranger writes it."""
+    return f"bin_{bin_um:03d}um"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is predicted: the fine level, whose encoder is fine-tuned, and its two frozen context levels.
+
+    The paper (section 3): bins look at spots and regions; in the 55 µm task the spot encoder is fine-tuned and the bin
+    and region encoders are frozen.
+    """
+
+    um: int
+    fine: str
+    contexts: tuple[str, str]
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """All levels, the fine one first."""
+        return (self.fine, *self.contexts)
+
+
+TARGETS = {
+    8: Target(8, bin_level(8), (SPOT, REGION)),
+    16: Target(16, bin_level(16), (SPOT, REGION)),
+    55: Target(55, SPOT, (CENTRE, REGION)),
+}
+
+
+def find_target(um: int) -> Target:
+    """Return the target of 8, 16 or 55 µm; any other is an error."""
+    if um not in TARGETS:
+        raise MagnetError("--target", expected="8, 16 or 55 (µm)", found=str(um), remedy="choose one of them")
+    return TARGETS[um]

@@ -1,0 +1,104 @@
+"""Two linear rivals: ridge on the colour of a patch, and PCA-256 + ridge on the cached features of all three levels.
+
+Inputs are standardised and the penalty is chosen by generalised cross-validation, both on training rows only.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from train.dataset import Slide
+
+# n training rows, F inputs of a row, C components, P panel genes
+
+PENALTIES = np.logspace(-2, 6, 17)
+COMPONENTS = 256
+_CHUNK = 512
+
+
+class Ridge:
+    """Linear regression with an L2 penalty, its strength chosen by generalised cross-validation over `PENALTIES`."""
+
+    def fit(self, inputs: np.ndarray, labels: np.ndarray) -> "Ridge":
+        """Fit inputs (n, F) to labels (n, P); both are centred here, inputs are expected on one scale."""
+        self._input_mean, self._label_mean = inputs.mean(axis=0), labels.mean(axis=0)
+        left, singular, right = np.linalg.svd(inputs - self._input_mean, full_matrices=False)
+        projected = left.T @ (labels - self._label_mean)  # (r, P)
+        total = np.square(labels - self._label_mean).sum()
+        scores = []
+        for penalty in PENALTIES:
+            shrink = singular**2 / (singular**2 + penalty)
+            residual = total - ((2 * shrink - shrink**2)[:, None] * projected**2).sum()
+            scores.append(residual / (len(inputs) - shrink.sum()) ** 2)
+        self.penalty = float(PENALTIES[int(np.argmin(scores))])
+        self._weights = right.T @ ((singular / (singular**2 + self.penalty))[:, None] * projected)
+        return self
+
+    def predict(self, inputs: np.ndarray) -> np.ndarray:
+        """Return (n, P)."""
+        return ((inputs - self._input_mean) @ self._weights + self._label_mean).astype(np.float32)
+
+
+class ColourRidge:
+    """Ridge on six numbers a patch: mean and standard deviation of red, green and blue."""
+
+    def fit(self, slides: Sequence[Slide], labels: Mapping[str, np.ndarray]) -> None:
+        """Fit on the pixels of the training slides."""
+        inputs = np.concatenate([colour_statistics(slide) for slide in slides])
+        self._scale = _Standardiser(inputs)
+        self._ridge = Ridge().fit(self._scale(inputs), np.concatenate([labels[slide.slide_id] for slide in slides]))
+
+    def predict(self, slide: Slide) -> np.ndarray:
+        """Return (N, P)."""
+        return self._ridge.predict(self._scale(colour_statistics(slide)))
+
+
+class FeatureRidge:
+    """PCA to 256 components, then ridge, on the cached pooled features of the patch and of its paired contexts."""
+
+    def fit(self, slides: Sequence[Slide], labels: Mapping[str, np.ndarray]) -> None:
+        """Fit on the features of the training slides; the components are drawn with a fixed seed."""
+        inputs = np.concatenate([cached_features(slide) for slide in slides])
+        self._scale = _Standardiser(inputs)
+        scaled = self._scale(inputs)
+        components = min(COMPONENTS, *scaled.shape)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, _, basis = torch.pca_lowrank(torch.from_numpy(scaled), q=components, center=False, niter=4)
+        self._basis = basis.numpy()
+        targets = np.concatenate([labels[slide.slide_id] for slide in slides])
+        self._ridge = Ridge().fit(scaled @ self._basis, targets)
+
+    def predict(self, slide: Slide) -> np.ndarray:
+        """Return (N, P)."""
+        return self._ridge.predict(self._scale(cached_features(slide)) @ self._basis)
+
+
+def colour_statistics(slide: Slide) -> np.ndarray:
+    """Mean and standard deviation of the three channels of each fine patch, (N, 6) float32 in 0 … 1."""
+    rows = np.arange(len(slide.fine))
+    parts = []
+    for start in range(0, len(rows), _CHUNK):
+        pixels = slide.fine.pixels(rows[start : start + _CHUNK]).astype(np.float32) / 255
+        parts.append(np.concatenate([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2))], axis=1))
+    return np.concatenate(parts)
+
+
+def cached_features(slide: Slide) -> np.ndarray:
+    """Pooled features of each fine row, and of the spot (centre) and region it is paired with, (N, F) float32."""
+    parts = [slide.fine.pooled(np.arange(len(slide.fine)))]
+    parts += [level.pooled(slide.pairs[name]) for name, level in slide.contexts.items()]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+class _Standardiser:
+    """Mean 0 and standard deviation 1 for each input, as seen in training; an input that never varies becomes 0."""
+
+    def __init__(self, inputs: np.ndarray) -> None:
+        self._mean = inputs.mean(axis=0)
+        spread = inputs.std(axis=0)
+        self._factor = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        return (inputs - self._mean) * self._factor

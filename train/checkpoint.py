@@ -1,0 +1,102 @@
+"""A trained run on disk: safetensors for the weights, JSON for everything needed to use them.
+
+model.safetensors   `encoder.*` and `model.*`, float32
+run.json            configuration, backbone, panel, widths, versions: enough to build both anew without a store
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+
+from cache.fingerprint import state_sha256
+from cache.store import package_versions
+from magnet_core.backbones import Encoder, build_encoder, find_backbone
+from magnet_core.errors import MagnetError
+from magnet_core.files import write_json
+from magnet_core.model import MagNet
+from magnet_core.records import Genes
+from train.config import FitConfig, as_plain, build
+from train.dataset import Slide
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "run.json"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run has learnt: an encoder for the fine level, the model on top, and the genes it predicts."""
+
+    config: FitConfig
+    panel: Genes
+    encoder: Encoder
+    model: MagNet
+
+
+def build_model(config: FitConfig, slide: Slide, *, encoder: Encoder, num_genes: int) -> MagNet:
+    """Build an untrained model that fits the features of a slide; its weights are drawn from the global seed."""
+    widths = {name: level.width for name, level in slide.contexts.items()}
+    return MagNet(config.model, fine_dim=encoder.width, context_dims=widths, num_genes=num_genes)
+
+
+def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:
+    """Build the encoder a store's features were made with; weights that are not those any more are an error."""
+    weights = features_header["weights"]
+    encoder = build_encoder(find_backbone(features_header["backbone"]), weights["source"], seed=weights["seed"])
+    expected = features_header["settings"]["weights_sha256"]
+    if (found := state_sha256(encoder.state_dict())) != expected:
+        raise MagnetError(
+            f"backbone '{features_header['backbone']}'",
+            expected=f"the weights the store was made with (sha256 {expected[:12]})",
+            found=f"weights '{weights['source']}' with sha256 {found[:12]}",
+            remedy="restore that file, or extract again with the new weights",
+        )
+    return encoder
+
+
+def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None:
+    """Write weights and description; the description comes last, so that a folder with it is whole."""
+    tensors = {f"encoder.{name}": value for name, value in run.encoder.state_dict().items()}
+    tensors |= {f"model.{name}": value for name, value in run.model.state_dict().items()}
+    partial = folder / f"{WEIGHTS}.partial"
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+    partial.replace(folder / WEIGHTS)
+    description = {
+        "config": as_plain(run.config),
+        "backbone": run.encoder.spec.name,
+        "fine_dim": run.model.fine_dim,
+        "context_dims": run.model.context_dims,
+        "panel": {"id": run.panel.ids.tolist(), "name": run.panel.names.tolist()},
+        "versions": package_versions(),
+        **extra,
+    }
+    write_json(folder / DESCRIPTION, description)
+
+
+def load_run(folder: Path) -> TrainedRun:
+    """Load a finished run; needs neither its store nor the network."""
+    if not (folder / DESCRIPTION).is_file():
+        raise MagnetError(
+            folder,
+            expected=f"a finished run with {DESCRIPTION}",
+            found="none",
+            remedy="give the folder train fit named",
+        )
+    description = json.loads((folder / DESCRIPTION).read_text())
+    panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
+    config = build(FitConfig, description["config"], where=str(folder / DESCRIPTION))
+    encoder = build_encoder(find_backbone(description["backbone"]), "random")
+    model = MagNet(
+        config.model,
+        fine_dim=description["fine_dim"],
+        context_dims=description["context_dims"],
+        num_genes=len(panel),
+    )
+    tensors = load_file(folder / WEIGHTS)
+    for prefix, module in (("encoder.", encoder), ("model.", model)):
+        state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        module.load_state_dict(state)
+    return TrainedRun(config, panel, encoder.eval(), model.eval())

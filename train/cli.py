@@ -1,0 +1,53 @@
+"""The command `train`: fit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_core.console import run_app
+from train.config import load_config
+from train.evaluate import text_table
+from train.pipeline import fit
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def train() -> None:
+    """Stage two: train on a feature store, compare, predict."""
+
+
+@app.command(name="fit")
+def fit_command(
+    fold: Annotated[int, typer.Option(help="Fold to leave out, from 0.")] = 0,
+    target: Annotated[int | None, typer.Option(help="Predict 8 or 16 µm bins, or 55 µm spots.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Features of this backbone.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Store written by 'extract run'.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder for runs and folds.json.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="TOML file of settings, see recipes/.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=1e-3.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+) -> None:
+    """Train one fold and print MagNet beside the plain baselines on its test slides."""
+    named = {
+        "fold": fold,
+        "data.target": target,
+        "data.backbone": backbone,
+        "data.store": store,
+        "runs": runs,
+        "split.file": runs / "folds.json" if runs else None,
+        "name": name,
+        "device": device,
+    }
+    settings = [f"{key}={value}" for key, value in named.items() if value is not None]
+    result = fit(load_config(recipe, [*settings, *(set_ or ())]))
+    typer.echo(f"\nfold {result.fold.index}, test slides: {', '.join(result.fold.test)}")
+    typer.echo(text_table(result.systems))
+    typer.echo(f"\nrun: {result.folder} (summary.json, genes.parquet, model.safetensors, run.json, tensorboard/)")
+
+
+def main() -> None:
+    """Run the command line."""
+    run_app(app)

@@ -1,0 +1,162 @@
+"""Settings of stage two: one frozen tree, from defaults (the paper's), a TOML recipe, and `--set a.b=c`.
+
+The parts live beside their owners (model, losses, expression); here are those of the run itself.
+"""
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from magnet_core.errors import MagnetError
+from magnet_core.expression import NormaliseConfig
+from magnet_core.losses import LossConfig
+from magnet_core.model import ModelConfig
+from magnet_core.registry import near_names
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is learnt from: the store, the target, the features, the gene panel (paper section 3: 250 genes).
+
+    `settings_digest` chooses among several settings of one backbone in the store; empty where there is only one.
+    """
+
+    store: Path = Path("store")
+    target: int = 8
+    backbone: str = "resnet50"
+    settings_digest: str = ""
+    panel: int = 250
+    normalise: NormaliseConfig = field(default_factory=NormaliseConfig)
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """The folds: grouped by patient, drawn once from `seed`, kept in `file` and reused by every run."""
+
+    folds: int = 4
+    seed: int = 0
+    file: Path = Path("runs/folds.json")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser (paper section 3: SGD, momentum 0.9, weight decay 1e-4, 1e-4 to 1 % by cosine, batch 256).
+
+    batch_size  fine nodes of a subgraph
+    clip_norm   the gradient is scaled down to this norm; 0 leaves it
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 1e-4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    final_lr: float = 0.01
+    warmup: float = 0.0
+    epochs: int = 50
+    batch_size: int = 256
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "epochs", "batch_size"):
+            if getattr(self, name) <= 0:
+                raise MagnetError(
+                    f"optim.{name}", expected="a positive number", found=str(getattr(self, name)), remedy="change it"
+                )
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """One `train fit`.
+
+    sampler  how a slide is cut into subgraphs: `compact` neighbourhoods, or `random` rows as the authors do
+    augment  turn each subgraph's pixels by one of the 8 symmetries of the square
+    """
+
+    name: str = ""
+    fold: int = 0
+    runs: Path = Path("runs")
+    seed: int = 0
+    device: str = "auto"
+    sampler: Literal["compact", "random"] = "compact"
+    augment: bool = True
+    data: DataConfig = field(default_factory=DataConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+    @property
+    def run_name(self) -> str:
+        """The run's folder: `name`, or one made of target, backbone and fold."""
+        backbone = self.data.backbone.replace(":", "-").replace("/", "-")
+        return self.name or f"{backbone}-{self.data.target}um-fold{self.fold}"
+
+
+def load_config(recipe: Path | None, settings: Sequence[str] = ()) -> FitConfig:
+    """Read a recipe (TOML, or none for the defaults) and apply `a.b=c` settings over it."""
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        if not recipe.is_file():
+            raise MagnetError("--recipe", expected="a TOML file", found=f"no file {recipe}", remedy="see recipes/")
+        try:
+            values = tomllib.loads(recipe.read_text())
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise MagnetError(recipe, expected="TOML", found=str(error), remedy="mend the file") from error
+    for setting in settings:
+        _assign(values, setting)
+    return build(FitConfig, values, where=str(recipe or "--set"))
+
+
+def build(kind: type[Config], values: Mapping[str, Any], *, where: str) -> Config:
+    """Build a frozen dataclass from nested tables; an unknown key is an error that names the near ones."""
+    types = typing.get_type_hints(kind)
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in types:
+            raise MagnetError(where, expected="a known setting", found=f"'{key}'", remedy=near_names(key, types))
+        if dataclasses.is_dataclass(types[key]) and isinstance(value, Mapping):
+            built[key] = build(typing.cast(type[Any], types[key]), value, where=f"{where}: {key}")
+        else:
+            built[key] = _checked(types[key], value, where=f"{where}: {key}")
+    return kind(**built)
+
+
+def as_plain(config: Any) -> dict[str, Any]:
+    """Return a configuration as nested tables of JSON values, the inverse of `build`."""
+    return {
+        item.name: as_plain(value)
+        if dataclasses.is_dataclass(value := getattr(config, item.name))
+        else str(value)
+        if isinstance(value, Path)
+        else value
+        for item in dataclasses.fields(config)
+    }
+
+
+def _checked(kind: Any, value: Any, *, where: str) -> Any:
+    try:
+        return TypeAdapter(kind, config=ConfigDict()).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MagnetError(where, expected=first["msg"], found=repr(value), remedy="change the setting") from error
+
+
+def _assign(values: dict[str, Any], setting: str) -> None:
+    path, equals, text = setting.partition("=")
+    if not equals:
+        raise MagnetError("--set", expected="key=value, such as optim.lr=1e-3", found=f"'{setting}'", remedy="add '='")
+    *parents, last = path.strip().split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+    try:
+        values[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[last] = text.strip()

@@ -1,0 +1,149 @@
+"""Stage two on one page: from a store to a trained run and its table.
+
+The panel, the baselines and the model see training slides only; test slides are opened for prediction, and their labels
+are read when all predictions are made.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cache.store import Store
+from magnet_core.device import pick_device
+from magnet_core.errors import MagnetError
+from magnet_core.expression import choose_panel
+from magnet_core.files import write_json
+from magnet_core.levels import find_target
+from magnet_core.model import MagNet
+from magnet_core.records import Genes
+from magnet_core.seeding import seed_everything
+from train.baselines import Baseline, ColourRidge, FeatureRidge, GeneMean
+from train.checkpoint import TrainedRun, build_model, rebuild_encoder, save_run
+from train.config import DataConfig, FitConfig
+from train.dataset import Slide, open_slide_data
+from train.evaluate import SystemScore, genes_table, score, summary, write_genes
+from train.predict import predict_slide
+from train.splits import Fold, load_or_create_folds
+from train.trainer import train
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Where a run lies, and the four metrics of each system."""
+
+    folder: Path
+    fold: Fold
+    systems: dict[str, dict[str, float]]
+
+
+def fit(config: FitConfig) -> FitResult:
+    """Train one fold and compare MagNet with the plain baselines on its test slides."""
+    seed_everything(config.seed)
+    device = pick_device(config.device)
+    store = Store(config.data.store)
+    fold = choose_fold(store, config)
+    train_slides = open_slides(store, fold.train, config.data)
+    test_slides = open_slides(store, fold.test, config.data)
+    panel = choose_panel(
+        {slide.slide_id: slide.mean_counts() for slide in train_slides},
+        {slide.slide_id: slide.genes for slide in train_slides},
+        size=config.data.panel,
+    )
+    train_labels = {slide.slide_id: slide.labels(panel, config.data.normalise) for slide in train_slides}
+    fine_labels = {slide.slide_id: _fine(slide, train_labels[slide.slide_id]) for slide in train_slides}
+
+    folder = config.runs / config.run_name
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder = rebuild_encoder(train_slides[0].features_header).to(device)
+    model = build_model(config, train_slides[0], encoder=encoder, num_genes=len(panel)).to(device)
+    set_mean_output(model, train_slides, train_labels)
+    losses = train(encoder, model, train_slides, train_labels, config=config, log_dir=folder / "tensorboard")
+    save_run(folder, TrainedRun(config, panel, encoder, model), extra={"fold": fold.index, "losses": losses})
+
+    predictions = {"magnet": {slide.slide_id: predict_slide(encoder, model, slide) for slide in test_slides}}
+    predictions |= predict_baselines(train_slides, fine_labels, test_slides)
+    truth = {slide.slide_id: _fine(slide, slide.labels(panel, config.data.normalise)) for slide in test_slides}
+    scores = {name: score(by_slide, truth) for name, by_slide in predictions.items()}
+    return write_results(folder, fold, panel, scores)
+
+
+def choose_fold(store: Store, config: FitConfig) -> Fold:
+    """Return the fold of the run, from folds drawn once over all slides of the store that have counts."""
+    patients = {row["slide_id"]: row["patient"] for row in store.samples() if row.get("counts")}
+    folds = load_or_create_folds(config.split.file, patients, folds=config.split.folds, seed=config.split.seed)
+    if not 0 <= config.fold < len(folds):
+        raise MagnetError(
+            "--fold",
+            expected=f"0 to {len(folds) - 1} ({len(folds)} folds in {config.split.file})",
+            found=str(config.fold),
+            remedy="choose one of them",
+        )
+    return folds[config.fold]
+
+
+def open_slides(store: Store, slide_ids: Sequence[str], config: DataConfig) -> list[Slide]:
+    """Open slides for the run's target."""
+    target = find_target(config.target)
+    return [open_slide_data(store, slide_id, target, config) for slide_id in slide_ids]
+
+
+def predict_baselines(
+    train_slides: Sequence[Slide], labels: Mapping[str, np.ndarray], test_slides: Sequence[Slide]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Fit each plain baseline on the training slides and predict the test slides."""
+    baselines: dict[str, Baseline] = {
+        "gene_mean": GeneMean(),
+        "colour_ridge": ColourRidge(),
+        "feature_ridge": FeatureRidge(),
+    }
+    predictions = {}
+    for name, baseline in baselines.items():
+        baseline.fit(train_slides, labels)
+        predictions[name] = {slide.slide_id: baseline.predict(slide) for slide in test_slides}
+    return predictions
+
+
+def set_mean_output(model: MagNet, slides: Sequence[Slide], labels: Mapping[str, dict[str, np.ndarray | None]]) -> None:
+    """Start the heads at the mean expression of the training slides."""
+    device = next(model.parameters()).device
+
+    def mean(level: str) -> torch.Tensor | None:
+        known = [part for slide in slides if (part := labels[slide.slide_id][level]) is not None]
+        return torch.from_numpy(np.concatenate(known).mean(axis=0)).to(device) if known else None
+
+    target = slides[0].target
+    fine = mean(target.fine)
+    assert fine is not None
+    contexts = {name: level_mean for name in target.contexts if (level_mean := mean(name)) is not None}
+    model.set_output_bias(fine, contexts)
+
+
+def write_results(folder: Path, fold: Fold, panel: Genes, scores: Mapping[str, SystemScore]) -> FitResult:
+    """Write the per-gene table and the summary; the summary comes last and marks the run as finished."""
+    systems = summary(scores)
+    write_genes(folder / "genes.parquet", genes_table(scores, panel))
+    content: dict[str, Any] = {
+        "systems": systems,
+        "slides": {
+            name: summary_of_slides for name, result in scores.items() if (summary_of_slides := _by_slide(result))
+        },
+        "fold": {"index": fold.index, "train": list(fold.train), "test": list(fold.test)},
+    }
+    write_json(folder / "summary.json", content)
+    return FitResult(folder, fold, systems)
+
+
+def _by_slide(result: SystemScore) -> dict[str, dict[str, float]]:
+    return {
+        slide_id: summary({"": SystemScore({slide_id: metrics})})[""] for slide_id, metrics in result.slides.items()
+    }
+
+
+def _fine(slide: Slide, labels: Mapping[str, np.ndarray | None]) -> np.ndarray:
+    fine = labels[slide.fine.name]
+    assert fine is not None  # mean_counts refuses slides without counts
+    return fine

@@ -1,0 +1,129 @@
+"""The training loop: one page.
+
+In: an encoder to fine-tune, a model, training slides with their labels. Out: both trained in place, and the mean loss
+of each epoch. A step is one subgraph: encode its pixels, run the graph, Eq. 3 to 5, back through both.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from magnet_core.backbones import Encoder
+from magnet_core.errors import MagnetError
+from magnet_core.losses import magnet_loss
+from magnet_core.model import MagNet
+from magnet_core.registry import look_up
+from train.augment import NUM_SYMMETRIES, turn
+from train.config import FitConfig, OptimConfig
+from train.dataset import Slide
+from train.sampler import SAMPLERS
+from train.subgraph import Batch, build_batch
+
+SlideLabels = Mapping[str, dict[str, np.ndarray | None]]  # by slide id, then level: (N, P) float32
+
+
+def train(
+    encoder: Encoder, model: MagNet, slides: Sequence[Slide], labels: SlideLabels, *, config: FitConfig, log_dir: Path
+) -> list[float]:
+    """Train encoder and model together; returns the mean loss of each epoch."""
+    device = next(model.parameters()).device
+    rng = np.random.default_rng(config.seed)
+    steps = sum(-(-len(slide.fine) // config.optim.batch_size) for slide in slides) * config.optim.epochs
+    optimiser = build_optimiser([encoder, model], config.optim)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, config.optim))
+    history = []
+    encoder.train()
+    model.train()
+    with SummaryWriter(log_dir) as board, tqdm(total=steps, desc="train", unit="step") as bar:
+        for epoch in range(config.optim.epochs):
+            losses = []
+            for batch in epoch_batches(slides, labels, config=config, hops=model.config.reach, rng=rng, device=device):
+                symmetry = int(rng.integers(NUM_SYMMETRIES)) if config.augment else 0
+                loss, parts = training_loss(encoder, model, batch, config=config, symmetry=symmetry)
+                _check_finite(loss, batch, step=bar.n)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                _clip(optimiser, config.optim.clip_norm)
+                optimiser.step()
+                schedule.step()
+                losses.append(loss.item())
+                _log(board, loss, parts, step=bar.n)
+                bar.update()
+                bar.set_postfix_str(f"epoch {epoch + 1}/{config.optim.epochs}, loss {np.mean(losses):.4f}")
+            history.append(float(np.mean(losses)))
+    return history
+
+
+def training_loss(
+    encoder: Encoder, model: MagNet, batch: Batch, *, config: FitConfig, symmetry: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of one subgraph and its parts."""
+    pixels = torch.from_numpy(batch.slide.fine.pixels(batch.rows)).to(batch.labels.fine.device)
+    fine = encoder(turn(pixels, symmetry), token_grid=1).pooled
+    return magnet_loss(model(fine, batch.graph), batch.labels, graph=batch.graph, config=config.loss)
+
+
+def epoch_batches(
+    slides: Sequence[Slide],
+    labels: SlideLabels,
+    *,
+    config: FitConfig,
+    hops: int,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """Yield the subgraphs of one epoch, each of one slide, slides mixed."""
+    sampler = look_up(SAMPLERS, config.sampler, where="sampler")
+    parts = [(slide, rows) for slide in slides for rows in sampler(slide.fine.centres_um, config.optim.batch_size, rng)]
+    for position in rng.permutation(len(parts)):
+        slide, rows = parts[position]
+        yield build_batch(slide, rows, labels[slide.slide_id], hops=hops, device=device)
+
+
+def build_optimiser(modules: Sequence[nn.Module], config: OptimConfig) -> torch.optim.Optimizer:
+    """Build the optimiser; biases and normalisation weights are not decayed."""
+    parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.name == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+
+
+def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then cosine down to `final_lr`."""
+    warmup = config.warmup * steps
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(steps - warmup, 1)
+    return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _clip(optimiser: torch.optim.Optimizer, clip_norm: float) -> None:
+    if clip_norm > 0:
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
+
+
+def _check_finite(loss: Tensor, batch: Batch, *, step: int) -> None:
+    if not torch.isfinite(loss):
+        raise MagnetError(
+            f"step {step}, slide '{batch.slide.slide_id}', rows {batch.rows[0]} to {batch.rows[-1]}",
+            expected="a finite loss",
+            found=str(loss.item()),
+            remedy="lower optim.lr, or set optim.clip_norm",
+        )
+
+
+def _log(board: SummaryWriter, loss: Tensor, parts: Mapping[str, Tensor], *, step: int) -> None:
+    board.add_scalar("loss/total", loss.item(), step)
+    for name, part in parts.items():
+        board.add_scalar(f"loss/{name}", part.item(), step)
