@@ -21,21 +21,18 @@ def ranks(field: np.ndarray) -> np.ndarray:
 
 
 def refine(field: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """Bilinear values (h, w) of a raster (H, W) at fractional `rows` (h,) and `cols` (w,), clamped at the rim.
+    """Bilinear values (h, w) of a raster (H, W) at fractional `rows` (h,) and `cols` (w,), clamped at the rim."""
+    top, down = _neighbours(rows, field.shape[0])
+    left, right = _neighbours(cols, field.shape[1])
+    narrow = field[:, left[0] : left[-1] + 2]
+    tall = narrow[top] + (narrow[top + 1] - narrow[top]) * down[:, None]  # (h, W')
+    left = left - left[0]
+    near = tall.take(left, axis=1)
+    return near + (tall.take(left + 1, axis=1) - near) * right
 
-    Both axes are interpolated by a matrix product, which is some ten times faster than a general resampler.
-    """
-    row_weights, row_span = _linear_weights(rows, field.shape[0])
-    col_weights, col_span = _linear_weights(cols, field.shape[1])
-    return row_weights @ field[row_span, col_span] @ col_weights.T
 
-
-def _linear_weights(positions: np.ndarray, length: int) -> tuple[np.ndarray, slice]:
+def _neighbours(positions: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """For ascending positions the index before each, and how far it lies on the way to the next."""
     clamped = np.clip(positions, 0, length - 1)
-    left = np.minimum(clamped.astype(np.int64), length - 2)
-    span = slice(int(left[0]), int(left[-1]) + 2)
-    weights = np.zeros((len(clamped), span.stop - span.start), np.float32)
-    each, fraction = np.arange(len(clamped)), (clamped - left).astype(np.float32)
-    weights[each, left - span.start] = 1 - fraction
-    weights[each, left - span.start + 1] = fraction
-    return weights, span
+    before = np.minimum(clamped.astype(np.int64), length - 2)
+    return before, (clamped - before).astype(np.float32)

@@ -13,11 +13,11 @@ from scipy.stats import norm
 from extract.synthetic.histology import CELL_NAMES, DOMAINS
 
 CLASSES = ("housekeeping", "marker", "domain", "boundary")
-CLASS_SHARES = (0.30, 0.35, 0.20, 0.15)
+CLASS_SHARES = (0.20, 0.40, 0.25, 0.15)
 MEAN_LOG_SD = 1.3  # spread of the log of gene means
 MARKER_FOLD = 20.0  # a marker in its own cell type against the others
-DOMAIN_FOLD = 5.0  # a domain gene at home against elsewhere
-BOUNDARY_LOG = 1.8  # log change of a boundary gene at the boundary, up or down
+DOMAIN_FOLD = 8.0  # a domain gene at home against elsewhere
+BOUNDARY_LOG = 2.2  # log change of a boundary gene at the boundary, up or down
 FALL_OFF_UM = 45.0  # over which it fades
 REPEATED_SYMBOLS = 4  # symbols that two genes share
 
@@ -100,6 +100,6 @@ def _draw_domain(classes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndar
     home = rng.integers(0, len(DOMAINS), len(classes))
     factor = np.ones((len(DOMAINS) + 1, len(classes)))
     is_domain = classes == "domain"
-    factor[:-1, is_domain] = 0.6
+    factor[:-1, is_domain] = 0.5
     factor[home[is_domain], np.flatnonzero(is_domain)] *= DOMAIN_FOLD
     return factor, np.array([recipe.name for recipe in DOMAINS])[home]

@@ -15,7 +15,7 @@ from extract.synthetic.paint import Painting
 from extract.synthetic.staging import staged
 
 TILE_PX = 512
-TILES_A_BLOCK = 4  # painted side by side at a time
+TILES_A_BLOCK = 2  # painted side by side at a time
 LEVEL_STEP = 4  # from one pyramid level to the next
 SMALLEST_LEVEL_PX = 256
 JPEG_QUALITY = 85

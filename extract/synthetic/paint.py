@@ -122,7 +122,7 @@ def _throw_fibres(tissue: TissueMap, bank: SpriteBank, mpp: float, rng: np.rando
 
 
 def _stamps(xy_um: np.ndarray, sprites: list[Sprite], mpp: float) -> Stamps:
-    reach_px = max((sprite.half for sprite in sprites), default=0)
+    reach_px = max((sprite.reach_px for sprite in sprites), default=0)
     return Stamps(np.floor(xy_um / mpp).astype(np.int64), sprites, reach_px)
 
 
@@ -160,6 +160,5 @@ def _hollow(canvas: np.ndarray, spaces: Spaces, left: int, top: int, mpp: float)
 
 
 def _window(texture: np.ndarray, left: int, top: int, shape: tuple[int, ...]) -> np.ndarray:
-    rows = np.arange(top, top + shape[0]) % TEXTURE_PX
-    columns = np.arange(left, left + shape[1]) % TEXTURE_PX
-    return texture[np.ix_(rows, columns)]
+    rows, columns = np.arange(top, top + shape[0]), np.arange(left, left + shape[1])
+    return texture.take(rows, axis=0, mode="wrap").take(columns, axis=1, mode="wrap")

@@ -13,6 +13,7 @@ from extract.synthetic.histology import CELL_TYPES, CellType
 TURNS = 24  # directions a sprite is drawn in
 VARIANTS = 6  # shapes per cell type
 FIBRE_UM = 52.0
+FAINTEST = 0.004  # opacity below which nothing is seen
 
 # h, w rows and columns of a sprite; channel 0 haematoxylin, 1 eosin; u along the length, v across, in µm
 
@@ -23,23 +24,26 @@ class Sprite:
 
     stain   (2, h, w) float32, stain amounts times opacity
     through (h, w) float32, 1 − opacity
+    anchor  row and column of the pixel that goes on the place it is stamped at
     """
 
     stain: np.ndarray
     through: np.ndarray
+    anchor: tuple[int, int]
 
     @property
-    def half(self) -> int:
-        """Pixels from the centre to the rim; sprites are square with an odd side."""
-        return len(self.through) // 2
+    def reach_px(self) -> int:
+        """Pixels from the anchor to the farthest side."""
+        row, col = self.anchor
+        return max(row, col, self.through.shape[0] - row, self.through.shape[1] - col)
 
 
 def stamp(canvas: np.ndarray, sprite: Sprite, row: int, col: int) -> None:
-    """Lay a sprite on a canvas (2, h, w), its centre on pixel (row, col); what sticks out is cut off."""
-    top, left = row - sprite.half, col - sprite.half
-    side = 2 * sprite.half + 1
-    rows = slice(max(0, -top), min(side, canvas.shape[1] - top))
-    cols = slice(max(0, -left), min(side, canvas.shape[2] - left))
+    """Lay a sprite on a canvas (2, h, w), its anchor on pixel (row, col); what sticks out is cut off."""
+    top, left = row - sprite.anchor[0], col - sprite.anchor[1]
+    height, width = sprite.through.shape
+    rows = slice(max(0, -top), min(height, canvas.shape[1] - top))
+    cols = slice(max(0, -left), min(width, canvas.shape[2] - left))
     if rows.start >= rows.stop or cols.start >= cols.stop:
         return
     target = canvas[:, top + rows.start : top + rows.stop, left + cols.start : left + cols.stop]
@@ -126,7 +130,7 @@ def _nucleus(cell: CellType, shape: _Shape, angle: float, mpp: float) -> Sprite:
     for along, across in shape.nucleoli:
         far = np.hypot(u - along * size_um[0], v - across * size_um[1])
         chromatin += 0.9 * np.exp(-(far**2) / 0.55)
-    return Sprite(np.stack([chromatin * opacity, 0.25 * opacity]), 1 - opacity)
+    return _trim(np.stack([chromatin * opacity, 0.25 * opacity]), opacity)
 
 
 def _body(cell: CellType, shape: _Shape, angle: float, mpp: float) -> Sprite:
@@ -137,7 +141,7 @@ def _body(cell: CellType, shape: _Shape, angle: float, mpp: float) -> Sprite:
     membrane = 1 + 0.22 * np.exp(-((depth - 0.5) ** 2) / 0.4)
     grain = 1 + 0.10 * shape.chromatin[-len(u) :, -len(u) :]
     tint = opacity * membrane * grain
-    return Sprite(np.stack([cell.body_stain[0] * tint, cell.body_stain[1] * tint]).astype(np.float32), 1 - opacity)
+    return _trim(np.stack([cell.body_stain[0] * tint, cell.body_stain[1] * tint]), opacity)
 
 
 def _fibre(curve: np.ndarray, eosin: float, opacity: float, angle: float, mpp: float) -> Sprite:
@@ -147,4 +151,17 @@ def _fibre(curve: np.ndarray, eosin: float, opacity: float, angle: float, mpp: f
     course = 4.0 * curve[0] * along**2 + 1.5 * curve[1] * np.sin(3 * np.pi * along)
     width = curve[2] * np.clip(1 - along**2, 0.02, 1)
     cover = (opacity * np.exp(-(((v - course) / width) ** 2)) * np.clip(1.5 * (1 - along**2), 0, 1)).astype(np.float32)
-    return Sprite(np.stack([0.05 * cover, eosin * cover]), 1 - cover)
+    return _trim(np.stack([0.05 * cover, eosin * cover]), cover)
+
+
+def _trim(stain: np.ndarray, opacity: np.ndarray) -> Sprite:
+    """Cut a square picture (2, h, h), anchored in its middle, down to what can be seen of it."""
+    rows = np.flatnonzero(opacity.max(axis=1) > FAINTEST)
+    cols = np.flatnonzero(opacity.max(axis=0) > FAINTEST)
+    shown = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    middle = len(opacity) // 2
+    return Sprite(
+        stain=stain[:, *shown].astype(np.float32),
+        through=(1 - opacity[shown]).astype(np.float32),
+        anchor=(middle - int(rows[0]), middle - int(cols[0])),
+    )

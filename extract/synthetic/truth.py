@@ -4,14 +4,16 @@ Format of `truth.h5`, n = 8 µm bins in tissue in the order of the grid, G genes
 
     attrs        schema, config (JSON), cell_types (JSON), domains (JSON)
     barcodes     (n,)    as in the matrices
-    rates        (n, G)  float16, expected UMIs at capture efficiency 1: what an oracle predicts
+    rates        (n, G)  float16, expected UMIs at capture efficiency 1
     content      (n, T)  float32, expected RNA by cell type (the model's input, scaled to UMIs)
     domain       (n,)    int8, index into `domains`; −1 where the bin's centre lies on glass
     boundary_um  (n,)    float32, distance to tissue of another family
     capture      (n,)    float32, capture efficiency of the bin
     genes/{id, symbol, class, target}  (G,)
 
-The 16 µm truth is the sum over a bin's four 8 µm bins.
+The 16 µm truth is the sum over a bin's four 8 µm bins. The best prediction of a *normalised, logged* count is its mean
+given the rates, to be had by drawing counts (`counts.negative_binomial`); the log of the normalised rates is a worse
+one, since a logged count also depends on how few UMIs its bin has.
 """
 
 import json

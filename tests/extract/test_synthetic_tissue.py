@@ -155,7 +155,7 @@ def test_a_grid_finds_the_bin_of_every_centre_and_none_outside() -> None:
 
 
 def test_a_stamp_at_the_rim_paints_what_fits() -> None:
-    sprite = Sprite(np.arange(18, dtype=np.float32).reshape(2, 3, 3), np.full((3, 3), 0.5, np.float32))
+    sprite = Sprite(np.arange(18, dtype=np.float32).reshape(2, 3, 3), np.full((3, 3), 0.5, np.float32), (1, 1))
     whole = np.ones((2, 9, 9), np.float32)
     stamp(whole, sprite, 2, 4)
     part = np.ones((2, 5, 5), np.float32)  # the window of `whole` from row 2, column 4 on
