@@ -1,0 +1,247 @@
+"""Read a finished cache file. In: its path. Out: its header and arrays, whole, in slices, in blocks or row by row.
+
+Serves design section "The store". Blocks lie in the file as they lie in memory, so reading is a view of the map. A
+gather of rows is one NumPy fancy index over a strided view that has a row wherever a block has one.
+"""
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import numpy as np
+
+from cache.lmdb_file import (
+    AbsentFileError,
+    block_fault,
+    check_finished,
+    one_line_errors,
+    open_whole,
+    read_header,
+    read_specs,
+    used_bytes,
+)
+from cache.schema import ArraySpec, block_key, decode_text
+from magnet_core.errors import MagnetError
+from magnet_core.registry import look_up
+
+# N rows of an array, R rows asked for, ... the shape of one row
+
+
+class _MapSpan:
+    """Part of the map as NumPy sees it; arrays over it keep it, and so the map, alive."""
+
+    def __init__(self, address: int, nbytes: int, keeps: lmdb.Transaction) -> None:
+        self.keeps = keeps
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (nbytes,),
+            "typestr": "|u1",
+            "data": (address, True),  # True: read-only
+        }
+
+
+class _MappedArray:
+    """One array in the map: its blocks, and all its rows as one strided view.
+
+    Blocks lie apart, each row at its block's start plus a multiple of the row's bytes. With `unit`, the greatest
+    common divisor of all these distances, every row starts at a whole number of units: the view has one entry per unit.
+    Only entries that are rows are ever looked at.
+    """
+
+    def __init__(self, spec: ArraySpec, txn: lmdb.Transaction) -> None:
+        self.spec = spec
+        self.dtype = np.dtype(spec.dtype)
+        if spec.nbytes == 0:
+            self.span = np.frombuffer(b"", np.uint8)
+            self.starts = np.zeros(spec.num_blocks, np.int64)
+            self.block_units, self.row_units = self.starts, 0
+            self.units = np.empty((int(spec.rows > 0), *spec.shape[1:]), self.dtype)
+            return
+        address = np.array([_address(txn, spec, block) for block in range(spec.num_blocks)], np.int64)
+        first = int(address.min())
+        last_block = spec.block_slice(spec.num_blocks - 1)
+        block_bytes = np.full(spec.num_blocks, spec.block_rows * spec.row_bytes)
+        block_bytes[-1] = (last_block.stop - last_block.start) * spec.row_bytes
+        self.starts = address - first
+        self.span = np.asarray(_MapSpan(first, int((self.starts + block_bytes).max()), txn))
+        unit = int(np.gcd.reduce(np.append(self.starts, spec.row_bytes)))
+        self.block_units, self.row_units = self.starts // unit, spec.row_bytes // unit
+        inner = np.empty((1, *spec.shape[1:]), self.dtype).strides[1:]
+        self.units = np.ndarray(
+            ((self.span.size - spec.row_bytes) // unit + 1, *spec.shape[1:]),
+            dtype=self.dtype,
+            buffer=self.span,
+            strides=(unit, *inner),
+        )
+
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """Copy rows (R,) into (R, ...)."""
+        block, row = np.divmod(rows, self.spec.block_rows)
+        return self.units[self.block_units[block] + row * self.row_units]
+
+    def block(self, block: int) -> np.ndarray:
+        """Read-only view of one block."""
+        shape = self.spec.block_shape(block)
+        return np.ndarray(shape, self.dtype, buffer=self.span, offset=int(self.starts[block]))
+
+    def slice(self, lo: int, hi: int) -> np.ndarray:
+        """Copy rows lo to hi into (hi - lo, ...)."""
+        out = np.empty((hi - lo, *self.spec.shape[1:]), self.dtype)
+        step = self.spec.block_rows
+        for block in range(lo // step, -(-hi // step)):
+            start, stop = max(lo, block * step), min(hi, (block + 1) * step)
+            out[start - lo : stop - lo] = self.block(block)[start - block * step : stop - block * step]
+        return out
+
+
+class _FileMap:
+    """A finished file in one long-lived read transaction."""
+
+    def __init__(self, path: Path) -> None:
+        self.env = open_whole(path)
+        with one_line_errors(path, remedy="run 'cache verify', then 'extract run' again"):
+            self.txn = self.env.begin(buffers=True)
+            check_finished(path, self.txn)
+            self.header = read_header(self.txn)
+            self.specs = read_specs(self.txn)
+        self.arrays: dict[str, _MappedArray] = {}
+
+
+# LMDB lets a process open a file once: readers of one file share its map, which closes with the last of them.
+_open_maps: weakref.WeakValueDictionary[tuple[int, int], _FileMap] = weakref.WeakValueDictionary()
+
+
+class ArrayFile:
+    """A finished cache file, read-only.
+
+    May be pickled (it reopens by path in the other process) and used after a fork (the child inherits the map, which
+    needs no lock). Arrays that are views of the file stay valid after `close`. Opening raises `AbsentFileError` for a
+    file that is missing, unfinished, truncated or not LMDB, and `MagnetError` for one of a newer schema version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._map: _FileMap | None = None
+        self._file_map()
+
+    def __enter__(self) -> "ArrayFile":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_map": None}
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the writer was given as header."""
+        return self._file_map().header
+
+    def names(self) -> list[str]:
+        """Names of the arrays, sorted."""
+        return list(self._file_map().specs)
+
+    def spec(self, name: str) -> ArraySpec:
+        """Shape, dtype and blocks of one array; an unknown name is an error that lists the near ones."""
+        return look_up(self._file_map().specs, name, where=f"{self.path}: array")
+
+    def read(self, name: str) -> np.ndarray:
+        """Copy of a whole array (N, ...)."""
+        return self.slice(name, 0, self.spec(name).rows)
+
+    def slice(self, name: str, lo: int, hi: int) -> np.ndarray:
+        """Copy of rows lo to hi, (hi - lo, ...)."""
+        spec = self.spec(name)
+        if not 0 <= lo <= hi <= spec.rows:
+            raise self._out_of_range(spec, f"{lo}:{hi}")
+        return _readable(spec, self._array(name).slice(lo, hi))
+
+    def block(self, name: str, block: int) -> np.ndarray:
+        """Read-only view of one row block, without a copy; text is decoded and so copied."""
+        return _readable(self.spec(name), self._array(name).block(block))
+
+    def gather(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Copy of rows (R,) int, in the order asked and as often as asked, into (R, ...)."""
+        array, rows = self._array(name), np.asarray(rows, np.int64)
+        if rows.size and not (rows.min() >= 0 and rows.max() < array.spec.rows):
+            raise self._out_of_range(array.spec, f"{rows.min()} to {rows.max()}")
+        return _readable(array.spec, array.gather(rows))
+
+    def verify(self) -> list[str]:
+        """Read every block and list what is wrong: truncation, missing blocks, checksums that do not match."""
+        file_map = self._file_map()
+        if self.path.stat().st_size < used_bytes(file_map.env):
+            return [f"truncated to {self.path.stat().st_size} bytes of {used_bytes(file_map.env)}"]
+        faults: list[str] = []
+        for spec in file_map.specs.values():
+            try:
+                found = (block_fault(file_map.txn, spec, block) for block in range(spec.num_blocks))
+                faults += [fault for fault in found if fault]
+            except lmdb.Error as error:
+                faults.append(f"{spec.name}: {error}")
+        return faults
+
+    def close(self) -> None:
+        """Let go of the file; it opens again when used again."""
+        self._map = None
+
+    def _file_map(self) -> _FileMap:
+        if self._map is None:
+            self._map = _shared_map(self.path)
+        return self._map
+
+    def _array(self, name: str) -> _MappedArray:
+        file_map = self._file_map()
+        if name not in file_map.arrays:
+            file_map.arrays[name] = _MappedArray(self.spec(name), file_map.txn)
+        return file_map.arrays[name]
+
+    def _out_of_range(self, spec: ArraySpec, found: str) -> MagnetError:
+        return MagnetError(
+            f"{self.path}: {spec.name}",
+            expected=f"rows within 0:{spec.rows}",
+            found=found,
+            remedy="the rows belong to another file; check which slide they index",
+        )
+
+
+def is_complete(path: str | Path) -> bool:
+    """Whether a finished, whole cache file lies at `path`."""
+    try:
+        ArrayFile(path).close()
+    except AbsentFileError:
+        return False
+    return True
+
+
+def _shared_map(path: Path) -> _FileMap:
+    """Open a file, or take the map through which this process already reads it."""
+    if not path.is_file():
+        return _FileMap(path)  # raises, with the remedy
+    status = path.stat()
+    key = (status.st_dev, status.st_ino)
+    file_map = _open_maps.get(key)
+    if file_map is None:
+        file_map = _open_maps[key] = _FileMap(path)
+    return file_map
+
+
+def _address(txn: lmdb.Transaction, spec: ArraySpec, block: int) -> int:
+    """Where a block lies in memory."""
+    value = txn.get(block_key(spec.name, block))
+    rows = spec.block_slice(block)
+    nbytes = (rows.stop - rows.start) * spec.row_bytes
+    if value is None or len(value) < nbytes:
+        raise MagnetError(
+            spec.name,
+            expected=f"{nbytes} bytes in block {block}",
+            found="none" if value is None else str(len(value)),
+            remedy="run 'cache verify', delete the file it names and run 'extract run' again",
+        )
+    return np.frombuffer(value, np.uint8).__array_interface__["data"][0]
+
+
+def _readable(spec: ArraySpec, values: np.ndarray) -> np.ndarray:
+    return decode_text(values) if spec.text else values

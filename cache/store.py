@@ -1,0 +1,233 @@
+"""The store on disk: which slides there are, and which files hold their geometry and features.
+
+In: the store's folder. Out: `ArrayFile`s by slide and backbone. Serves design section "The store":
+
+    store.json                            schema version, sample table, provenance
+    <slide_id>/geometry.lmdb              grids, coordinates, pairing, edges, counts, pixels
+    <slide_id>/<backbone>-<digest>.lmdb   features of one backbone with one set of settings
+"""
+
+import json
+import os
+import platform
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cache.fingerprint import canonical_json
+from cache.lmdb_file import AbsentFileError
+from cache.lock import FileLock
+from cache.reader import ArrayFile
+from cache.schema import SCHEMA_VERSION
+from magnet_core.errors import MagnetError
+from magnet_core.registry import look_up
+
+GEOMETRY = "geometry.lmdb"
+_SLIDE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._]+")
+_PACKAGES = ("magnet-hd", "numpy", "torch", "timm", "lmdb", "faiss-cpu", "faiss-gpu")
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """One finished feature file of a slide.
+
+    digest           covers all that decides the bytes, the slide included; part of the file's name
+    settings_digest  covers the settings alone, and so is the same for all slides extracted with them
+    """
+
+    backbone: str
+    digest: str
+    path: Path
+    settings_digest: str
+
+
+class Store:
+    """An existing store. A folder without store.json, or of a newer schema version, is an error."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._index = self.root / "store.json"
+        self._read_index()
+
+    @classmethod
+    def create(cls, root: str | Path) -> "Store":
+        """Make a store, or open the one that is there."""
+        index = Path(root) / "store.json"
+        index.parent.mkdir(parents=True, exist_ok=True)
+        empty = {
+            "schema_version": SCHEMA_VERSION,
+            "created": _now(),
+            "provenance": package_versions(),
+            "samples": [],
+        }
+        _update(index, lambda found: found or empty)
+        return cls(root)
+
+    def register(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add rows of the sample table, each with its `slide_id`; a slide that is known is replaced.
+
+        Safe when many jobs do so at once: the table is read, changed and replaced under a lock.
+        """
+        added = {check_slide_id(str(row["slide_id"])): json.loads(canonical_json(dict(row))) for row in rows}
+
+        def with_rows(found: dict[str, Any]) -> dict[str, Any]:
+            table = {row["slide_id"]: row for row in found["samples"]} | added
+            samples = [table[slide_id] for slide_id in sorted(table)]
+            return found | {"samples": samples, "provenance": package_versions(), "updated": _now()}
+
+        _update(self._index, with_rows)
+
+    def samples(self) -> list[dict[str, Any]]:
+        """The sample table, ordered by slide id."""
+        return self._read_index()["samples"]
+
+    def provenance(self) -> dict[str, str]:
+        """Versions of the packages that last wrote to the store."""
+        return self._read_index()["provenance"]
+
+    def slide_ids(self) -> list[str]:
+        """Ids of the registered slides, sorted."""
+        return [row["slide_id"] for row in self.samples()]
+
+    def geometry_path(self, slide_id: str) -> Path:
+        """Where a slide's geometry lies, or will lie."""
+        return self.root / check_slide_id(slide_id) / GEOMETRY
+
+    def features_path(self, slide_id: str, backbone: str, digest: str) -> Path:
+        """Where a slide's features of one backbone lie, or will lie."""
+        return self.root / check_slide_id(slide_id) / f"{backbone_slug(backbone)}-{digest}.lmdb"
+
+    def geometry(self, slide_id: str) -> ArrayFile:
+        """Open a slide's geometry; absent or unfinished is an `AbsentFileError`."""
+        look_up(dict.fromkeys(self.slide_ids()), slide_id, where=f"{self.root}: slide")
+        return ArrayFile(self.geometry_path(slide_id))
+
+    def feature_files(self, slide_id: str) -> list[FeatureFile]:
+        """The finished feature files of a slide, ordered by file name."""
+        found = []
+        for path in sorted((self.root / check_slide_id(slide_id)).glob("*.lmdb")):
+            if path.name == GEOMETRY:
+                continue
+            try:
+                with ArrayFile(path) as features:
+                    header = features.header
+            except AbsentFileError:
+                continue
+            digest = path.stem.rpartition("-")[2]
+            found.append(FeatureFile(header["backbone"], digest, path, header["settings_digest"]))
+        return found
+
+    def features(self, slide_id: str, backbone: str, settings_digest: str | None = None) -> ArrayFile:
+        """Open a slide's features of one backbone; with several settings, `settings_digest` chooses."""
+        files = self.feature_files(slide_id)
+        of_backbone = [file for file in files if file.backbone == backbone]
+        chosen = [file for file in of_backbone if settings_digest in (None, file.settings_digest)]
+        if len(chosen) == 1:
+            return ArrayFile(chosen[0].path)
+        if len(chosen) > 1:
+            raise MagnetError(
+                f"{self.root}: {slide_id}, {backbone}",
+                expected="features of one set of settings",
+                found=f"{len(chosen)}: {', '.join(file.path.name for file in chosen)}",
+                remedy=f"choose by settings_digest: {', '.join(file.settings_digest for file in chosen)}",
+            )
+        wanted = backbone if settings_digest is None else f"{backbone} with settings {settings_digest}"
+        there = sorted({f"{file.backbone} with settings {file.settings_digest}" for file in files})
+        raise AbsentFileError(
+            f"{self.root}: {slide_id}",
+            expected=f"features of {wanted}",
+            found=", ".join(there) or "no features",
+            remedy=f"run 'extract run --backbone {backbone}'",
+        )
+
+    def unfinished(self) -> list[Path]:
+        """Partial files that a killed or still running extraction has left."""
+        return sorted(self.root.glob("*/*.partial"))
+
+    def _read_index(self) -> dict[str, Any]:
+        if not self._index.is_file():
+            raise MagnetError(
+                self.root,
+                expected="a store (a folder with store.json)",
+                found="none",
+                remedy="run 'extract run' first, or check the path",
+            )
+        return _parse_index(self._index)
+
+
+def check_slide_id(slide_id: str) -> str:
+    """Return the id if it may name a folder."""
+    if not _SLIDE_ID.fullmatch(slide_id):
+        raise MagnetError(
+            "slide_id",
+            expected="letters, digits and . _ - , beginning with a letter or digit",
+            found=repr(slide_id),
+            remedy="rename the slide in samples.csv",
+        )
+    return slide_id
+
+
+def backbone_slug(backbone: str) -> str:
+    """Spell a backbone's name for a file name: 'hf-hub:org/name' becomes 'hf-hub-org-name'."""
+    return _UNSAFE.sub("-", backbone).strip("-.") or "backbone"
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what is computed."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _parse_index(index: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(index.read_text())
+        version = int(content["schema_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise MagnetError(
+            index,
+            expected="the index of a store",
+            found=f"{type(error).__name__}: {error}",
+            remedy="restore it, or delete it and run 'extract run' again: finished slides are kept",
+        ) from error
+    if version > SCHEMA_VERSION:
+        raise MagnetError(
+            index,
+            expected=f"schema version {SCHEMA_VERSION} or older",
+            found=f"version {version}",
+            remedy="upgrade magnet-hd, or use the release that wrote the store",
+        )
+    return content
+
+
+def _update(index: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Replace store.json by `change` of it, under a lock and in one step: a reader sees the old or the new."""
+    lock = FileLock(index.with_name(f"{index.name}.lock"))
+    lock.acquire(wait=True)
+    try:
+        found = _parse_index(index) if index.is_file() else {}
+        text = json.dumps(change(found), indent=2, sort_keys=True, ensure_ascii=False)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=index.parent, prefix=index.name, suffix=".tmp", delete=False
+        ) as stream:
+            stream.write(text + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(stream.name).chmod(0o644)
+        Path(stream.name).replace(index)
+    finally:
+        lock.release()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

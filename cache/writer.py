@@ -1,0 +1,290 @@
+"""Write a cache file that is either finished and checked, or absent. Serves design section "The store".
+
+In: a path, a header, arrays block by block. Out: the finished file at the path. Until then the work lies in
+`<path>.partial`, each block in its own transaction, and a later run with the same header resumes there.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import lmdb
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from cache.fingerprint import canonical_json
+from cache.lmdb_file import (
+    AbsentFileError,
+    block_fault,
+    block_payload,
+    one_line_errors,
+    open_whole,
+    page_bytes,
+    read_specs,
+    used_bytes,
+)
+from cache.lock import FileLock
+from cache.schema import (
+    COMPLETE_KEY,
+    HEADER_KEY,
+    SCHEMA_KEY,
+    SCHEMA_VERSION,
+    ArraySpec,
+    block_key,
+    check_key,
+    encode_text,
+    make_spec,
+    spec_key,
+)
+from magnet_core.errors import MagnetError
+from magnet_core.registry import look_up
+
+# N rows of an array, B rows of a block, ... the shape of one row
+
+SPARE_BYTES = 16 << 20  # room in the map for keys, checksums and B-tree pages
+RESUME = "free disk space or memory and run again; finished blocks are kept"
+
+
+def partial_path(path: str | Path) -> Path:
+    """Where the unfinished work for `path` lies."""
+    return Path(f"{path}.partial")
+
+
+class ArrayWriter:
+    """The one writer of a cache file, in one process, as a context manager.
+
+    An existing partial file with the identical header (canonical JSON) and schema version is resumed, any other is
+    started afresh. Leaving without `commit` keeps the partial file. A second live writer is a one-line error that
+    names the first.
+    """
+
+    def __init__(self, path: str | Path, header: Mapping[str, object]) -> None:
+        self.path = Path(path)
+        self.partial = partial_path(path)
+        self._header = canonical_json(header)
+        self._lock = FileLock(Path(f"{path}.lock"))
+        self._env: lmdb.Environment | None = None
+        self._specs: dict[str, ArraySpec] = {}
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The header as it will be read back."""
+        return json.loads(self._header)
+
+    def __enter__(self) -> Self:
+        with one_line_errors(self.partial, remedy="check that the folder can be written to"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            acquired = self._lock.acquire(wait=False)
+        if not acquired:
+            raise MagnetError(
+                self.path,
+                expected="one writer",
+                found=f"another one: {self._lock.owner()}",
+                remedy="wait for it to end, or stop it; its finished blocks are kept",
+            )
+        with ExitStack() as undo:
+            undo.callback(self._close)
+            self._open()
+            undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def declare(
+        self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, *, block_rows: int | None = None
+    ) -> ArraySpec:
+        """State an array's shape (N, ...) and dtype before its blocks; again on resume, with the same result.
+
+        Text of dtype 'U<n>' holds n UTF-8 bytes a value; `put` finds n by itself.
+        """
+        spec = make_spec(name, tuple(shape), dtype=dtype, block_rows=block_rows)
+        known = self._specs.get(name)
+        if known is not None and known != spec:
+            raise MagnetError(
+                f"{self.partial}: {name}",
+                expected=f"{known.shape} {known.dtype} in blocks of {known.block_rows}, as declared before",
+                found=f"{spec.shape} {spec.dtype} in blocks of {spec.block_rows}",
+                remedy=f"delete {self.partial.name}, or put what differs into the header",
+            )
+        if known is None:
+            self._specs[name] = spec
+            self._reserve(spec.nbytes + 2 * spec.num_blocks * page_bytes(self._open_env()))
+            self._put({spec_key(name): spec.to_json()})
+        return spec
+
+    def block_rows(self, name: str, block: int) -> slice:
+        """Rows that belong to one block."""
+        return self._spec(name).block_slice(block)
+
+    def missing_blocks(self, name: str) -> list[int]:
+        """Blocks of a declared array that are not yet written."""
+        spec = self._spec(name)
+        with self._open_env().begin(buffers=True) as txn:
+            return [block for block in range(spec.num_blocks) if txn.get(check_key(name, block)) is None]
+
+    def put_block(self, name: str, block: int, rows: np.ndarray) -> None:
+        """Write one block (B, ...) with its checksum, in one transaction that is on disk when this returns."""
+        spec = self._spec(name)
+        payload = block_payload(self._stored_form(spec, block, np.asarray(rows)))
+        checksum = xxhash.xxh3_64_digest(payload)
+        page = page_bytes(self._open_env())
+        padding = bytes(max(page - payload.nbytes, 0))
+        self._reserve(payload.nbytes + 64 * page)
+        value = payload if not padding else bytes(payload) + padding
+        self._put({block_key(name, block): value, check_key(name, block): checksum})
+
+    def put(self, name: str, array: np.ndarray) -> None:
+        """Write all blocks of an array (N, ...) that are still missing; declare it first where that was not done."""
+        array = np.asarray(array)
+        if name not in self._specs:
+            text = array.dtype.kind == "U"
+            self.declare(name, array.shape, f"U{encode_text(array).dtype.itemsize}" if text else array.dtype)
+        if array.shape != self._spec(name).shape:
+            raise self._mismatch(name, f"shape {self._spec(name).shape}", str(array.shape))
+        for block in self.missing_blocks(name):
+            self.put_block(name, block, array[self.block_rows(name, block)])
+
+    def commit(self) -> None:
+        """Check every block against its checksum, mark the file complete, sync it, close it, and give it its name.
+
+        Damaged blocks are dropped, so that a next run writes them again; they and missing blocks are an error.
+        """
+        env = self._open_env()
+        self._check_blocks(env)
+        self._put({COMPLETE_KEY: b"1"})
+        with one_line_errors(self.partial, remedy=RESUME):
+            env.sync(True)
+            length = used_bytes(env)
+            env.close()
+            self._env = None
+            if self.partial.stat().st_size < length:  # LMDB may count a last page that it never wrote
+                os.truncate(self.partial, length)
+            _sync(self.partial)
+            self.partial.replace(self.path)
+            _sync(self.path.parent)
+        self._close()
+
+    def _open(self) -> None:
+        """Open the partial file: resume it where it fits, start afresh where it does not."""
+        if not self._resumable():
+            self.partial.unlink(missing_ok=True)
+        size = self.partial.stat().st_size if self.partial.exists() else 0
+        with one_line_errors(self.partial, remedy=RESUME):
+            self._env = lmdb.open(
+                os.fspath(self.partial),
+                subdir=False,
+                lock=False,  # the flock above keeps others out, also on network file systems
+                metasync=False,
+                max_dbs=0,
+                map_size=size + SPARE_BYTES,
+            )
+            with self._env.begin(write=True) as txn:
+                txn.put(SCHEMA_KEY, str(SCHEMA_VERSION).encode())
+                txn.put(HEADER_KEY, self._header.encode())
+                txn.delete(COMPLETE_KEY)
+                self._specs = read_specs(txn)
+
+    def _resumable(self) -> bool:
+        """Whether the partial file is whole and was begun with this header and schema version."""
+        try:
+            env = open_whole(self.partial)
+        except AbsentFileError:
+            return False
+        with env, env.begin() as txn:
+            found = txn.get(SCHEMA_KEY), txn.get(HEADER_KEY)
+        return found == (str(SCHEMA_VERSION).encode(), self._header.encode())
+
+    def _check_blocks(self, env: lmdb.Environment) -> None:
+        faulty: dict[tuple[str, int], str] = {}
+        with one_line_errors(self.partial, remedy=f"delete {self.partial.name} and run again"):
+            with env.begin(buffers=True) as txn:
+                for spec in self._specs.values():
+                    for block in range(spec.num_blocks):
+                        if fault := block_fault(txn, spec, block):
+                            faulty[spec.name, block] = fault
+            with env.begin(write=True) as txn:
+                for name, block in faulty:
+                    txn.delete(block_key(name, block))
+                    txn.delete(check_key(name, block))
+        if faulty:
+            first = next(iter(faulty.values()))
+            raise MagnetError(
+                self.partial,
+                expected="every block, matching its checksum",
+                found=f"{len(faulty)} that are not; {first}",
+                remedy="run again; only these blocks are written anew",
+            )
+
+    def _stored_form(self, spec: ArraySpec, block: int, rows: np.ndarray) -> np.ndarray:
+        """The block as it is stored, after its shape and dtype are checked; nothing is cast silently."""
+        where = f"{spec.name}, block {block}"
+        if rows.shape != spec.block_shape(block):
+            raise self._mismatch(where, f"shape {spec.block_shape(block)}", str(rows.shape))
+        stored = np.dtype(spec.dtype)
+        if spec.text and rows.dtype.kind == "U":
+            rows = encode_text(rows)
+            if rows.dtype.itemsize > stored.itemsize:
+                raise self._mismatch(
+                    where, f"text of at most {stored.itemsize} UTF-8 bytes", f"{rows.dtype.itemsize} bytes"
+                )
+            return rows.astype(stored)
+        if rows.dtype.newbyteorder("<") != stored:
+            raise self._mismatch(where, f"dtype {stored}", str(rows.dtype))
+        return rows.astype(stored, copy=False)
+
+    def _mismatch(self, where: str, expected: str, found: str) -> MagnetError:
+        return MagnetError(
+            f"{self.path}: {where}",
+            expected=expected,
+            found=found,
+            remedy="declare what is written, or convert it explicitly",
+        )
+
+    def _spec(self, name: str) -> ArraySpec:
+        return look_up(self._specs, name, where=f"{self.path}: declared array")
+
+    def _open_env(self) -> lmdb.Environment:
+        if self._env is None:
+            raise MagnetError(
+                self.path,
+                expected="an open writer",
+                found="a closed one",
+                remedy="use it inside its 'with' block, before commit",
+            )
+        return self._env
+
+    def _reserve(self, nbytes: int) -> None:
+        """Let the map reach `nbytes` past the last used page. Only this process has the file open, so that is safe."""
+        env = self._open_env()
+        needed = used_bytes(env) + nbytes
+        if needed > env.info()["map_size"]:
+            with one_line_errors(self.partial, remedy=RESUME):
+                env.set_mapsize(needed + SPARE_BYTES)
+
+    def _put(self, values: Mapping[bytes, bytes | memoryview]) -> None:
+        with one_line_errors(self.partial, remedy=RESUME), self._open_env().begin(write=True) as txn:
+            for key, value in values.items():
+                txn.put(key, value)
+
+    def _close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+        self._lock.release()
+
+
+def _sync(path: Path) -> None:
+    """Bring a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
