@@ -18,6 +18,7 @@ import xxhash
 from cache.schema import (
     COMPLETE_KEY,
     HEADER_KEY,
+    LEAD_BYTES,
     SCHEMA_KEY,
     SCHEMA_VERSION,
     SPEC_PREFIX,
@@ -120,11 +121,10 @@ def block_fault(txn: lmdb.Transaction, spec: ArraySpec, block: int) -> str | Non
     checksum = txn.get(check_key(spec.name, block))
     if value is None or checksum is None:
         return f"{spec.name}: block {block} of {spec.num_blocks} is missing"
-    rows = spec.block_slice(block)
-    nbytes = (rows.stop - rows.start) * spec.row_bytes
-    if len(value) < nbytes:
-        return f"{spec.name}: block {block} holds {len(value)} bytes of {nbytes}"
-    if xxhash.xxh3_64_digest(value[:nbytes]) != bytes(checksum):
+    stored = value[LEAD_BYTES:][: spec.block_nbytes(block)]
+    if len(stored) < spec.block_nbytes(block):
+        return f"{spec.name}: block {block} holds {len(stored)} bytes of {spec.block_nbytes(block)}"
+    if xxhash.xxh3_64_digest(stored) != bytes(checksum):
         return f"{spec.name}: block {block} does not match its checksum"
     return None
 

@@ -21,7 +21,7 @@ from cache.lmdb_file import (
     read_specs,
     used_bytes,
 )
-from cache.schema import ArraySpec, block_key, decode_text
+from cache.schema import LEAD_BYTES, ArraySpec, block_key, decode_text
 from magnet_core.errors import MagnetError
 from magnet_core.registry import look_up
 
@@ -55,18 +55,18 @@ class _MappedArray:
         if spec.nbytes == 0:
             self.span = np.frombuffer(b"", np.uint8)
             self.starts = np.zeros(spec.num_blocks, np.int64)
-            self.block_units, self.row_units = self.starts, 0
+            self.block_shift, self.row_units = self.starts, 0
             self.units = np.empty((int(spec.rows > 0), *spec.shape[1:]), self.dtype)
             return
         address = np.array([_address(txn, spec, block) for block in range(spec.num_blocks)], np.int64)
         first = int(address.min())
-        last_block = spec.block_slice(spec.num_blocks - 1)
-        block_bytes = np.full(spec.num_blocks, spec.block_rows * spec.row_bytes)
-        block_bytes[-1] = (last_block.stop - last_block.start) * spec.row_bytes
         self.starts = address - first
-        self.span = np.asarray(_MapSpan(first, int((self.starts + block_bytes).max()), txn))
+        block_ends = self.starts + [spec.block_nbytes(block) for block in range(spec.num_blocks)]
+        self.span = np.asarray(_MapSpan(first, int(block_ends.max()), txn))
         unit = int(np.gcd.reduce(np.append(self.starts, spec.row_bytes)))
-        self.block_units, self.row_units = self.starts // unit, spec.row_bytes // unit
+        self.row_units = spec.row_bytes // unit
+        # A row starts at unit row * row_units + the shift of its block.
+        self.block_shift = self.starts // unit - np.arange(spec.num_blocks) * spec.block_rows * self.row_units
         inner = np.empty((1, *spec.shape[1:]), self.dtype).strides[1:]
         self.units = np.ndarray(
             ((self.span.size - spec.row_bytes) // unit + 1, *spec.shape[1:]),
@@ -77,8 +77,8 @@ class _MappedArray:
 
     def gather(self, rows: np.ndarray) -> np.ndarray:
         """Copy rows (R,) into (R, ...)."""
-        block, row = np.divmod(rows, self.spec.block_rows)
-        return self.units[self.block_units[block] + row * self.row_units]
+        shift = self.block_shift.take(rows // self.spec.block_rows)
+        return self.units[rows * self.row_units + shift]
 
     def block(self, block: int) -> np.ndarray:
         """Read-only view of one block."""
@@ -165,7 +165,9 @@ class ArrayFile:
     def gather(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Copy of rows (R,) int, in the order asked and as often as asked, into (R, ...)."""
         array, rows = self._array(name), np.asarray(rows, np.int64)
-        if rows.size and not (rows.min() >= 0 and rows.max() < array.spec.rows):
+        if (
+            rows.size and np.maximum.reduce(rows.view(np.uint64)) >= array.spec.rows
+        ):  # a negative row reads as a huge one
             raise self._out_of_range(array.spec, f"{rows.min()} to {rows.max()}")
         return _readable(array.spec, array.gather(rows))
 
@@ -194,9 +196,10 @@ class ArrayFile:
 
     def _array(self, name: str) -> _MappedArray:
         file_map = self._file_map()
-        if name not in file_map.arrays:
-            file_map.arrays[name] = _MappedArray(self.spec(name), file_map.txn)
-        return file_map.arrays[name]
+        array = file_map.arrays.get(name)
+        if array is None:
+            array = file_map.arrays[name] = _MappedArray(self.spec(name), file_map.txn)
+        return array
 
     def _out_of_range(self, spec: ArraySpec, found: str) -> MagnetError:
         return MagnetError(
@@ -231,16 +234,14 @@ def _shared_map(path: Path) -> _FileMap:
 def _address(txn: lmdb.Transaction, spec: ArraySpec, block: int) -> int:
     """Where a block lies in memory."""
     value = txn.get(block_key(spec.name, block))
-    rows = spec.block_slice(block)
-    nbytes = (rows.stop - rows.start) * spec.row_bytes
-    if value is None or len(value) < nbytes:
+    if value is None or len(value) < LEAD_BYTES + spec.block_nbytes(block):
         raise MagnetError(
             spec.name,
-            expected=f"{nbytes} bytes in block {block}",
+            expected=f"{LEAD_BYTES + spec.block_nbytes(block)} bytes for block {block}",
             found="none" if value is None else str(len(value)),
             remedy="run 'cache verify', delete the file it names and run 'extract run' again",
         )
-    return np.frombuffer(value, np.uint8).__array_interface__["data"][0]
+    return np.frombuffer(value, np.uint8).__array_interface__["data"][0] + LEAD_BYTES
 
 
 def _readable(spec: ArraySpec, values: np.ndarray) -> np.ndarray:

@@ -6,12 +6,13 @@ keys under which LMDB holds them.
     schema                   schema version, decimal
     header                   canonical JSON, written by the owner of the file
     spec/<name>              canonical JSON of the ArraySpec
-    block/<name>/<block>     the bytes of one row block, C order, little-endian; zero-padded to one page if shorter
-    check/<name>/<block>     xxh3_64 of the block's bytes, without padding
+    block/<name>/<block>     4,080 zero bytes, then the bytes of one row block, C order, little-endian
+    check/<name>/<block>     xxh3_64 of the bytes of the block
     complete                 written last; a file without it counts as absent
 
-A value of a page or more lies in pages of its own, 16 bytes past a page boundary. The padding makes that true of every
-block, so that any dtype is read in place, aligned.
+LMDB gives a value of a page or more pages of its own, and starts it 16 bytes past a page boundary. The zero bytes
+bring the rows to the boundary, so that any dtype is read in place, aligned, and a row of 4 KiB touches one page and not
+two. A shorter value is filled up with zeros to a page.
 """
 
 import json
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.fingerprint import canonical_json
+from cache.canonical import canonical_json
 from magnet_core.errors import MagnetError
 
 # N rows, ... the shape of one row
@@ -34,6 +35,8 @@ SCHEMA_KEY = b"schema"
 HEADER_KEY = b"header"
 COMPLETE_KEY = b"complete"
 SPEC_PREFIX = b"spec/"
+
+LEAD_BYTES = 4096 - 16  # zero bytes before the rows in the value of a block
 
 USUAL_BLOCK_ROWS = 1024
 SMALL_BLOCK_BYTES = 1 << 20
@@ -89,6 +92,11 @@ class ArraySpec:
                 remedy="ask missing_blocks() or the spec for the blocks there are",
             )
         return slice(block * self.block_rows, min((block + 1) * self.block_rows, self.rows))
+
+    def block_nbytes(self, block: int) -> int:
+        """Bytes of the rows of one block."""
+        rows = self.block_slice(block)
+        return (rows.stop - rows.start) * self.row_bytes
 
     def block_shape(self, block: int) -> tuple[int, ...]:
         """Shape of one block, (rows of the block, ...)."""

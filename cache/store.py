@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from cache.fingerprint import canonical_json
+from cache.canonical import canonical_json
 from cache.lmdb_file import AbsentFileError
 from cache.lock import FileLock
 from cache.reader import ArrayFile

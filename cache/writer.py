@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from cache.fingerprint import canonical_json
+from cache.canonical import canonical_json
 from cache.lmdb_file import (
     AbsentFileError,
     block_fault,
@@ -32,6 +32,7 @@ from cache.lock import FileLock
 from cache.schema import (
     COMPLETE_KEY,
     HEADER_KEY,
+    LEAD_BYTES,
     SCHEMA_KEY,
     SCHEMA_VERSION,
     ArraySpec,
@@ -116,7 +117,7 @@ class ArrayWriter:
             )
         if known is None:
             self._specs[name] = spec
-            self._reserve(spec.nbytes + 2 * spec.num_blocks * page_bytes(self._open_env()))
+            self._reserve(spec.nbytes + 3 * spec.num_blocks * page_bytes(self._open_env()))
             self._put({spec_key(name): spec.to_json()})
         return spec
 
@@ -136,9 +137,9 @@ class ArrayWriter:
         payload = block_payload(self._stored_form(spec, block, np.asarray(rows)))
         checksum = xxhash.xxh3_64_digest(payload)
         page = page_bytes(self._open_env())
-        padding = bytes(max(page - payload.nbytes, 0))
-        self._reserve(payload.nbytes + 64 * page)
-        value = payload if not padding else bytes(payload) + padding
+        fill = bytes(max(page - LEAD_BYTES - payload.nbytes, 0))
+        self._reserve(LEAD_BYTES + payload.nbytes + 64 * page)
+        value = b"".join((bytes(LEAD_BYTES), payload, fill))
         self._put({block_key(name, block): value, check_key(name, block): checksum})
 
     def put(self, name: str, array: np.ndarray) -> None:
@@ -269,7 +270,7 @@ class ArrayWriter:
             with one_line_errors(self.partial, remedy=RESUME):
                 env.set_mapsize(needed + SPARE_BYTES)
 
-    def _put(self, values: Mapping[bytes, bytes | memoryview]) -> None:
+    def _put(self, values: Mapping[bytes, bytes]) -> None:
         with one_line_errors(self.partial, remedy=RESUME), self._open_env().begin(write=True) as txn:
             for key, value in values.items():
                 txn.put(key, value)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -53,7 +54,7 @@ def test_every_dtype_and_shape_comes_back(tmp_path: Path, dtype: str, shape: tup
     for block in range(file.spec("a").num_blocks):
         view = file.block("a", block)
         np.testing.assert_array_equal(view, array[file.spec("a").block_slice(block)])
-        assert view.flags.aligned
+        assert view.ctypes.data % 64 == 0 or view.size == 0
         assert not view.flags.writeable
 
 
@@ -125,7 +126,7 @@ def test_a_file_may_be_used_in_another_process(tmp_path: Path, method: str) -> N
     array = sample((50, 4), "float32")
     file = ArrayFile(write(tmp_path / "a.lmdb", {"a": array}, block_rows=4))
     here = file.gather("a", np.array([5, 1])).sum()
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     queue = context.Queue()
     process = context.Process(target=row_sum, args=(file, queue))
     process.start()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cache.fingerprint import OUTPUT_NEUTRAL, canonical_json, digest, file_fingerprint, state_sha256
+from cache.canonical import canonical_json
+from cache.fingerprint import OUTPUT_NEUTRAL, digest, file_fingerprint, state_sha256
 from magnet_core.errors import MagnetError
 
 SETTINGS: dict[str, object] = {

@@ -134,7 +134,7 @@ def test_commit_drops_a_damaged_block_so_that_it_is_written_again(tmp_path: Path
         writer.declare("a", (4,), "int32", block_rows=2)
         writer.put("a", np.arange(4, dtype="int32"))
     with lmdb.open(str(partial_path(path)), subdir=False, lock=False) as env, env.begin(write=True) as txn:
-        txn.put(block_key("a", 1), b"\1" * 4096)
+        txn.put(block_key("a", 1), b"\1" * 8192)
     with ArrayWriter(path, {}) as writer:
         with pytest.raises(MagnetError, match="block 1 does not match its checksum"):
             writer.commit()
