@@ -1,7 +1,15 @@
 # The two commands on a fresh machine: `make demo` and `make test`. Both build .venv first; pip is the only network use.
 PYTHON ?= python3
+# The build of FAISS, cpu or gpu; once chosen, it stays. The two builds share their files, so the other one must be away.
+FAISS ?= $(if $(wildcard .venv/lib/*/site-packages/faiss_gpu-*),gpu,cpu)
+other-cpu := gpu
+other-gpu := cpu
+OTHER_FAISS := $(or $(other-$(FAISS)),$(error FAISS=$(FAISS): expected cpu or gpu))
+
 BIN := .venv/bin
-STAMP := .venv/installed-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
+PIP := $(BIN)/python -m pip -qq --no-input --disable-pip-version-check
+LOCKS := requirements.lock requirements-gpu.lock
+STAMP := .venv/installed-$(FAISS)-$(shell cat $(LOCKS) pyproject.toml | cksum | tr ' ' '-')
 CODE := magnet_core cache extract train
 
 .DEFAULT_GOAL := help
@@ -10,20 +18,22 @@ CODE := magnet_core cache extract train
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
-venv: $(STAMP) ## build .venv from requirements.lock (once; again when the lock or pyproject.toml changes)
+venv: $(STAMP) ## build .venv from the lock (again when the lock or pyproject.toml changes); FAISS=gpu for CUDA
 
-# A finished environment has a stamp named after the contents of the lock and of pyproject.toml.
+# A finished environment has a stamp named after the contents of the locks and of pyproject.toml.
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || \
 	  { echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one, as in: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 1; }
 	@echo '[1/4] creating .venv'
 	@$(PYTHON) -m venv .venv
 	@echo '[2/4] installing requirements.lock into .venv (some 7 GB; minutes)'
-	@$(BIN)/python -m pip -qq install --no-input --disable-pip-version-check -r requirements.lock
+	@$(PIP) uninstall -y faiss-$(OTHER_FAISS)
+	@sed '/^faiss-$(OTHER_FAISS)==/d' requirements.lock > .venv/requirements.lock
+	@$(PIP) install -r .venv/requirements.lock $(if $(filter gpu,$(FAISS)),-r requirements-gpu.lock)
 	@echo '[3/4] installing the project itself'
-	@$(BIN)/python -m pip -qq install --no-input --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PIP) install --no-deps --no-build-isolation -e .
 	@echo '[4/4] checking that the versions agree'
-	@$(BIN)/python -m pip check >/dev/null || { $(BIN)/python -m pip check >&2; exit 1; }
+	@$(BIN)/python -m pip check >.venv/pip-check.txt || { cat .venv/pip-check.txt >&2; exit 1; }
 	@rm -f .venv/installed-* && touch $@
 
 demo: $(STAMP) ## a synthetic data set through extract and train, in demo/
