@@ -47,7 +47,9 @@ def run_command(
     seed: Annotated[int, typer.Option(help="For sampling and random weights.")] = 0,
     slide: Annotated[list[str] | None, typer.Option(help="Only this slide; may be repeated.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_size: Annotated[int, typer.Option(help="Patches the encoder takes at a time.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option(help="Spot patches the encoder takes at a time; larger ones by area.")
+    ] = 64,
     workers: Annotated[int, typer.Option(help="Threads that decode the slide.")] = 2,
 ) -> None:
     """Lay grids, store pixels and counts, run the frozen encoder; resumes, and redoes nothing that is there."""

@@ -66,7 +66,11 @@ class EmbeddingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One `extract run`: what goes in and out, and the settings that leave the bytes as they are."""
+    """One `extract run`: what goes in and out, and the settings that leave the bytes as they are.
+
+    batch_size  spot patches the encoder takes at a time; smaller and larger patches by their area
+    workers     threads that decode the slide
+    """
 
     samples: Path = Path("samples.csv")
     store: Path = Path("store")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cache.fingerprint import digest, state_sha256
+from cache.fingerprint import canonical_json, digest, state_sha256
 from cache.reader import ArrayFile
 from cache.schema import SCHEMA_VERSION
 from cache.store import Store
@@ -32,7 +32,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import CENTRE, REGION, SPOT
 from magnet_core.records import Sample
 from magnet_core.slides import ScaledSlide, open_slide
-from magnet_core.units import WORKING_MPP
+from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP
 
 _TOKEN_LEVELS = (SPOT, CENTRE, REGION)  # the levels that serve as context of a target
 _OUTSIDE_ALLOWED = 0.01  # share of centres that may lie outside the image before it is the wrong one
@@ -49,11 +49,11 @@ class RunSummary:
 
 def run(config: RunConfig) -> RunSummary:
     """Extract all slides of a sample sheet into the store; what is there already is left as it is."""
+    spec, device = find_backbone(config.embedding.backbone), pick_device(config.device)
     samples = read_samples(config.samples)
     if config.slides:
         samples = select(samples, config.slides)
-    spec = find_backbone(config.embedding.backbone)
-    encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(pick_device(config.device))
+    encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(device)
     settings = embedding_settings(config, encoder)
     store = Store.create(config.store)
     summary = RunSummary()
@@ -174,12 +174,14 @@ def _features_header(
 
 
 def _feature_sink(writer: ArrayWriter, level: Level, encoder: Encoder, config: RunConfig) -> FeatureSink:
+    """Batches hold the pixels of `batch_size` spot patches, whatever the size of the level's own."""
+    as_many_pixels = config.batch_size * (SPOT_PATCH_UM / level.patch_um) ** 2
     return FeatureSink(
         writer,
         level,
         encoder,
         token_grid=config.embedding.token_grid,
-        batch_size=config.batch_size,
+        batch_size=max(1, round(as_many_pixels)),
         tokens=level.name in _TOKEN_LEVELS,
     )
 
@@ -192,7 +194,9 @@ def _has_geometry(path: Path, settings: Mapping[str, Any]) -> bool:
         stored = geometry.header
     if stored["digest"] == digest(settings):
         return True
-    differing = sorted(key for key in settings if stored["settings"].get(key) != settings[key])
+    differing = sorted(
+        key for key in settings if canonical_json(stored["settings"].get(key)) != canonical_json(settings[key])
+    )
     raise MagnetError(
         path,
         expected="a geometry laid with the settings of this run",

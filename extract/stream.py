@@ -101,10 +101,12 @@ def _rows_by_band(requests: Mapping[str, PatchRequest]) -> list[dict[str, np.nda
     bands: dict[int, dict[str, np.ndarray]] = {}
     for name, request in requests.items():
         rows = np.flatnonzero(request.wanted)
+        if len(rows) == 0:
+            continue
         band_of_row = (request.centres_um[rows, 1] // BAND_UM).astype(np.int64)
         numbers, starts = np.unique(band_of_row, return_index=True)
-        for number, rows_of_band in zip(numbers.tolist(), np.split(rows, starts[1:]), strict=True):
-            bands.setdefault(number, {})[name] = rows_of_band
+        for number, start, stop in zip(numbers.tolist(), starts, [*starts[1:], len(rows)], strict=True):
+            bands.setdefault(number, {})[name] = rows[start:stop]
     return [bands[number] for number in sorted(bands)]
 
 

@@ -26,7 +26,8 @@ Config = TypeVar("Config")
 class DataConfig:
     """What is learnt from: the store, the target, the features, the gene panel (paper section 3: 250 genes).
 
-    `settings_digest` chooses among several settings of one backbone in the store; empty where there is only one.
+    settings_digest  chooses among several settings of one backbone in the store; empty where there is only one
+    standardise      bring each slide's features to mean 0 and sd 1, see `train.dataset.FeatureScale`
     """
 
     store: Path = Path("store")
@@ -34,6 +35,7 @@ class DataConfig:
     backbone: str = "resnet50"
     settings_digest: str = ""
     panel: int = 250
+    standardise: bool = True
     normalise: NormaliseConfig = field(default_factory=NormaliseConfig)
 
 
@@ -50,12 +52,15 @@ class SplitConfig:
 class OptimConfig:
     """The optimiser (paper section 3: SGD, momentum 0.9, weight decay 1e-4, 1e-4 to 1 % by cosine, batch 256).
 
+    encoder_lr  learning rate of the fine encoder, as a factor of `lr`
+    warmup      share of all steps in which the learning rate rises linearly
     batch_size  fine nodes of a subgraph
     clip_norm   the gradient is scaled down to this norm; 0 leaves it
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 1e-4
+    encoder_lr: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
     final_lr: float = 0.01

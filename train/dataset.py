@@ -3,13 +3,15 @@
 In: a store, a target, a gene panel. Out: `SlideData`, whose levels hand out rows. Nothing here opens a vendor's file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
+from torch import Tensor
 
 from cache.reader import ArrayFile
 from cache.store import Store
@@ -21,12 +23,39 @@ from train.config import DataConfig
 
 # N rows of a level, k neighbours, T tokens, D features, p pixels, P panel genes
 
+_SCALE_ROWS = 4096  # evenly spaced rows are enough for a mean and a standard deviation
+_SD_FLOOR = 1e-2  # of the mean sd: a feature that hardly varies is not blown up
+
+
+@dataclass(frozen=True)
+class FeatureScale:
+    """Brings the features of one level of one slide to mean 0 and standard deviation 1, feature by feature.
+
+    Stain and scanner shift the features of a whole slide; what is learnt on one patient then misses on the next. The
+    statistics are of the slide's own cached features and need no counts, so that an unseen slide has its own too.
+    """
+
+    mean: Tensor  # (D,)
+    sd: Tensor  # (D,)
+
+    @classmethod
+    def of(cls, pooled: np.ndarray) -> "FeatureScale":
+        """Take the statistics of pooled features (N, D)."""
+        values = torch.from_numpy(pooled.astype(np.float32))
+        sd = values.std(dim=0, correction=0)
+        return cls(values.mean(dim=0), sd + _SD_FLOOR * sd.mean() + 1e-6)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Scale features (..., D) to float32, on their device."""
+        return (features.float() - self.mean.to(features.device)) / self.sd.to(features.device)
+
 
 class LevelData:
     """One level of one slide, row by row from the store."""
 
-    def __init__(self, name: str, geometry: ArrayFile, features: ArrayFile) -> None:
+    def __init__(self, name: str, geometry: ArrayFile, features: ArrayFile, *, standardise: bool) -> None:
         self.name = name
+        self._standardise = standardise
         self._geometry = geometry
         self._features = features
         self.centres_um: np.ndarray = geometry.read(f"{name}/centres_um")
@@ -40,6 +69,14 @@ class LevelData:
         """Raw feature width D."""
         return self._features.spec(f"{self.name}/pooled").shape[1]
 
+    @cached_property
+    def scale(self) -> Callable[[Tensor], Tensor]:
+        """What is applied to raw features (..., D) before they are learnt from: a `FeatureScale`, or a cast alone."""
+        if not self._standardise:
+            return Tensor.float
+        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SCALE_ROWS)).astype(np.int64))
+        return FeatureScale.of(self.pooled(rows))
+
     def barcodes(self) -> np.ndarray:
         """Barcodes (N,)."""
         return self._geometry.read(f"{self.name}/barcode")
@@ -49,11 +86,11 @@ class LevelData:
         return self._geometry.read(f"{self.name}/pair/{context}")
 
     def pooled(self, rows: np.ndarray) -> np.ndarray:
-        """Pooled features (n, D) float16."""
+        """Raw pooled features (n, D) float16."""
         return self._features.gather(f"{self.name}/pooled", rows)
 
     def tokens(self, rows: np.ndarray) -> np.ndarray:
-        """Token features (n, T, D) float16."""
+        """Raw token features (n, T, D) float16."""
         return self._features.gather(f"{self.name}/tokens", rows)
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
@@ -114,8 +151,8 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
         geometry.header["patient"],
         target,
         Genes(geometry.read("genes/id"), geometry.read("genes/name")),
-        LevelData(target.fine, geometry, features),
-        {name: LevelData(name, geometry, features) for name in target.contexts},
+        LevelData(target.fine, geometry, features, standardise=config.standardise),
+        {name: LevelData(name, geometry, features, standardise=config.standardise) for name in target.contexts},
         features.header,
     )
 

@@ -21,5 +21,5 @@ def predict_slide(encoder: Encoder, model: MagNet, slide: Slide, *, batch_size: 
     features = []
     for start in range(0, len(rows), batch_size):
         pixels = torch.from_numpy(slide.fine.pixels(rows[start : start + batch_size])).to(device)
-        features.append(encoder(pixels, token_grid=1).pooled)
+        features.append(slide.fine.scale(encoder(pixels, token_grid=1).pooled))
     return model(torch.cat(features), whole_slide_graph(slide, device)).fine.float().cpu().numpy()

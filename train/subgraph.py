@@ -89,8 +89,8 @@ def whole_slide_graph(slide: Slide, device: torch.device) -> Subgraph:
 
 def _context(level: LevelData, rows: np.ndarray, pair: np.ndarray, device: torch.device) -> Context:
     return Context(
-        pooled=torch.from_numpy(level.pooled(rows)).to(device),
-        tokens=torch.from_numpy(level.tokens(rows)).to(device),
+        pooled=level.scale(torch.from_numpy(level.pooled(rows)).to(device)),
+        tokens=level.scale(torch.from_numpy(level.tokens(rows)).to(device)),
         edges=torch.from_numpy(edges_among(level.edges, rows)).to(device),
         pair=torch.from_numpy(pair).to(device),
     )

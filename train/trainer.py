@@ -35,7 +35,7 @@ def train(
     device = next(model.parameters()).device
     rng = np.random.default_rng(config.seed)
     steps = sum(-(-len(slide.fine) // config.optim.batch_size) for slide in slides) * config.optim.epochs
-    optimiser = build_optimiser([encoder, model], config.optim)
+    optimiser = build_optimiser({encoder: config.optim.encoder_lr, model: 1.0}, config.optim)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, config.optim))
     history = []
     encoder.train()
@@ -65,7 +65,7 @@ def training_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one subgraph and its parts."""
     pixels = torch.from_numpy(batch.slide.fine.pixels(batch.rows)).to(batch.labels.fine.device)
-    fine = encoder(turn(pixels, symmetry), token_grid=1).pooled
+    fine = batch.slide.fine.scale(encoder(turn(pixels, symmetry), token_grid=1).pooled)
     return magnet_loss(model(fine, batch.graph), batch.labels, graph=batch.graph, config=config.loss)
 
 
@@ -86,12 +86,15 @@ def epoch_batches(
         yield build_batch(slide, rows, labels[slide.slide_id], hops=hops, device=device)
 
 
-def build_optimiser(modules: Sequence[nn.Module], config: OptimConfig) -> torch.optim.Optimizer:
-    """Build the optimiser; biases and normalisation weights are not decayed."""
-    parameters = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+def build_optimiser(modules: Mapping[nn.Module, float], config: OptimConfig) -> torch.optim.Optimizer:
+    """Build the optimiser over modules, each with its factor of the learning rate; biases and norms are not decayed."""
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "lr": factor * config.lr, "weight_decay": decay}
+        for module, factor in modules.items()
+        for decay, parameters in (
+            (config.weight_decay, [p for p in module.parameters() if p.requires_grad and p.ndim > 1]),
+            (0.0, [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]),
+        )
     ]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)

@@ -38,16 +38,12 @@ class Encoder(nn.Module):
     def __init__(self, model: nn.Module, spec: BackboneSpec) -> None:
         super().__init__()
         config = resolve_model_data_config(model)
-        self.model = model
+        self.model = model.to(memory_format=torch.channels_last)  # as patches arrive
         self.spec = spec
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer(
-            "mean", torch.tensor(spec.mean or config["mean"]).view(1, 3, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            "std", torch.tensor(spec.std or config["std"]).view(1, 3, 1, 1), persistent=False
-        )
+        self.register_buffer("mean", torch.tensor(spec.mean or config["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std or config["std"]).view(1, 3, 1, 1), persistent=False)
 
     @property
     def width(self) -> int:
@@ -73,21 +69,26 @@ class Encoder(nn.Module):
 
     def normalise(self, patches: Tensor) -> Tensor:
         """Return (B, 3, h, w) normalised float images of the size the model takes."""
-        images = patches.permute(0, 3, 1, 2).to(self.mean.dtype) / 255  # (B,H,W,3) -> (B,3,H,W)
+        images = patches.permute(0, 3, 1, 2).to(self.mean.dtype, copy=True)  # (B,H,W,3) -> (B,3,H,W)
         if self.spec.input_px and images.shape[-1] != self.spec.input_px:
             size = (self.spec.input_px, self.spec.input_px)
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-        return (images - self.mean) / self.std
+        return images.sub_(255 * self.mean).div_(255 * self.std)
 
     def _map_and_pooled(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the feature map (B, D, h, w) of patch tokens, and the pooled feature (B, D) as the model makes it.
+
+        A model whose head widens its features (MobileNet) is pooled before that head, so that both have one width.
+        """
+        own_head = getattr(self.model, "head_hidden_size", self.width) == self.width
+        pooled = self.model.forward_head(raw, pre_logits=True) if own_head else None  # type: ignore[operator]
         if raw.ndim == 3:  # (B, prefix + h*w, D): class and register tokens are no patch tokens
             patch_tokens = raw[:, getattr(self.model, "num_prefix_tokens", 0) :]
             side = math.isqrt(patch_tokens.shape[1])
             feature_map = patch_tokens.transpose(1, 2).unflatten(2, (side, side))  # (B,h*w,D) -> (B,D,h,w)
-            return feature_map, self.model.forward_head(raw, pre_logits=True)  # type: ignore[operator]
-        if raw.shape[1] != self.width:
-            raw = raw.permute(0, 3, 1, 2)  # (B,h,w,D) -> (B,D,h,w)
-        return raw, raw.mean(dim=(2, 3))
+        else:
+            feature_map = raw if raw.shape[1] == self.width else raw.permute(0, 3, 1, 2)  # (B,h,w,D) -> (B,D,h,w)
+        return feature_map, feature_map.mean(dim=(2, 3)) if pooled is None else pooled
 
 
 def build_encoder(spec: BackboneSpec, weights: str = "pretrained", *, seed: int = 0) -> Encoder:

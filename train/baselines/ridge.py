@@ -86,10 +86,10 @@ def colour_statistics(slide: Slide) -> np.ndarray:
 
 
 def cached_features(slide: Slide) -> np.ndarray:
-    """Pooled features of each fine row, and of the spot (centre) and region it is paired with, (N, F) float32."""
-    parts = [slide.fine.pooled(np.arange(len(slide.fine)))]
-    parts += [level.pooled(slide.pairs[name]) for name, level in slide.contexts.items()]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    """Pooled features of each fine row and of the contexts it is paired with, scaled as MagNet's, (N, F) float32."""
+    parts = [(slide.fine, np.arange(len(slide.fine)))]
+    parts += [(level, slide.pairs[name]) for name, level in slide.contexts.items()]
+    return np.concatenate([level.scale(torch.from_numpy(level.pooled(rows))).numpy() for level, rows in parts], axis=1)
 
 
 class _Standardiser:

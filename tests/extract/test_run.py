@@ -1,0 +1,204 @@
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from cache.reader import ArrayFile
+from cache.store import Store
+from extract import pipeline
+from extract.cli import app
+from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
+from extract.pipeline import run
+from extract.sinks import FeatureSink
+from magnet_core.backbones import build_encoder, find_backbone
+from magnet_core.errors import MagnetError
+from magnet_core.slides import ScaledSlide, open_slide
+
+BACKBONE = "timm:test_convnext"
+
+
+def config(samples: Path, store: Path, *, backbone: str = BACKBONE, **settings: object) -> RunConfig:
+    return RunConfig(
+        samples=samples,
+        store=store,
+        geometry=GeometryConfig(bins=150, spots=20, window=8),
+        embedding=EmbeddingConfig(backbone=backbone, weights="random", token_grid=2),
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture(scope="module")
+def store(small_samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    root = tmp_path_factory.mktemp("store")
+    summary = run(config(small_samples, root))
+    assert (summary.written, summary.failed) == (["S1", "S2"], {})
+    return Store(root)
+
+
+def contents(path: Path) -> dict[str, np.ndarray]:
+    with ArrayFile(path) as file:
+        return {name: file.read(name) for name in file.names()}
+
+
+def assert_same(first: Path, second: Path) -> None:
+    one, other = contents(first), contents(second)
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(store: Store, small_samples: Path):
+    encoder = build_encoder(find_backbone(BACKBONE), "random")
+    geometry, features = store.geometry("S1"), store.features("S1", BACKBONE)
+    with open_slide(small_samples.parent / "S1" / "S1_tissue_image.btf") as slide:
+        scaled = ScaledSlide(slide, geometry.header["mpp"])
+        for level, facts in geometry.header["levels"].items():
+            side = round(facts["patch_um"] / 0.25)
+            row = len(geometry.read(f"{level}/barcode")) // 2
+            x, y = np.round(geometry.read(f"{level}/centres_um")[row] / 0.25 - side / 2).astype(int).tolist()
+            patch = scaled.read(x, y, side, side)
+            if facts["pixels"]:
+                np.testing.assert_array_equal(geometry.gather(f"{level}/pixels", np.array([row]))[0], patch)
+            with torch.inference_mode():
+                expected = encoder(torch.from_numpy(patch[None]), 2)
+            pooled = features.gather(f"{level}/pooled", np.array([row]))
+            np.testing.assert_allclose(pooled, expected.pooled, rtol=2e-2, atol=2e-3)
+            if f"{level}/tokens" in features.names():
+                tokens = features.gather(f"{level}/tokens", np.array([row]))
+                np.testing.assert_allclose(tokens, expected.tokens, rtol=2e-2, atol=2e-3)
+
+
+def test_a_second_run_does_nothing_and_says_so(store: Store, small_samples: Path):
+    before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.lmdb")}
+    summary = run(config(small_samples, store.root))
+    assert (summary.written, summary.unchanged) == ([], ["S1", "S2"])
+    assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*.lmdb")} == before
+
+
+def test_another_backbone_adds_embeddings_and_opens_no_counts(
+    store: Store, small_samples: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(_: object) -> None:
+        raise AssertionError("counts were read again")
+
+    monkeypatch.setattr(pipeline, "read_counts", refuse)
+    geometry = store.geometry_path("S1").stat().st_mtime_ns
+    assert run(config(small_samples, store.root, backbone="timm:test_vit")).written == ["S1", "S2"]
+    assert store.geometry_path("S1").stat().st_mtime_ns == geometry
+    assert {file.backbone for file in store.feature_files("S1")} == {BACKBONE, "timm:test_vit"}
+
+
+def test_a_run_that_was_cut_short_resumes_to_the_same_values(
+    store: Store, small_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    encode, calls = FeatureSink._encode, 0
+
+    def cut_short(sink: FeatureSink, batch: np.ndarray) -> dict[str, np.ndarray]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return encode(sink, batch)
+
+    monkeypatch.setattr(FeatureSink, "_encode", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(small_samples, tmp_path))
+    monkeypatch.setattr(FeatureSink, "_encode", encode)
+    with pytest.raises(MagnetError):
+        Store(tmp_path).geometry("S1")
+    assert run(config(small_samples, tmp_path)).written == ["S1", "S2"]
+    for slide_id in ("S1", "S2"):
+        assert_same(store.geometry_path(slide_id), Store(tmp_path).geometry_path(slide_id))
+        (expected,) = (file for file in store.feature_files(slide_id) if file.backbone == BACKBONE)
+        (resumed,) = Store(tmp_path).feature_files(slide_id)
+        assert_same(expected.path, resumed.path)
+
+
+def test_workers_and_batch_size_change_no_geometry_and_no_file_name(store: Store, small_samples: Path, tmp_path: Path):
+    run(config(small_samples, tmp_path, workers=1, batch_size=7, slides=("S2",)))
+    assert_same(store.geometry_path("S2"), Store(tmp_path).geometry_path("S2"))
+    names = {file.path.name for file in store.feature_files("S2")}
+    assert {file.path.name for file in Store(tmp_path).feature_files("S2")} <= names
+
+
+def test_other_settings_never_overwrite_a_geometry(store: Store, small_samples: Path):
+    other = RunConfig(
+        samples=small_samples,
+        store=store.root,
+        geometry=GeometryConfig(bins=151, spots=20, window=8),
+        embedding=EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2),
+    )
+    summary = run(other)
+    assert summary.failed.keys() == {"S1", "S2"}
+    assert "found one that differs in bins; use another --store" in summary.failed["S1"]
+
+
+def bad_samples(folder: Path, small_samples: Path) -> Path:
+    """Write a sheet of faulty slides around one that is whole."""
+    whole = small_samples.parent / "S1"
+    image = whole / "S1_tissue_image.btf"
+    (folder / "broken.btf").write_bytes(b"II+\x00 not an image")
+    shutil.copytree(whole / "outs", folder / "foreign")
+    positions = folder / "foreign" / "binned_outputs" / "square_008um" / "spatial" / "tissue_positions.parquet"
+    shutil.copy(whole / "outs/binned_outputs/square_016um/spatial/tissue_positions.parquet", positions)
+    flat = folder / "flat.png"
+    Image.new("RGB", (64, 64)).save(flat)
+    (folder / "spots").mkdir()
+    (folder / "spots/a.tsv").write_text("\tG1\tG2\n1x1\t1\t2\n1x2\t3\t4\n")
+    (folder / "spots/a_selection.tsv").write_text(
+        "x\ty\tnew_x\tnew_y\tpixel_x\tpixel_y\tselected\n1\t1\t1\t1\t10\t10\t1\n1\t2\t1\t2\t10\t50\t1\n"
+    )
+    rows = [
+        {"slide_id": "unreadable", "image": folder / "broken.btf", "counts": whole / "outs"},
+        {"slide_id": "mismatch", "image": image, "counts": folder / "foreign"},
+        {"slide_id": "no_mpp", "image": flat, "counts": folder / "spots"},
+        {"slide_id": "wrong_image", "image": flat, "counts": whole / "outs", "mpp": 0.25},
+        {"slide_id": "whole", "image": image, "counts": whole / "outs"},
+    ]
+    sheet = folder / "samples.csv"
+    with sheet.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["slide_id", "image", "counts", "mpp"], restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    return sheet
+
+
+def test_each_bad_slide_is_one_line_the_others_are_done_and_the_exit_code_is_1(tmp_path: Path, small_samples: Path):
+    sheet = bad_samples(tmp_path, small_samples)
+    summary = run(config(sheet, tmp_path / "store"))
+    assert summary.written == ["whole"]
+    says = {
+        "unreadable": "broken.btf",
+        "mismatch": "for example 's_008um_",
+        "no_mpp": "expected its µm/px in samples.csv",
+        "wrong_image": "full-resolution input image",
+    }
+    assert summary.failed.keys() == says.keys()
+    for slide_id, text in says.items():
+        assert text in summary.failed[slide_id]
+        assert "\n" not in summary.failed[slide_id]
+        assert "expected" in summary.failed[slide_id]
+        assert "found" in summary.failed[slide_id]
+
+    arguments = ["run", "--samples", str(sheet), "--store", str(tmp_path / "other"), "--backbone", BACKBONE]
+    result = CliRunner().invoke(app, [*arguments, "--weights", "random", "--slide", "no_mpp"])
+    assert result.exit_code == 1
+    assert "failed: no_mpp" in result.output
+
+
+def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path):
+    for options, says in (
+        (["--backbone", "reset50"], "did you mean resnet50"),
+        (["--targets", "8,2"], "some of 8, 16, 55"),
+        (["--sampling", "grid"], "windows, uniform, all"),
+        (["--samples", str(tmp_path / "absent.csv")], "absent.csv"),
+        (["--device", "gpu"], "auto, cpu, cuda"),
+    ):
+        result = CliRunner().invoke(app, ["run", "--store", str(tmp_path / "store"), "--weights", "random", *options])
+        assert isinstance(result.exception, MagnetError)
+        assert says in str(result.exception)

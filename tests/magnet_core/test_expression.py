@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+from scipy import sparse
+
+from magnet_core.errors import MagnetError
+from magnet_core.expression import NormaliseConfig, choose_panel, columns_of, expression
+from magnet_core.records import Genes
+
+
+def genes(*ids: str) -> Genes:
+    return Genes(np.array(ids), np.array([f"name_{gene}" for gene in ids]))
+
+
+def test_panel_holds_the_genes_of_highest_mean_with_slides_weighing_the_same():
+    means = {"a": np.array([1.0, 5.0, 3.0]), "b": np.array([9.0, 0.0, 3.0])}  # slide b has its genes in another order
+    panel = choose_panel(means, {"a": genes("g1", "g2", "g3"), "b": genes("g3", "g1", "g2")}, size=2)
+    np.testing.assert_array_equal(panel.ids, ["g3", "g2"])  # 3 + 9, 5 + 3, against 1 + 0
+    np.testing.assert_array_equal(panel.names, ["name_g3", "name_g2"])
+
+
+def test_only_genes_of_every_training_slide_are_eligible():
+    means = {"a": np.array([1.0, 100.0]), "b": np.array([1.0])}
+    panel = choose_panel(means, {"a": genes("g1", "g2"), "b": genes("g1")}, size=1)
+    np.testing.assert_array_equal(panel.ids, ["g1"])
+    with pytest.raises(MagnetError, match="expected 2 genes measured on all 2 training slides, found 1 shared"):
+        choose_panel(means, {"a": genes("g1", "g2"), "b": genes("g1")}, size=2)
+
+
+def test_expression_is_proportional_to_the_library_of_the_panel_then_log():
+    counts = sparse.csr_matrix(np.array([[1, 3, 96], [0, 0, 5]], dtype=np.int32))
+    columns = columns_of(genes("g1", "g2", "g3"), ["g2", "g1"])
+    values = expression(counts, columns, NormaliseConfig())
+    np.testing.assert_allclose(values, np.log1p([[7500.0, 2500.0], [0.0, 0.0]]), rtol=1e-6)
+    whole = expression(counts, columns, NormaliseConfig(library="all", log=False))
+    np.testing.assert_allclose(whole, [[300.0, 100.0], [0.0, 0.0]], rtol=1e-6)
+    raw = expression(counts, columns, NormaliseConfig(library="none", log=False))
+    np.testing.assert_array_equal(raw, [[3, 1], [0, 0]])
+
+
+def test_a_gene_that_was_not_measured_is_nan_and_counts_for_no_library():
+    counts = sparse.csr_matrix(np.array([[1, 3]], dtype=np.int32))
+    columns = columns_of(genes("g1", "g2"), ["g2", "absent"])
+    np.testing.assert_array_equal(columns, [1, -1])
+    values = expression(counts, columns, NormaliseConfig(log=False))
+    np.testing.assert_allclose(values, [[10000.0, np.nan]])
+
+
+def test_settings_are_checked():
+    with pytest.raises(MagnetError, match="one of panel, all, none, found 'size'"):
+        NormaliseConfig(library="size")  # type: ignore[arg-type]
+    with pytest.raises(MagnetError, match="a positive number, found 0"):
+        NormaliseConfig(scale=0)

@@ -1,0 +1,162 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from cache.store import Store
+from magnet_core.backbones import Encoder
+from magnet_core.errors import MagnetError
+from magnet_core.levels import find_target
+from magnet_core.losses import magnet_loss
+from magnet_core.model import MagNet
+from magnet_core.records import Genes
+from train import pipeline
+from train.checkpoint import build_model, load_run, rebuild_encoder
+from train.config import FitConfig, load_config
+from train.dataset import Slide, open_slide_data
+from train.pipeline import fit
+from train.predict import predict_slide
+from train.subgraph import build_batch, whole_slide_graph
+
+CPU = torch.device("cpu")
+
+
+def config(store: Store, runs: Path, *settings: str) -> FitConfig:
+    return load_config(
+        None,
+        [
+            f"data.store={store.root}", f"runs={runs}", f"split.file={runs / 'folds.json'}",
+            "data.backbone=timm:test_convnext", "data.panel=20", "optim.name=adamw", "optim.lr=3e-3",
+            "optim.epochs=2", "optim.batch_size=64", "model.width=32", *settings,
+        ],
+    )  # fmt: skip
+
+
+def parts(store: Store, settings: FitConfig, slide_id: str = "S1") -> tuple[Slide, Encoder, MagNet]:
+    slide = open_slide_data(store, slide_id, find_target(settings.data.target), settings.data)
+    encoder = rebuild_encoder(slide.features_header)
+    torch.manual_seed(0)
+    return slide, encoder, build_model(settings, slide, encoder=encoder, num_genes=20)
+
+
+def first_genes(slide: Slide, count: int) -> Genes:
+    return Genes(slide.genes.ids[:count], slide.genes.names[:count])
+
+
+@pytest.mark.parametrize("target", [8, 16, 55])
+def test_fit_leaves_a_whole_run_that_predicts_as_it_did(small_store: Store, tmp_path: Path, target: int):
+    settings = config(small_store, tmp_path, f"data.target={target}", "fold=1")
+    result = fit(settings)
+    summary = json.loads((result.folder / "summary.json").read_text())
+    assert summary["systems"].keys() == {"magnet", "gene_mean", "colour_ridge", "feature_ridge"}
+    for metrics in summary["systems"].values():
+        assert metrics.keys() == {"mse", "mae", "pcc_bin", "pcc_gene"}
+        assert all(np.isfinite(value) for value in metrics.values())
+    assert summary["systems"]["gene_mean"]["pcc_gene"] == 0
+    genes = pl.read_parquet(result.folder / "genes.parquet")
+    assert genes.height == 4 * len(summary["fold"]["test"]) * 20
+
+    loaded = load_run(result.folder)
+    (test_slide,) = summary["fold"]["test"]
+    slide = open_slide_data(small_store, test_slide, find_target(target), settings.data)
+    prediction = predict_slide(loaded.encoder, loaded.model, slide)
+    truth = slide.labels(loaded.panel, settings.data.normalise)[slide.fine.name]
+    assert truth is not None
+    assert np.mean((prediction - truth) ** 2) == pytest.approx(summary["systems"]["magnet"]["mse"], rel=1e-5)
+
+
+def test_panel_baselines_and_model_are_the_same_whatever_the_test_slide_holds(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = config(small_store, tmp_path / "plain", "fold=0")
+    fold = pipeline.choose_fold(small_store, settings)
+    plain = fit(settings)
+    labels, means, asked = Slide.labels, Slide.mean_counts, []
+
+    def marked_labels(slide: Slide, *arguments: object) -> dict[str, np.ndarray | None]:
+        values = labels(slide, *arguments)  # type: ignore[arg-type]
+        if slide.slide_id not in fold.test:
+            return values
+        return {level: None if known is None else known * 0 + 1e3 for level, known in values.items()}
+
+    def watched_means(slide: Slide) -> np.ndarray:
+        asked.append(slide.slide_id)
+        return means(slide)
+
+    monkeypatch.setattr(Slide, "labels", marked_labels)
+    monkeypatch.setattr(Slide, "mean_counts", watched_means)
+    marked = fit(config(small_store, tmp_path / "marked", "fold=0"))
+    assert set(asked) == set(fold.train)
+    first, second = load_run(plain.folder), load_run(marked.folder)
+    np.testing.assert_array_equal(first.panel.ids, second.panel.ids)
+    for name, value in first.model.state_dict().items():
+        torch.testing.assert_close(value, second.model.state_dict()[name], rtol=0, atol=0)
+    for system in plain.systems:
+        assert marked.systems[system]["mse"] > 1e5  # the same predictions, far from the planted marker
+
+
+def test_predictions_at_paired_spots_are_those_of_the_whole_slide(small_store: Store, tmp_path: Path):
+    settings = config(small_store, tmp_path)
+    slide, _, model = parts(small_store, settings)
+    model.eval()
+    labels = slide.labels(first_genes(slide, 20), settings.data.normalise)
+    rows = np.arange(40, 90)
+    batch = build_batch(slide, rows, labels, hops=model.config.reach, device=CPU)
+    whole = whole_slide_graph(slide, CPU)
+    fine = torch.from_numpy(slide.fine.pooled(np.arange(len(slide.fine)))).float()
+    with torch.inference_mode():
+        of_batch, of_slide = model(fine[rows], batch.graph), model(fine, whole)
+    for name, context in batch.graph.contexts.items():
+        torch.testing.assert_close(
+            of_batch.contexts[name][context.pair],
+            of_slide.contexts[name][whole.contexts[name].pair[rows]],
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+def test_every_parameter_of_encoder_and_model_gets_a_gradient(small_store: Store, tmp_path: Path):
+    settings = config(small_store, tmp_path)
+    slide, encoder, model = parts(small_store, settings)
+    labels = slide.labels(first_genes(slide, 20), settings.data.normalise)
+    batch = build_batch(slide, np.arange(48), labels, hops=model.config.reach, device=CPU)
+    fine = encoder(torch.from_numpy(slide.fine.pixels(batch.rows)), token_grid=1).pooled
+    loss, _ = magnet_loss(model(fine, batch.graph), batch.labels, graph=batch.graph, config=settings.loss)
+    loss.backward()
+    for module in (encoder, model):
+        for name, parameter in module.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+def test_training_follows_the_seed(small_store: Store, tmp_path: Path):
+    first, again, other = (
+        fit(config(small_store, tmp_path / name, "optim.epochs=1", f"seed={seed}")).systems["magnet"]["mse"]
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert first == again
+    assert first != other
+
+
+def test_training_lowers_the_loss(small_store: Store, tmp_path: Path):
+    result = fit(config(small_store, tmp_path, "optim.epochs=6"))
+    losses = json.loads((result.folder / "run.json").read_text())["losses"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["fold=7"], r"--fold: expected 0 to 2 \(3 folds"),
+        (["data.backbone=uni"], "expected features of uni, found .*extract run --backbone uni"),
+        (["data.target=10"], r"expected 8, 16 or 55"),
+        (["data.panel=5000"], "expected 5000 genes measured on all 2 training slides"),
+        (["data.store=nowhere"], "nowhere: expected a store"),
+    ],
+)
+def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path, settings: list[str], says: str):
+    with pytest.raises(MagnetError, match=says):
+        fit(config(small_store, tmp_path, *settings))
