@@ -36,7 +36,24 @@ $(STAMP):
 	@$(BIN)/python -m pip check >.venv/pip-check.txt || { cat .venv/pip-check.txt >&2; exit 1; }
 	@rm -f .venv/installed-* && touch $@
 
-demo: $(STAMP) ## a synthetic data set through extract and train, in demo/
+# No network: a small timm model with seeded random weights stands in for pre-trained ones.
+DEMO_BACKBONE := timm:test_mambaout
+
+demo: $(STAMP) demo/data/samples.csv ## synthetic slides through extract and train, in demo/
+	@echo 'demo [2/3] extract: grids, counts, pixels and frozen features -> demo/store'
+	@$(BIN)/extract run --samples demo/data/samples.csv --store demo/store \
+	  --backbone $(DEMO_BACKBONE) --weights random --targets 8 --bins 2000 --spots 300
+	@echo 'demo [3/3] train: fold 0 on three slides, tested on the fourth -> demo/runs'
+	@$(BIN)/train fit --fold 0 --store demo/store --runs demo/runs --name demo \
+	  --backbone $(DEMO_BACKBONE) --recipe recipes/demo.toml
+	@echo
+	@echo 'made:      demo/data/samples.csv and its slides, demo/store, demo/runs/demo/summary.json'
+	@echo 'look at:   .venv/bin/cache info demo/store'
+	@echo 'try next:  .venv/bin/train fit --fold 1 --store demo/store --runs demo/runs \'
+	@echo '             --backbone $(DEMO_BACKBONE) --recipe recipes/demo.toml --set model.rounds=3'
+
+demo/data/samples.csv: | $(STAMP)
+	@echo 'demo [1/3] synth: four Visium HD slides of 1 mm, with known truth -> demo/data'
 	@$(BIN)/extract synth demo/data --slides 4 --seed 0 --size-mm 1.0
 
 test: export OMP_NUM_THREADS = 1
