@@ -44,7 +44,7 @@ demo: $(STAMP) demo/data/samples.csv ## synthetic slides through extract and tra
 	@$(BIN)/extract run --samples demo/data/samples.csv --store demo/store \
 	  --backbone $(DEMO_BACKBONE) --weights random --targets 8 --bins 2000 --spots 300
 	@echo 'demo [3/3] train: fold 0 on three slides, tested on the fourth -> demo/runs'
-	@$(BIN)/train fit --fold 0 --store demo/store --runs demo/runs --name demo \
+	@$(BIN)/train fit --fold 0 --store demo/store --runs demo/runs --name demo --overwrite \
 	  --backbone $(DEMO_BACKBONE) --recipe recipes/demo.toml
 	@echo
 	@echo 'made:      demo/data/samples.csv and its slides, demo/store, demo/runs/demo/summary.json'

@@ -54,6 +54,7 @@ def geometry_header(
         "settings": dict(settings),
         "image": str(sample.image),
         "patient": sample.patient,
+        "targets": list(settings["targets"]),
         "mpp": resolution.mpp,
         "mpp_source": resolution.source,
         "levels": {level.name: {"patch_um": level.patch_um, "pixels": level.pixels} for level in levels},

@@ -28,6 +28,7 @@ def fit_command(
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file of settings, see recipes/.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=1e-3.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a finished run of the same name.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
     """Train one fold and print MagNet beside the plain baselines on its test slides."""
@@ -39,6 +40,7 @@ def fit_command(
         "runs": runs,
         "split.file": runs / "folds.json" if runs else None,
         "name": name,
+        "overwrite": str(overwrite).lower(),
         "device": device,
     }
     settings = [f"{key}={value}" for key, value in named.items() if value is not None]

@@ -81,11 +81,13 @@ class OptimConfig:
 class FitConfig:
     """One `train fit`.
 
-    sampler  how a slide is cut into subgraphs: `compact` neighbourhoods, or `random` rows as the authors do
-    augment  turn each subgraph's pixels by one of the 8 symmetries of the square
+    overwrite  replace a finished run of the same name, which is refused otherwise
+    sampler    how a slide is cut into subgraphs: `compact` neighbourhoods, or `random` rows as the authors do
+    augment    turn each subgraph's pixels by one of the 8 symmetries of the square
     """
 
     name: str = ""
+    overwrite: bool = False
     fold: int = 0
     runs: Path = Path("runs")
     seed: int = 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from cache.store import Store
 from magnet_core.device import pick_device
@@ -22,13 +23,15 @@ from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from magnet_core.seeding import seed_everything
 from train.baselines import Baseline, ColourRidge, FeatureRidge, GeneMean
-from train.checkpoint import TrainedRun, build_model, rebuild_encoder, save_run
+from train.checkpoint import DESCRIPTION, TrainedRun, build_model, rebuild_encoder, save_run
 from train.config import DataConfig, FitConfig
 from train.dataset import Slide, open_slide_data
 from train.evaluate import SystemScore, genes_table, score, summary, write_genes
 from train.predict import predict_slide
-from train.splits import Fold, load_or_create_folds
+from train.splits import Fold, fewer_folds_notice, load_or_create_folds
 from train.trainer import train
+
+SUMMARY, GENES = "summary.json", "genes.parquet"
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class FitResult:
 
 def fit(config: FitConfig) -> FitResult:
     """Train one fold and compare MagNet with the plain baselines on its test slides."""
+    folder = new_folder(config)
     seed_everything(config.seed)
     device = pick_device(config.device)
     store = Store(config.data.store)
@@ -56,8 +60,6 @@ def fit(config: FitConfig) -> FitResult:
     train_labels = {slide.slide_id: slide.labels(panel, config.data.normalise) for slide in train_slides}
     fine_labels = {slide.slide_id: _fine(slide, train_labels[slide.slide_id]) for slide in train_slides}
 
-    folder = config.runs / config.run_name
-    folder.mkdir(parents=True, exist_ok=True)
     encoder = rebuild_encoder(train_slides[0].features_header).to(device)
     model = build_model(config, train_slides[0], encoder=encoder, num_genes=len(panel)).to(device)
     set_mean_output(model, train_slides, train_labels)
@@ -71,9 +73,24 @@ def fit(config: FitConfig) -> FitResult:
     return write_results(folder, fold, panel, scores)
 
 
+def new_folder(config: FitConfig) -> Path:
+    """Make the run's folder; one with a finished run is refused, or emptied of its results with `overwrite`."""
+    folder = config.runs / config.run_name
+    if (folder / SUMMARY).exists() and not config.overwrite:
+        raise MagnetError(
+            folder, expected="a new run", found="a finished one", remedy="give another --name, or --overwrite"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (SUMMARY, GENES, DESCRIPTION):
+        (folder / name).unlink(missing_ok=True)
+    return folder
+
+
 def choose_fold(store: Store, config: FitConfig) -> Fold:
     """Return the fold of the run, from folds drawn once over all slides of the store that have counts."""
-    patients = {row["slide_id"]: row["patient"] for row in store.samples() if row.get("counts")}
+    patients = {row["slide_id"]: row["patient"] for row in store.samples() if row["counts"]}
+    if notice := fewer_folds_notice(patients, folds=config.split.folds):
+        tqdm.write(notice)
     folds = load_or_create_folds(config.split.file, patients, folds=config.split.folds, seed=config.split.seed)
     if not 0 <= config.fold < len(folds):
         raise MagnetError(
@@ -125,7 +142,7 @@ def set_mean_output(model: MagNet, slides: Sequence[Slide], labels: Mapping[str,
 def write_results(folder: Path, fold: Fold, panel: Genes, scores: Mapping[str, SystemScore]) -> FitResult:
     """Write the per-gene table and the summary; the summary comes last and marks the run as finished."""
     systems = summary(scores)
-    write_genes(folder / "genes.parquet", genes_table(scores, panel))
+    write_genes(folder / GENES, genes_table(scores, panel))
     content: dict[str, Any] = {
         "systems": systems,
         "slides": {
@@ -133,7 +150,7 @@ def write_results(folder: Path, fold: Fold, panel: Genes, scores: Mapping[str, S
         },
         "fold": {"index": fold.index, "train": list(fold.train), "test": list(fold.test)},
     }
-    write_json(folder / "summary.json", content)
+    write_json(folder / SUMMARY, content)
     return FitResult(folder, fold, systems)
 
 

@@ -59,6 +59,9 @@ def test_fit_leaves_a_whole_run_that_predicts_as_it_did(small_store: Store, tmp_
     genes = pl.read_parquet(result.folder / "genes.parquet")
     assert genes.height == 4 * len(summary["fold"]["test"]) * 20
 
+    with pytest.raises(MagnetError, match="expected a new run, found a finished one; give another --name"):
+        fit(settings)
+
     loaded = load_run(result.folder)
     (test_slide,) = summary["fold"]["test"]
     slide = open_slide_data(small_store, test_slide, find_target(target), settings.data)
