@@ -1,34 +1,39 @@
 """The platforms whose counts can be read: one row of `READERS` each.
 
-In: the `counts` path of a sample. Out: `SlideCounts`. To add a platform, write a module with `recognises(path)`,
-`files(path)` and `read(path)`, and add its row.
+In: the `counts` path of a sample. Out: `SlideCounts`. To add a platform, write a module that is a `Reader`, and add
+its row.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from extract.readers import legacy_st, space_ranger_hd
+from extract.readers import hest, legacy_st, space_ranger_hd, visium, xenium
 from magnet_core.errors import MagnetError
 from magnet_core.records import Sample, SlideCounts
 from magnet_core.registry import look_up
 
 
-@dataclass(frozen=True)
-class Reader:
-    """A platform: by what it is recognised, in words and in code, which files it is read from, and how."""
+class Reader(Protocol):
+    """The module of a platform: by what it is recognised, in words and in code, what it is read from, and how."""
 
-    looks_for: str
-    recognises: Callable[[Path], bool]
-    files: Callable[[Path], list[Path]]
-    read: Callable[[Path], SlideCounts]
+    LOOKS_FOR: str
+
+    def recognises(self, path: Path) -> bool:
+        """Tell by the layout whether the counts at a path are of this platform."""
+
+    def files(self, path: Path) -> list[Path]:
+        """List the files that `read` reads; a missing one is an error."""
+
+    def read(self, path: Path) -> SlideCounts:
+        """Read the counts and where they lie."""
 
 
 READERS: dict[str, Reader] = {
-    "space_ranger_hd": Reader(
-        space_ranger_hd.LOOKS_FOR, space_ranger_hd.recognises, space_ranger_hd.files, space_ranger_hd.read
-    ),
-    "legacy_st": Reader(legacy_st.LOOKS_FOR, legacy_st.recognises, legacy_st.files, legacy_st.read),
+    "space_ranger_hd": space_ranger_hd,
+    "visium": visium,
+    "xenium": xenium,
+    "hest": hest,
+    "legacy_st": legacy_st,
 }
 
 
@@ -37,7 +42,7 @@ def detect_platform(path: Path) -> str:
     for name, reader in READERS.items():
         if reader.recognises(path):
             return name
-    looked_for = "; ".join(f"{name}: {reader.looks_for}" for name, reader in READERS.items())
+    looked_for = "; ".join(f"{name}: {reader.LOOKS_FOR}" for name, reader in READERS.items())
     raise MagnetError(
         path,
         expected=f"counts of a known platform ({looked_for})",

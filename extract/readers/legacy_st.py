@@ -14,6 +14,7 @@ import polars as pl
 from scipy import sparse
 
 from extract.readers.gene_names import unique_names
+from extract.readers.pitch_hint import pitch_hint
 from magnet_core.errors import MagnetError
 from magnet_core.records import Assay, Genes, SlideCounts
 
@@ -48,13 +49,15 @@ def read(path: Path) -> SlideCounts:
     joined = pl.DataFrame({"name": names}).with_row_index("row").join(spots, on="name", maintain_order="left")
     _report_unmatched(spots_path, names=names, spots=spots, num_joined=joined.height)
     genes = Genes(symbols, unique_names(symbols))
+    centres_px = joined.select("pixel_x", "pixel_y").to_numpy()  # pixel_x is the column: already (x, y)
+    hint = pitch_hint(joined.select("x", "y").to_numpy(), centres_px, pitch_um=PITCH_UM)
     assay = Assay(
         joined["name"].to_numpy().astype(str),
-        joined.select("pixel_x", "pixel_y").to_numpy(),  # pixel_x is the column: already (x, y)
+        centres_px,
         counts[joined["row"].to_numpy()],
         pitch_um=PITCH_UM,
     )
-    return SlideCounts("legacy_st", genes, spots=assay, mpp_source=_resolution_hint(joined))
+    return SlideCounts("legacy_st", genes, spots=assay, mpp_source=hint)
 
 
 def _counts_tables(path: Path) -> list[Path]:
@@ -167,14 +170,3 @@ def _report_unmatched(path: Path, *, names: np.ndarray, spots: pl.DataFrame, num
             len(names) - num_joined,
             len(names),
         )
-
-
-def _resolution_hint(spots: pl.DataFrame) -> str:
-    """Say which µm/px the spot distance suggests: pixels per grid step, from a fit of pixels to the array's (x, y)."""
-    grid = spots.select("x", "y", pl.lit(1.0)).to_numpy()
-    pixels = spots.select("pixel_x", "pixel_y").to_numpy()
-    affine, _, rank, _ = np.linalg.lstsq(grid, pixels, rcond=None)
-    if rank < 3:
-        return "the platform states no µm/px, and its spots are too few to measure their distance"
-    pitch_px = abs(np.linalg.det(affine[:2])) ** 0.5
-    return f"spots lie {pitch_px:.1f} px apart: {PITCH_UM / pitch_px:.3f} µm/px at the {PITCH_UM:.0f} µm pitch"

@@ -121,8 +121,8 @@ def test_bins_of_the_matrix_out_of_tissue_are_left_out(bins_8um: Path, outs: Pat
     assert (after.counts != before.counts[kept]).nnz == 0
 
 
-@pytest.mark.parametrize("given", ["..", ".", "binned_outputs"])
-def test_the_folder_may_be_given_at_three_heights(outs: Path, given: str) -> None:
+@pytest.mark.parametrize("given", ["..", ".", "binned_outputs", "binned_outputs/square_008um"])
+def test_the_folder_may_be_given_at_four_heights(outs: Path, given: str) -> None:
     assert detect_platform((outs / given).resolve()) == "space_ranger_hd"
     assert set(read((outs / given).resolve()).bins) == {8, 16}
 
@@ -137,6 +137,81 @@ def test_one_size_and_prefixed_names_are_enough(outs: Path, bins_8um: Path) -> N
         "tissue_positions.parquet",
         "scalefactors_json.json",
     }
+
+
+def test_what_space_ranger_4_adds_changes_nothing(outs: Path, bins_8um: Path) -> None:
+    before = read(outs).bins[8]
+    cells = outs / "segmented_outputs"
+    (cells / "spatial").mkdir(parents=True)
+    (cells / "filtered_feature_cell_matrix.h5").write_bytes(b"not read")
+    pl.DataFrame({"Square_002um": ["a"], "CELL_ID": ["b"]}).write_parquet(outs / "barcode_mappings.parquet")
+    positions = pl.read_parquet(bins_8um / "spatial" / "tissue_positions.parquet")
+    write_positions(bins_8um, positions.rename(str.capitalize))
+    after = read(outs).bins[8]
+    np.testing.assert_array_equal(after.barcodes, before.barcodes)
+    np.testing.assert_array_equal(after.centres_px, before.centres_px)
+    assert len(count_files(Sample("P1", outs, counts=outs))) == 6
+
+
+def write_squares(binned: Path, *, columns: int = 22, rows: int = 18) -> pl.DataFrame:
+    """Write 2 µm squares, of which the upper left triangle is in tissue; return their positions and TP53 counts."""
+    folder = binned / "square_002um"
+    row, column = (axis.ravel() for axis in np.mgrid[:rows, :columns])
+    positions = pl.DataFrame(
+        {
+            "barcode": [f"s_002um_{r:05d}_{c:05d}-1" for r, c in zip(row, column, strict=True)],
+            "in_tissue": (row + column < 20).astype(int),
+            "array_row": row,
+            "array_col": column,
+            "pxl_row_in_fullres": 300 + (row * 2 + 0.1 * column) / MPP,
+            "pxl_col_in_fullres": 900 + (column * 2 - 0.1 * row) / MPP,
+        }
+    ).sample(fraction=1, shuffle=True, seed=0)
+    counts = np.random.default_rng(0).poisson(0.5, (len(positions), len(SYMBOLS)))
+    in_tissue = positions["in_tissue"].to_numpy() == 1
+    barcodes = positions["barcode"].to_numpy()[in_tissue].tolist()
+    write_h5(folder / "filtered_feature_bc_matrix.h5", counts[in_tissue], barcodes)
+    write_positions(folder, positions)
+    write_factors(folder, 2)
+    return positions.with_columns(tp53=pl.Series(counts[:, 0]))
+
+
+def test_squares_of_2_um_are_summed_into_bins_where_nothing_else_is(tmp_path: Path) -> None:
+    squares = write_squares(tmp_path / "binned_outputs")
+    assert detect_platform(tmp_path) == "space_ranger_hd"
+    slide = read(tmp_path)
+    assert slide.mpp == MPP
+    assert list(slide.genes.ids) == ["ENSG0", "ENSG1", "ENSG2", "ENSG3", "ENSG5"]
+    for bin_um, side in ((8, 4), (16, 8)):
+        assay = slide.bins[bin_um]
+        assert assay.counts is not None
+        placed = squares.with_columns(row=pl.col("array_row") // side, column=pl.col("array_col") // side)
+        summed = (
+            placed.group_by("row", "column")
+            .agg(
+                pl.col("tp53").filter(pl.col("in_tissue") == 1).sum(),
+                pl.col("in_tissue").max(),
+                pl.col("pxl_col_in_fullres", "pxl_row_in_fullres").mean(),
+            )
+            .filter(pl.col("in_tissue") == 1)
+            .sort("row", "column")
+        )
+        names = [f"s_{bin_um:03d}um_{r:05d}_{c:05d}-1" for r, c in summed.select("row", "column").iter_rows()]
+        assert assay.barcodes.tolist() == names
+        assert assay.pitch_um == bin_um
+        np.testing.assert_array_equal(assay.counts[:, 0].toarray().ravel(), summed["tp53"])
+        np.testing.assert_allclose(assay.centres_px, summed.select("pxl_col_in_fullres", "pxl_row_in_fullres"))
+    fine, coarse = slide.bins[8].counts, slide.bins[16].counts
+    assert fine is not None
+    assert coarse is not None
+    np.testing.assert_array_equal(fine.sum(axis=0), coarse.sum(axis=0))
+
+
+def test_squares_of_2_um_are_not_read_where_bins_are(outs: Path) -> None:
+    before = read(outs)
+    write_squares(outs / "binned_outputs")
+    assert len(count_files(Sample("P1", outs, counts=outs))) == 6
+    np.testing.assert_array_equal(read(outs).bins[8].barcodes, before.bins[8].barcodes)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +296,7 @@ def test_two_runs_are_not_mixed(outs: Path, bins_8um: Path) -> None:
 
 
 def test_an_unknown_layout_says_what_was_looked_for(tmp_path: Path) -> None:
-    (tmp_path / "binned_outputs" / "square_002um").mkdir(parents=True)
+    (tmp_path / "binned_outputs" / "square_024um").mkdir(parents=True)
     with pytest.raises(MagnetError, match="space_ranger_hd: a folder with .*; legacy_st: a counts table"):
         detect_platform(tmp_path)
     with pytest.raises(MagnetError, match="found nothing there"):

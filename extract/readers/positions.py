@@ -1,0 +1,89 @@
+"""Where barcodes lie, as Space Ranger writes it for Visium and Visium HD, joined to the barcodes of a matrix.
+
+In: `tissue_positions.parquet`, `tissue_positions.csv` (with a header) or `tissue_positions_list.csv` (before Space
+Ranger 2.0: without, though some have one). Out: centres as (x, y). The files give (row, column), in full-resolution
+pixels, in an order that is not the matrix's; both are settled here, once.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from extract.readers.tenx_h5 import TenxMatrix
+from magnet_core.errors import MagnetError
+from magnet_core.records import Assay
+
+# N barcodes of the matrix, P positions
+
+SCHEMA = {
+    "barcode": pl.String,
+    "in_tissue": pl.Int8,
+    "array_row": pl.Int32,
+    "array_col": pl.Int32,
+    "pxl_row_in_fullres": pl.Float64,
+    "pxl_col_in_fullres": pl.Float64,
+}
+_CENTRE = ("pxl_col_in_fullres", "pxl_row_in_fullres")  # (x, y)
+
+
+def read_positions(path: Path) -> pl.DataFrame:
+    """Read all positions, (P) rows with the columns of `SCHEMA`; names of columns in any case, read by name."""
+    try:
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+        return table.rename(str.lower).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+    except (pl.exceptions.PolarsError, OSError) as error:
+        kind = "parquet" if path.suffix == ".parquet" else "CSV"
+        raise MagnetError(
+            path,
+            expected=f"a {kind} file with the columns {', '.join(SCHEMA)}",
+            found=str(error),
+            remedy="copy it again from Space Ranger's outs folder",
+        ) from error
+
+
+def join_positions(path: Path, barcodes: np.ndarray, positions: pl.DataFrame) -> pl.DataFrame:
+    """Return one position for each barcode, in the order of the barcodes; one without a position is an error."""
+    of_matrix = pl.DataFrame({"barcode": barcodes}, schema={"barcode": pl.String})
+    _check_barcodes(path, of_matrix["barcode"], positions["barcode"])
+    return of_matrix.join(positions, on="barcode", how="left", maintain_order="left")
+
+
+def assay_in_tissue(matrix: TenxMatrix, joined: pl.DataFrame, *, pitch_um: float) -> Assay:
+    """Keep the rows of the matrix that lie in tissue; `joined` are their positions, row by row."""
+    centres_px = centres_of(joined)
+    kept = joined["in_tissue"].to_numpy() == 1
+    if kept.all():
+        return Assay(matrix.barcodes, centres_px, matrix.counts, pitch_um=pitch_um)
+    return Assay(matrix.barcodes[kept], centres_px[kept], matrix.counts[kept], pitch_um=pitch_um)
+
+
+def centres_of(positions: pl.DataFrame) -> np.ndarray:
+    """Centres in full-resolution pixels, (row, column) -> (x, y); (P, 2) float64."""
+    return positions.select(_CENTRE).to_numpy()
+
+
+def _read_csv(path: Path) -> pl.DataFrame:
+    first_cell = pl.read_csv(path, has_header=False, n_rows=1).item(0, 0)
+    if str(first_cell).lower() == "barcode":
+        return pl.read_csv(path)
+    return pl.read_csv(path, has_header=False, new_columns=list(SCHEMA))
+
+
+def _check_barcodes(path: Path, of_matrix: pl.Series, of_positions: pl.Series) -> None:
+    absent = of_matrix.filter(~of_matrix.is_in(of_positions.implode()))
+    if len(absent):
+        raise MagnetError(
+            path,
+            expected="a position for each of the matrix's barcodes",
+            found=f"none for {len(absent)} of {len(of_matrix)}, for example '{absent[0]}'",
+            remedy="take matrix and positions from the same Space Ranger run and bin size",
+        )
+    for name, barcodes in (("matrix", of_matrix), ("positions", of_positions)):
+        if barcodes.n_unique() != len(barcodes):
+            raise MagnetError(
+                path,
+                expected=f"each barcode once in the {name}",
+                found=f"{len(barcodes) - barcodes.n_unique()} repeated",
+                remedy="copy both files again from Space Ranger's outs folder",
+            )

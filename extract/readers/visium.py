@@ -1,0 +1,83 @@
+"""Visium v1 and v2 as Space Ranger 1 to 4 write it: 55 µm spots, 100 µm apart in a honeycomb.
+
+In: `outs/`, or a folder with `outs/` in it:
+
+    filtered_feature_bc_matrix.h5
+    spatial/tissue_positions.csv, tissue_positions_list.csv or tissue_positions.parquet    (or beside the matrix)
+
+Out: the spots in tissue. `scalefactors_json.json` is not read: µm/px from 55 / spot_diameter_fullres has been seen to
+be off by 21 %. None is made up; `mpp_source` says what the spot distance suggests.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from extract.readers.outs_files import files_named, one_file
+from extract.readers.pitch_hint import pitch_hint
+from extract.readers.positions import assay_in_tissue, centres_of, join_positions, read_positions
+from extract.readers.tenx_h5 import read_tenx_h5
+from magnet_core.errors import MagnetError
+from magnet_core.records import SlideCounts
+
+# P positions
+
+LOOKS_FOR = "a folder with filtered_feature_bc_matrix.h5 and spatial/tissue_positions.csv or tissue_positions_list.csv"
+PITCH_UM = 100.0
+MATRIX = "filtered_feature_bc_matrix.h5"
+POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
+LARGEST_ARRAY = 14_336  # spots of the 11 mm array; the 6.5 mm array has 4,992
+
+
+def recognises(path: Path) -> bool:
+    """Tell whether a matrix lies in the folder, and positions beside it or in `spatial/`."""
+    return _positions_files(_outs(path)) != []
+
+
+def files(path: Path) -> list[Path]:
+    """List the matrix and the positions."""
+    outs = _outs(path)
+    found = _positions_files(outs)
+    if not found:
+        raise MagnetError(
+            path, expected=LOOKS_FOR, found="no such files", remedy="give Space Ranger's outs folder as counts"
+        )
+    return [one_file(outs, MATRIX), found[0]]
+
+
+def read(path: Path) -> SlideCounts:
+    """Read matrix and positions and join them by barcode."""
+    matrix_path, positions_path = files(path)
+    positions = read_positions(positions_path)
+    if len(positions) > LARGEST_ARRAY:
+        raise MagnetError(
+            positions_path,
+            expected=f"a Visium array, of 4,992 or {LARGEST_ARRAY:,} spots",
+            found=f"{len(positions):,} positions",
+            remedy="for Visium HD, give the outs folder that holds binned_outputs",
+        )
+    matrix = read_tenx_h5(matrix_path)
+    joined = join_positions(positions_path, matrix.barcodes, positions)
+    return SlideCounts(
+        "visium",
+        matrix.genes,
+        spots=assay_in_tissue(matrix, joined, pitch_um=PITCH_UM),
+        mpp_source=pitch_hint(_honeycomb(positions), centres_of(positions), pitch_um=PITCH_UM),
+    )
+
+
+def _outs(path: Path) -> Path:
+    return path / "outs" if (path / "outs").is_dir() else path
+
+
+def _positions_files(outs: Path) -> list[Path]:
+    """Files of positions, the preferred one first; none where there is no matrix."""
+    if not files_named(outs, MATRIX):
+        return []
+    return [file for name in POSITIONS for folder in (outs / "spatial", outs) for file in files_named(folder, name)]
+
+
+def _honeycomb(positions: pl.DataFrame) -> np.ndarray:
+    """Places (P, 2) in units of the pitch: columns count half steps, every second row lies between two others."""
+    return positions.select(pl.col("array_col") / 2, pl.col("array_row") * 3**0.5 / 2).to_numpy()
