@@ -1,13 +1,17 @@
-"""The command `extract`: synth, run."""
+"""The command `extract`: synth, inspect, run."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from extract.backbones_table import render_backbones
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
+from extract.inspection import inspect_slides
 from extract.pipeline import RunSummary, run
+from extract.samples import read_samples, select
 from extract.synthetic import SynthConfig, synthesise
+from magnet_core.backbones import BACKBONES
 from magnet_core.console import run_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -29,6 +33,24 @@ def synth(
     """Write a synthetic Visium HD data set in Space Ranger's layout, with known truth."""
     sheet = synthesise(directory, SynthConfig(slides=slides, seed=seed, size_mm=size_mm, genes=genes))
     typer.echo(f"wrote {slides} slides; next: extract run --samples {sheet}")
+
+
+@app.command()
+def inspect(
+    samples: Annotated[Path, typer.Option(help="Sample sheet: slide_id,image,counts,platform,mpp,patient.")] = Path(
+        "samples.csv"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder for one overlay picture a slide.")] = Path("inspect"),
+    slide: Annotated[list[str] | None, typer.Option(help="Only this slide; may be repeated.")] = None,
+) -> None:
+    """Show what there is per slide, and draw bins, spots and regions over it; nothing is extracted."""
+    table = read_samples(samples)
+    failed = 0
+    for inspection in inspect_slides(select(table, slide) if slide else table, out):
+        failed += inspection.facts is None
+        typer.echo("\n".join(inspection.lines()), err=inspection.facts is None)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command(name="run")
@@ -70,6 +92,12 @@ def run_command(
         workers=workers,
     )
     report(run(config), config)
+
+
+@app.command()
+def backbones() -> None:
+    """List the encoders known by name: architecture, input, licence, where their weights are."""
+    typer.echo(render_backbones(BACKBONES.values()))
 
 
 def parse_targets(text: str) -> tuple[int, ...]:

@@ -1,0 +1,230 @@
+"""What there is on a slide before anything is extracted: `extract inspect`.
+
+In: samples.csv. Out: the facts of each slide (size, µm/px and who states it, tissue, bins, UMI, genes), warnings where
+they do not fit together, and an overlay picture (`extract.overlay`). A slide that cannot be read is one line.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from extract.lattice import Lattice, measure_lattice
+from extract.overlay import draw_overlay
+from extract.readers import read_counts
+from extract.resolution import Resolution, resolve_mpp
+from magnet_core.errors import MagnetError
+from magnet_core.records import Assay, Sample, SlideCounts
+from magnet_core.slides import Slide, open_slide, thumbnail
+
+# N rows (bins or spots)
+
+SPOT_PLATFORM = 0  # key of measured spots among bin sizes in µm
+LOW_UMI = {8: 20, 16: 80, SPOT_PLATFORM: 1000}  # median UMI of a row below which little can be learnt
+MPP_CONFLICT = 0.01  # statements of µm/px further apart than this are shown
+PITCH_CONFLICT = {8: 0.02, 16: 0.02, SPOT_PLATFORM: 0.1}  # of the pitch; legacy spots were placed by hand
+OUTSIDE_REFUSED = 0.01  # share of centres outside the image at which `extract run` refuses the slide
+ON_GLASS = 0.25  # share of centres on bare glass that is worth a look
+GLASS_MIN, GLASS_SPREAD = 200, 18  # of 255: bare glass is bright in every channel, and grey
+_THUMBNAIL_PX = 1000
+
+
+@dataclass(frozen=True)
+class AssayFacts:
+    """Rows of one resolution in tissue: `bin_um` (`SPOT_PLATFORM` for spots), their number and median UMI count."""
+
+    bin_um: int
+    rows: int
+    median_umi: float
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+        return f"{self.bin_um} µm bins" if self.bin_um else "spots"
+
+
+@dataclass(frozen=True)
+class SlideFacts:
+    """What was found of one slide; `tissue_mm2` and `platform` are None where nothing was measured."""
+
+    sample: Sample
+    size_px: tuple[int, int]
+    downsamples: tuple[float, ...]
+    resolution: Resolution
+    statements: tuple[Resolution, ...]
+    platform: str | None = None
+    num_genes: int = 0
+    tissue_mm2: float | None = None
+    assays: tuple[AssayFacts, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    def lines(self) -> list[str]:
+        """Format as a block of text, its warnings last."""
+        width, height = self.size_px
+        mpp = self.resolution.mpp
+        levels = ", ".join(f"{downsample:.4g}×" for downsample in self.downsamples)
+        tissue = "not measured (no counts)" if self.tissue_mm2 is None else f"{self.tissue_mm2:.2f} mm²"
+        others = [f"{other.mpp:.4f} ({other.source})" for other in self.statements if other != self.resolution]
+        block = [
+            f"{self.sample.slide_id} · patient {self.sample.patient} · {self.platform or 'H&E only'}",
+            f"  image       {self.sample.image.name} · {width:,} × {height:,} px · "
+            f"{width * mpp / 1000:.2f} × {height * mpp / 1000:.2f} mm · {len(self.downsamples)} level(s): {levels}",
+            f"  µm/px       {mpp:.4f} ({self.resolution.source}){'; also ' if others else ''}{', '.join(others)}",
+            f"  tissue      {tissue}",
+        ]
+        for assay in self.assays:
+            block.append(f"  {assay.name:<11} {assay.rows:,} · median UMI {assay.median_umi:,.0f}")
+        if self.num_genes:
+            block.append(f"  genes       {self.num_genes:,}")
+        return block + [f"  warning: {warning}" for warning in self.warnings]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The outcome for one slide: its facts and picture, or the one line that says why there are none."""
+
+    slide_id: str
+    facts: SlideFacts | None = None
+    picture: Path | None = None
+    error: str | None = None
+
+    def lines(self) -> list[str]:
+        """Format as a block of text; a slide that failed is one line."""
+        if self.facts is None:
+            return [f"{self.slide_id}: failed: {self.error}"]
+        picture = [] if self.picture is None else [f"  picture     {self.picture}"]
+        return [*self.facts.lines(), *picture]
+
+
+def inspect_slides(samples: list[Sample], out: Path | None) -> Iterator[Inspection]:
+    """Look at each slide in turn; with `out`, draw its overlay to `out/<slide_id>.png`."""
+    for sample in samples:
+        try:
+            yield _inspect(sample, out)
+        except MagnetError as error:
+            yield Inspection(sample.slide_id, error=str(error))
+
+
+def slide_facts(sample: Sample, slide: Slide, counts: SlideCounts | None) -> SlideFacts:
+    """Gather the facts of an open slide and its counts, and warn where they do not fit together."""
+    resolution = resolve_mpp(sample, slide, counts)
+    statements = _statements(sample, slide, counts)
+    warnings = _mpp_warnings(resolution, statements)
+    if counts is None:
+        warnings.append("no counts: the slide can be predicted, not trained on")
+        return SlideFacts(sample, slide.size_px, slide.downsamples, resolution, statements, warnings=tuple(warnings))
+    assays = _assays(counts)
+    facts = [AssayFacts(um, len(assay), _median_umi(assay)) for um, assay in assays.items()]
+    finest_um, finest = next(iter(assays.items()))
+    lattice = measure_lattice(finest.centres_px) if len(finest) > 1 else None
+    warnings += _lattice_warnings(finest_um, finest, lattice, resolution)
+    warnings += _place_warnings(finest.centres_px, slide)
+    warnings += [
+        f"median UMI of {assay.name}: {assay.median_umi:,.0f}, below {LOW_UMI[assay.bin_um]:,}: expect little of it"
+        for assay in facts
+        if assay.median_umi < LOW_UMI[assay.bin_um]
+    ]
+    return SlideFacts(
+        sample,
+        slide.size_px,
+        slide.downsamples,
+        resolution,
+        statements,
+        counts.platform,
+        len(counts.genes),
+        _tissue_mm2(finest, lattice, resolution.mpp),
+        tuple(facts),
+        tuple(warnings),
+    )
+
+
+def _inspect(sample: Sample, out: Path | None) -> Inspection:
+    with open_slide(sample.image) as slide:
+        counts = None if sample.counts is None else read_counts(sample)
+        facts = slide_facts(sample, slide, counts)
+        if out is None:
+            return Inspection(sample.slide_id, facts)
+        out.mkdir(parents=True, exist_ok=True)
+        picture = out / f"{sample.slide_id}.png"
+        draw_overlay(slide, facts.resolution.mpp, counts, title=facts.lines()[:3]).save(picture)
+    return Inspection(sample.slide_id, facts, picture)
+
+
+def _assays(counts: SlideCounts) -> dict[int, Assay]:
+    """Assays by bin size, the finest first."""
+    return {SPOT_PLATFORM: counts.spots} if counts.spots is not None else dict(sorted(counts.bins.items()))
+
+
+def _median_umi(assay: Assay) -> float:
+    return float(np.median(np.asarray(assay.counts.sum(axis=1)))) if len(assay) else 0.0
+
+
+def _tissue_mm2(assay: Assay, lattice: Lattice | None, mpp: float) -> float:
+    cell_um2 = (assay.pitch_um or 0.0) ** 2
+    if lattice is not None and (lattice.hexagonal or not cell_um2):
+        cell_um2 = lattice.cell_area_px * mpp**2
+    return len(assay) * cell_um2 / 1e6
+
+
+def _statements(sample: Sample, slide: Slide, counts: SlideCounts | None) -> tuple[Resolution, ...]:
+    """Every statement of the slide's µm/px, in the order in which they are believed."""
+    stated = [
+        (sample.mpp, "samples.csv"),
+        (counts.mpp if counts else None, counts.mpp_source if counts else ""),
+        (slide.mpp, slide.mpp_source),
+    ]
+    return tuple(Resolution(mpp, source) for mpp, source in stated if mpp is not None)
+
+
+def _mpp_warnings(chosen: Resolution, statements: tuple[Resolution, ...]) -> list[str]:
+    return [
+        f"µm/px: {chosen.mpp:.4f} from {chosen.source}, but {other.mpp:.4f} from {other.source} "
+        f"({other.mpp / chosen.mpp - 1:+.1%})"
+        for other in statements
+        if abs(other.mpp / chosen.mpp - 1) > MPP_CONFLICT
+    ]
+
+
+def _lattice_warnings(bin_um: int, assay: Assay, lattice: Lattice | None, resolution: Resolution) -> list[str]:
+    """Neighbours lie one pitch apart, or the µm/px is wrong, or the coordinates are of an image of another size."""
+    if lattice is None or not assay.pitch_um:
+        return []
+    found_um = lattice.pitch_px * resolution.mpp
+    if abs(found_um / assay.pitch_um - 1) <= PITCH_CONFLICT[bin_um]:
+        return []
+    return [
+        f"neighbours lie {found_um:.2f} µm apart at {resolution.mpp:.4f} µm/px, the platform has {assay.pitch_um:g}: "
+        f"the µm/px may be wrong ({assay.pitch_um / lattice.pitch_px:.4f} would fit)"
+    ]
+
+
+def _place_warnings(centres_px: np.ndarray, slide: Slide) -> list[str]:
+    """Centres lie inside the image, and on tissue; if they would do better with x and y swapped, say so."""
+    size = np.array(slide.size_px)
+    outside, swapped_outside = (
+        float(((points < 0) | (points > size)).any(axis=1).mean()) for points in (centres_px, centres_px[:, ::-1])
+    )
+    found = []
+    if outside > 0:
+        refused = "; 'extract run' will refuse the slide" if outside > OUTSIDE_REFUSED else ""
+        swapped = "; x and y may be swapped" if swapped_outside < outside / 10 else ""
+        found.append(f"{outside:.1%} of the centres lie outside the image{swapped}{refused}")
+    glass, swapped_glass = glass_shares(centres_px, slide)
+    if glass > ON_GLASS:
+        swapped = f"; with x and y swapped it would be {swapped_glass:.0%}" if swapped_glass < glass / 2 else ""
+        found.append(f"{glass:.0%} of the centres in tissue lie on bare glass{swapped}: look at the picture")
+    return found
+
+
+def glass_shares(centres_px: np.ndarray, slide: Slide) -> tuple[float, float]:
+    """Share of centres (N, 2) that lie on bare glass, as given, and with x and y swapped."""
+    picture, scale = thumbnail(slide, _THUMBNAIL_PX)
+    glass = (picture.min(axis=2) >= GLASS_MIN) & (np.ptp(picture, axis=2) <= GLASS_SPREAD)
+    height, width = glass.shape
+    x, y = np.floor(centres_px * scale).astype(np.int64).T
+    shares = []
+    for column, row in ((x, y), (y, x)):
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        shares.append(1.0 - float((~glass[row[inside], column[inside]]).sum()) / max(len(x), 1))
+    return shares[0], shares[1]
