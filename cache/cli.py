@@ -1,4 +1,4 @@
-"""The `cache` command: what a store holds, and whether it is whole.
+"""The `cache` command: what a store holds, whether it is whole, and what comes into it and goes out of it.
 
 In: a store's folder. Out: tables on stdout, progress on stderr, exit code 1 where something is wrong.
 """
@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
+from cache.exchange import choose_features, export_features, import_features
+from cache.export_h5ad import export_h5ad
 from cache.lmdb_file import AbsentFileError
 from cache.reader import ArrayFile
 from cache.store import Store
-from magnet_core.console import human_bytes, run_app
+from magnet_core.console import human_bytes, progress, run_app
 from magnet_core.errors import MagnetError
 
 app = typer.Typer(help="Look into a store of cached slides.", no_args_is_help=True)
@@ -47,13 +48,57 @@ def verify(store: StorePath) -> None:
         for slide_id in opened.slide_ids()
         if opened.geometry_path(slide_id) not in paths
     ]
-    for path in tqdm(paths, desc="verify", unit="file"):
+    for path in progress(paths, desc="verify", unit="file"):
         faults += _file_faults(path)
     for fault in faults:
         typer.echo(fault)
     typer.echo(f"{store}: {len(paths)} files read, {len(faults)} faults")
     if faults:
         raise typer.Exit(1)
+
+
+@app.command(name="import")
+def import_command(
+    features: Annotated[Path, typer.Argument(help="h5 file with features and coords (TRIDENT, CLAM, HEST)")],
+    store: Annotated[Path, typer.Option(help="store that holds the slide's geometry")],
+    slide: Annotated[str, typer.Option(help="slide_id")],
+    level: Annotated[str, typer.Option(help="level whose rows get the features, such as spot or region")],
+    backbone: Annotated[str, typer.Option(help="name to keep them under, for 'train fit --backbone'")],
+    patch_px: Annotated[float | None, typer.Option(help="side of a patch in pixels, where the file lacks it")] = None,
+    patch_level_mpp: Annotated[float | None, typer.Option(help="µm/px of those pixels; left out: level 0")] = None,
+) -> None:
+    """Take features that another tool has made into the store, matched to the rows of a level by position."""
+    opened = Store(store)
+    if patch_px is not None and patch_level_mpp is not None:
+        with opened.geometry(slide) as geometry:
+            patch_px *= patch_level_mpp / geometry.header["mpp"]
+    done = import_features(features, opened, slide_id=slide, level=level, backbone=backbone, patch_px=patch_px)
+    typer.echo(
+        f"{slide}, {level}: {done.rows:,} rows from {done.patches:,} patches, {done.width} features; "
+        f"patches of {done.patch_um:.1f} µm for rows of {done.level_patch_um:.1f} µm, centres {done.offset_um:.1f} µm apart"
+    )
+    typer.echo(f"{'written' if done.changed else 'already there'}: {done.path}")
+
+
+@app.command(name="export")
+def export_command(
+    store: StorePath,
+    slide: Annotated[str, typer.Option(help="slide_id")],
+    level: Annotated[str, typer.Option(help="level, such as bin_008um, spot or region")],
+    to: Annotated[Path, typer.Option(help="x.h5: features and coords; x.h5ad: AnnData with raw counts")],
+    backbone: Annotated[str | None, typer.Option(help="whose features; left out: the only ones")] = None,
+) -> None:
+    """Write one level of a slide for other tools."""
+    opened = Store(store)
+    if to.suffix == ".h5ad":
+        chosen = choose_features(opened, slide, backbone) if backbone or opened.feature_files(slide) else None
+        features = None if chosen is None else ArrayFile(chosen.path)
+        rows = export_h5ad(opened, to, slide_id=slide, level=level, features=features)
+    elif to.suffix in {".h5", ".hdf5"}:
+        rows = export_features(opened, to, slide_id=slide, level=level, backbone=backbone)
+    else:
+        raise MagnetError("--to", expected="a name ending in .h5 or .h5ad", found=f"'{to}'", remedy="rename it")
+    typer.echo(f"{slide}, {level}: {rows:,} rows -> {to}")
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from cache.fingerprint import canonical_json, digest, state_sha256
 from cache.reader import ArrayFile
@@ -27,6 +26,7 @@ from extract.samples import read_samples, select
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
 from magnet_core.backbones import Encoder, build_encoder, find_backbone
+from magnet_core.console import progress
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import CENTRE, REGION, SPOT
@@ -57,7 +57,7 @@ def run(config: RunConfig) -> RunSummary:
     settings = embedding_settings(config, encoder)
     store = Store.create(config.store)
     summary = RunSummary()
-    bar = tqdm(samples, desc="slides", unit="slide")
+    bar = progress(samples, desc="slides", unit="slide")
     for sample in bar:
         bar.set_postfix_str(sample.slide_id)
         try:
@@ -122,7 +122,7 @@ def pour(
         if level.name in sinks
     }
     total = sum(int(request.wanted.sum()) for request in requests.values())
-    with tqdm(total=total, desc=title, unit="patch", leave=False) as bar:
+    with progress(total=total, desc=title, unit="patch", leave=False) as bar:
         for name, first_row, patches in stream_patches(slide, requests, workers=workers):
             for sink in sinks[name]:
                 sink.add(first_row, patches)

@@ -1,7 +1,9 @@
-"""How a command line ends: results on stdout, one line on stderr for a user's error, exit code 1."""
+"""How a command line speaks: bars on stderr, results on stdout, one line on stderr for a user's error, exit code 1."""
 
 import sys
 from typing import Any
+
+from tqdm import tqdm
 
 from magnet_core.errors import MagnetError
 
@@ -13,6 +15,11 @@ def run_app(app: Any) -> None:
     except MagnetError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(1) from None
+
+
+def progress(*iterable: Any, **options: Any) -> tqdm:
+    """Return a tqdm bar that redraws often on a terminal, and writes a line's worth now and then into a job's log."""
+    return tqdm(*iterable, mininterval=0.3 if sys.stderr.isatty() else 20.0, dynamic_ncols=True, **options)
 
 
 def human_bytes(count: float) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from magnet_core.backbones import Encoder
+from magnet_core.console import progress
 from magnet_core.errors import MagnetError
 from magnet_core.losses import magnet_loss
 from magnet_core.model import MagNet
@@ -40,7 +40,7 @@ def train(
     history = []
     encoder.train()
     model.train()
-    with SummaryWriter(log_dir) as board, tqdm(total=steps, desc="train", unit="step") as bar:
+    with SummaryWriter(log_dir) as board, progress(total=steps, desc="train", unit="step") as bar:
         for epoch in range(config.optim.epochs):
             losses = []
             for batch in epoch_batches(slides, labels, config=config, hops=model.config.reach, rng=rng, device=device):
@@ -55,7 +55,9 @@ def train(
                 losses.append(loss.item())
                 _log(board, loss, parts, step=bar.n)
                 bar.update()
-                bar.set_postfix_str(f"epoch {epoch + 1}/{config.optim.epochs}, loss {np.mean(losses):.4f}")
+                bar.set_postfix_str(
+                    f"epoch {epoch + 1}/{config.optim.epochs}, loss {np.mean(losses):.4f}", refresh=False
+                )
             history.append(float(np.mean(losses)))
     return history
 
@@ -97,8 +99,8 @@ def build_optimiser(modules: Mapping[nn.Module, float], config: OptimConfig) -> 
         )
     ]
     if config.name == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+        return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

@@ -15,7 +15,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 from scipy import sparse
-from tqdm import tqdm
 
 from extract.synthetic.cells import place_cells
 from extract.synthetic.config import SynthConfig
@@ -30,6 +29,7 @@ from extract.synthetic.staging import staged
 from extract.synthetic.stains import draw_stain
 from extract.synthetic.tissue import draw_tissue
 from extract.synthetic.truth import TruthWriter
+from magnet_core.console import progress
 from magnet_core.seeding import named_rng
 
 COLUMNS = ("slide_id", "image", "counts", "platform", "mpp", "patient")
@@ -63,7 +63,7 @@ def _make_slide(
     tissue = draw_tissue(config.side_um, rng["tissue"])
     cells, spaces = place_cells(tissue, config.side_um, rng["cells"])
     painting = compose(tissue, cells, spaces, bank=bank, stain=stain, mpp=config.mpp, rng=rng["paint"])
-    with tqdm(total=count_tiles(config.side_px), desc=f"{slide_id} tiles", unit="tile") as bar:
+    with progress(total=count_tiles(config.side_px), desc=f"{slide_id} tiles", unit="tile") as bar:
         reduced = write_slide(painting, config.side_px, directory / image, on_tile=bar.update)
 
     grid = lay_grid(config.side_um, config.rotation_deg, rng["bins"])

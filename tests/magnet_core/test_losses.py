@@ -140,7 +140,7 @@ def test_halo_nodes_have_no_loss(predictions: Predictions, labels: Labels, graph
     without, _ = magnet_loss(core, Labels(labels.fine[:8], labels.contexts), graph=core_graph, config=LossConfig())
     torch.testing.assert_close(with_halo, without)
     used = slice(0, 2)  # regions 0 and 1; region 2 is paired with fine nodes 8 to 11
-    expected = numpy_pcc(predictions.contexts["region"][used], TRUTH["region"][used], "genes")
+    expected = numpy_pcc(predictions.contexts["region"][used], TRUTH["region"][used], "bins")
     assert halo_parts["pcc_region"].item() == pytest.approx(expected, rel=1e-6)
 
 
