@@ -1,7 +1,8 @@
 """Image encoders: a table of names, their weights, and one wrapper that turns patches into features."""
 
 from magnet_core.backbones.encoder import Encoder, Features, build_encoder
+from magnet_core.backbones.find import find_backbone
 from magnet_core.backbones.spec import BackboneSpec
-from magnet_core.backbones.table import BACKBONES, find_backbone
+from magnet_core.backbones.table import BACKBONES
 
 __all__ = ["BACKBONES", "BackboneSpec", "Encoder", "Features", "build_encoder", "find_backbone"]

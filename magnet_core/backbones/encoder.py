@@ -1,12 +1,13 @@
 """From uint8 patches to features: one wrapper for every timm model.
 
 In: patches (B, H, W, 3) uint8. Out: pooled (B, D) and tokens (B, T, D), where T = token_grid² squares of the patch in
-row-major order, averaged from the model's own feature map, and T = 1 (the pooled feature) for token_grid 1.
+row-major order, averaged from the model's own feature map, and T = 1 (the pooled feature) for token_grid 1. How the
+pooled feature is made is the spec's `pooling`; for `cls+mean` each token too is the class token beside its square's
+mean, so that both have one width and the tokens' mean is the pooled feature.
 """
 
 import math
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
 
 import timm
 import torch
@@ -14,10 +15,12 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from magnet_core.backbones.checkpoint import load_weights
+from magnet_core.backbones.hub import hub_file
 from magnet_core.backbones.spec import BackboneSpec
-from magnet_core.backbones.weights import hub_errors, load_weights, weights_file
+from magnet_core.backbones.weights import weights_file
 
-# B patches, T tokens, D features; h, w: the model's own feature map
+# B patches, T tokens, D features, C channels of the model's own feature map, h × w (D = 2 C for cls+mean, else C)
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,9 @@ class Encoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Number of features D."""
-        return cast(int, self.model.num_features)
+        """Number of features D, of the pooled feature and of a token."""
+        channels = int(self.model.num_features)  # type: ignore[arg-type]
+        return 2 * channels if self.spec.pooling == "cls+mean" else channels
 
     def train(self, mode: bool = True) -> "Encoder":
         """Switch to training mode, except for the BatchNorm statistics."""
@@ -61,11 +65,15 @@ class Encoder(nn.Module):
     def forward(self, patches: Tensor, token_grid: int = 4) -> Features:
         """Encode (B, H, W, 3) uint8 patches."""
         raw = self.model.forward_features(self.normalise(patches))  # type: ignore[operator]
-        feature_map, pooled = self._map_and_pooled(raw)
+        feature_map = self._feature_map(raw)
+        pooled = self._pooled(raw, feature_map)
         if token_grid == 1:
             return Features(pooled, pooled.unsqueeze(1))
-        tokens = F.adaptive_avg_pool2d(feature_map, token_grid)  # (B,D,h,w) -> (B,D,g,g)
-        return Features(pooled, tokens.flatten(2).transpose(1, 2))  # (B,D,g,g) -> (B,T,D)
+        squares = F.adaptive_avg_pool2d(feature_map, token_grid)  # (B,C,h,w) -> (B,C,g,g)
+        tokens = squares.flatten(2).transpose(1, 2)  # (B,C,g,g) -> (B,T,C)
+        if self.spec.pooling == "cls+mean":
+            tokens = torch.cat([raw[:, :1].expand_as(tokens), tokens], dim=2)  # (B,T,C) -> (B,T,2C)
+        return Features(pooled, tokens)
 
     def normalise(self, patches: Tensor) -> Tensor:
         """Return (B, 3, h, w) normalised float images of the size the model takes."""
@@ -75,20 +83,29 @@ class Encoder(nn.Module):
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
         return images.sub_(255 * self.mean).div_(255 * self.std)
 
-    def _map_and_pooled(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the feature map (B, D, h, w) of patch tokens, and the pooled feature (B, D) as the model makes it.
-
-        A model whose head widens its features (MobileNet) is pooled before that head, so that both have one width.
-        """
-        own_head = getattr(self.model, "head_hidden_size", self.width) == self.width
-        pooled = self.model.forward_head(raw, pre_logits=True) if own_head else None  # type: ignore[operator]
-        if raw.ndim == 3:  # (B, prefix + h*w, D): class and register tokens are no patch tokens
-            patch_tokens = raw[:, getattr(self.model, "num_prefix_tokens", 0) :]
+    def _feature_map(self, raw: Tensor) -> Tensor:
+        """Return the feature map (B, C, h, w) of the patch tokens; class and register tokens are none of them."""
+        if raw.ndim == 3:
+            patch_tokens = raw[:, getattr(self.model, "num_prefix_tokens", 0) :]  # (B,prefix+h*w,C) -> (B,h*w,C)
             side = math.isqrt(patch_tokens.shape[1])
-            feature_map = patch_tokens.transpose(1, 2).unflatten(2, (side, side))  # (B,h*w,D) -> (B,D,h,w)
-        else:
-            feature_map = raw if raw.shape[1] == self.width else raw.permute(0, 3, 1, 2)  # (B,h,w,D) -> (B,D,h,w)
-        return feature_map, feature_map.mean(dim=(2, 3)) if pooled is None else pooled
+            return patch_tokens.transpose(1, 2).unflatten(2, (side, side))  # (B,h*w,C) -> (B,C,h,w)
+        return raw if raw.shape[1] == self.model.num_features else raw.permute(0, 3, 1, 2)  # (B,h,w,C) -> (B,C,h,w)
+
+    def _pooled(self, raw: Tensor, feature_map: Tensor) -> Tensor:
+        """Return the pooled feature (B, D) as the spec says.
+
+        A model whose head widens its features (MobileNet) is pooled before that head, so that map and pooled feature
+        have one width.
+        """
+        match self.spec.pooling:
+            case "cls":
+                return raw[:, 0]
+            case "cls+mean":
+                return torch.cat([raw[:, 0], feature_map.mean(dim=(2, 3))], dim=1)
+            case "model" if getattr(self.model, "head_hidden_size", self.width) == self.width:
+                return self.model.forward_head(raw, pre_logits=True)  # type: ignore[operator]
+            case _:
+                return feature_map.mean(dim=(2, 3))
 
 
 def build_encoder(spec: BackboneSpec, weights: str = "pretrained", *, seed: int = 0) -> Encoder:
@@ -97,10 +114,20 @@ def build_encoder(spec: BackboneSpec, weights: str = "pretrained", *, seed: int 
     Raises MagnetError when weights cannot be had, cannot be read, or belong to another architecture.
     """
     path = weights_file(spec, weights)
+    if spec.architecture.startswith("hf-hub:"):
+        hub_file(spec, "config.json")  # the architecture is described there; timm then reads it from the cache
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        with hub_errors(spec):  # `hf-hub:` architectures are described there
-            model = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.kwargs)
+        model = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.kwargs)
     if path is not None:
         load_weights(model, path, name=spec.name)
+    if spec.input_px is None:
+        spec = replace(spec, input_px=_only_input_px(model))
     return Encoder(model, spec).eval()
+
+
+def _only_input_px(model: nn.Module) -> int | None:
+    """Return the one input size of a model whose position embeddings are laid for it; None if any will do."""
+    embed = getattr(model, "patch_embed", None)
+    img_size: tuple[int, int] | None = getattr(embed, "img_size", None)
+    return img_size[0] if img_size and getattr(embed, "strict_img_size", False) else None

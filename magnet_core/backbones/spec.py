@@ -2,20 +2,33 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
+
+from magnet_core.errors import MagnetError
+
+Pooling = Literal["model", "cls", "cls+mean", "avg"]
+POOLINGS = ("model", "cls", "cls+mean", "avg")
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
     """One row of the backbone table.
 
-    name         as users type it after --backbone
-    architecture the timm model that holds the weights; built without any network
-    hub_id       where `--weights pretrained` finds the weights on the Hugging Face hub, None if nowhere
-    kwargs       handed to timm.create_model beside num_classes=0
-    input_px     side every patch is resized to before the encoder; None takes patches as they are cut
-    mean, std    channel normalisation; None takes timm's for this architecture
-    licence      of the weights; `gated` weights have to be asked for at `page`
+    name           as users type it after --backbone
+    architecture   the timm model that holds the weights; built without any network
+    hub_id         where `--weights pretrained` finds the weights on the Hugging Face hub, None if nowhere
+    kwargs         handed to timm.create_model beside num_classes=0
+    input_px       side every patch is resized to before the encoder; None takes patches as they are cut, or at the
+                   one size a model with fixed position embeddings was built for
+    mean, std      channel normalisation; None takes timm's for this architecture
+    pooling        how the pooled feature is made, as the weights' authors do it: the class token `cls`; the class
+                   token beside the mean of the patch tokens `cls+mean`; the mean of the feature map `avg`; or
+                   `model`, whatever the timm model does by itself
+    width          number of features D; None where only the built model tells
+    patch_tokens   patch tokens of one image at `input_px`, without class and register tokens; None where it varies
+    prefix_tokens  class and register tokens before them
+    licence        of the weights; `gated` weights have to be asked for at `page`
     """
 
     name: str
@@ -25,10 +38,42 @@ class BackboneSpec:
     input_px: int | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    pooling: Pooling = "model"
+    width: int | None = None
+    patch_tokens: int | None = None
+    prefix_tokens: int = 0
     licence: str = "see the model's page"
     gated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise MagnetError(
+                f"backbone '{self.name}', pooling",
+                expected=f"one of {', '.join(POOLINGS)}",
+                found=f"'{self.pooling}'",
+                remedy="correct the spec",
+            )
 
     @property
     def page(self) -> str:
         """Return the page where the weights are described and, if gated, asked for."""
         return f"https://huggingface.co/{self.hub_id}" if self.hub_id else "the model's own page"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All of the spec that decides a feature beside the weights, as JSON takes it: for fingerprints."""
+        return {
+            "architecture": self.architecture,
+            "kwargs": {key: _plain(value) for key, value in self.kwargs.items()},
+            "input_px": self.input_px,
+            "mean": self.mean and list(self.mean),
+            "std": self.std and list(self.std),
+            "pooling": self.pooling,
+        }
+
+
+def _plain(value: Any) -> Any:
+    """Return layers by their names, as timm takes them (a class, or a class with some arguments), the rest as it is."""
+    if isinstance(value, partial):
+        return {"layer": _plain(value.func), **{key: _plain(argument) for key, argument in value.keywords.items()}}
+    return value.__name__ if isinstance(value, type) else value

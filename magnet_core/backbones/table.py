@@ -1,70 +1,168 @@
 """The backbone table: names users type, and how each is built from timm.
 
-Any other model is reached as `timm:NAME` (an architecture of timm) or `hf-hub:ORG/NAME` (a timm model on the hub).
+Facts are those of the model pages (`BackboneSpec.page`) and of the configuration files beside the weights; the
+resolution the models were trained at and what is known of each is in docs/backbones.md.
 """
 
-import timm
+from typing import Any
+
+from timm.layers import SwiGLUPacked
+from torch import nn
 
 from magnet_core.backbones.spec import BackboneSpec
-from magnet_core.errors import MagnetError
-from magnet_core.registry import look_up, near_names
 
-_VIT = {"dynamic_img_size": True}
+_IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_BIOPTIMUS: dict[str, Any] = {"mean": (0.707223, 0.578729, 0.703617), "std": (0.211883, 0.230117, 0.177517)}
+_HIBOU: dict[str, Any] = {"mean": (0.7068, 0.5755, 0.722), "std": (0.195, 0.2316, 0.1816)}
 
-BACKBONES: dict[str, BackboneSpec] = {
-    spec.name: spec
-    for spec in (
-        BackboneSpec(
-            "resnet50",  # the paper's encoder (section 3), ImageNet weights
-            architecture="resnet50.tv_in1k",
-            hub_id="timm/resnet50.tv_in1k",
-            licence="BSD-3-Clause",
-        ),
-        BackboneSpec(
-            "resnet18",
-            architecture="resnet18.tv_in1k",
-            hub_id="timm/resnet18.tv_in1k",
-            licence="BSD-3-Clause",
-        ),
-        BackboneSpec(
-            "uni",  # Chen et al. 2024, the paper's Table 4
-            architecture="vit_large_patch16_224",
-            hub_id="MahmoodLab/UNI",
-            kwargs={**_VIT, "init_values": 1e-5},
-            input_px=224,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-            licence="CC-BY-NC-ND-4.0",
-            gated=True,
-        ),
-    )
+_NON_COMMERCIAL: dict[str, Any] = {"licence": "CC-BY-NC-ND-4.0", "gated": True}
+_VIT = {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True}  # other sizes resample the position embedding
+_SWIGLU = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}  # mlp_ratio then counts gate and value together
+
+_GENERAL = (
+    BackboneSpec(
+        "resnet50",  # the paper's encoder (section 3), ImageNet weights
+        architecture="resnet50.tv_in1k",
+        hub_id="timm/resnet50.tv_in1k",
+        pooling="avg",
+        width=2048,
+        licence="BSD-3-Clause",
+    ),
+    BackboneSpec(
+        "resnet18",
+        architecture="resnet18.tv_in1k",
+        hub_id="timm/resnet18.tv_in1k",
+        pooling="avg",
+        width=512,
+        licence="BSD-3-Clause",
+    ),
+)
+
+_MAHMOOD_LAB = (
+    BackboneSpec(
+        "uni",  # Chen et al. 2024, the paper's Table 4
+        architecture="vit_large_patch16_224",
+        hub_id="MahmoodLab/UNI",
+        kwargs=_VIT,
+        input_px=224,
+        pooling="cls",
+        width=1024,
+        patch_tokens=196,
+        prefix_tokens=1,
+        **_IMAGENET,
+        **_NON_COMMERCIAL,
+    ),
+    BackboneSpec(
+        "uni2-h",
+        architecture="vit_giant_patch14_224",
+        hub_id="MahmoodLab/UNI2-h",
+        kwargs={
+            **_VIT,
+            **_SWIGLU,
+            "embed_dim": 1536,
+            "depth": 24,
+            "num_heads": 24,
+            "mlp_ratio": 2.66667 * 2,
+            "reg_tokens": 8,
+            "no_embed_class": True,
+        },
+        input_px=224,
+        pooling="cls",
+        width=1536,
+        patch_tokens=256,
+        prefix_tokens=9,
+        **_IMAGENET,
+        **_NON_COMMERCIAL,
+    ),
+)
+
+_OTHERS = (
+    BackboneSpec(
+        "virchow2",  # Zimmermann et al. 2024
+        architecture="vit_huge_patch14_224",
+        hub_id="paige-ai/Virchow2",
+        kwargs={**_VIT, **_SWIGLU, "mlp_ratio": 5.3375, "reg_tokens": 4},
+        input_px=224,
+        pooling="cls+mean",
+        width=2 * 1280,
+        patch_tokens=256,
+        prefix_tokens=5,
+        **_IMAGENET,
+        **_NON_COMMERCIAL,
+    ),
+    BackboneSpec(
+        "h-optimus-0",
+        architecture="vit_giant_patch14_reg4_dinov2",
+        hub_id="bioptimus/H-optimus-0",
+        kwargs=_VIT,
+        input_px=224,
+        pooling="cls",
+        width=1536,
+        patch_tokens=256,
+        prefix_tokens=5,
+        licence="Apache-2.0",
+        gated=True,
+        **_BIOPTIMUS,
+    ),
+    BackboneSpec(
+        "h-optimus-1",
+        architecture="vit_giant_patch14_reg4_dinov2",
+        hub_id="bioptimus/H-optimus-1",
+        kwargs=_VIT,
+        input_px=224,
+        pooling="cls",
+        width=1536,
+        patch_tokens=256,
+        prefix_tokens=5,
+        **_BIOPTIMUS,
+        **_NON_COMMERCIAL,
+    ),
+    BackboneSpec(
+        "prov-gigapath",  # Xu et al. 2024: the tile encoder
+        architecture="vit_giant_patch14_dinov2",
+        hub_id="prov-gigapath/prov-gigapath",
+        kwargs={**_VIT, "patch_size": 16},
+        input_px=224,
+        pooling="cls",
+        width=1536,
+        patch_tokens=196,
+        prefix_tokens=1,
+        licence="Apache-2.0",
+        gated=True,
+        **_IMAGENET,
+    ),
+    BackboneSpec(
+        "phikon-v2",  # Filiot et al. 2024; weights in the layout of transformers
+        architecture="vit_large_patch14_dinov2",
+        hub_id="owkin/phikon-v2",
+        kwargs={**_VIT, "patch_size": 16},
+        input_px=224,
+        pooling="cls",
+        width=1024,
+        patch_tokens=196,
+        prefix_tokens=1,
+        licence="Owkin non-commercial",
+        **_IMAGENET,
+    ),
+    BackboneSpec(
+        "hibou-l",  # Nechaev et al. 2024; weights in the layout of transformers
+        architecture="vit_large_patch14_reg4_dinov2",
+        hub_id="histai/hibou-L",
+        kwargs={**_VIT, **_SWIGLU, "mlp_ratio": 5472 / 1024},
+        input_px=224,
+        pooling="cls",
+        width=1024,
+        patch_tokens=256,
+        prefix_tokens=5,
+        licence="Apache-2.0",
+        gated=True,
+        **_HIBOU,
+    ),
+)
+
+BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in (*_GENERAL, *_MAHMOOD_LAB, *_OTHERS)}
+
+NOT_BUILT_BY_TIMM: dict[str, str] = {
+    "conch-v1_5": "its pooled feature comes from an attention pooler and a projection that timm's ViT-L/16 lacks",
+    "conch": "its pooled feature comes from an attention pooler and a projection that timm's ViT-B/16 lacks",
 }
-
-
-def find_backbone(name: str) -> BackboneSpec:
-    """Return the spec of a table name, of `timm:NAME`, or of `hf-hub:ORG/NAME`; errors list near names."""
-    kind, _, rest = name.partition(":")
-    if kind == "hf-hub" and rest:
-        return BackboneSpec(name, architecture=name, hub_id=rest)
-    if kind == "timm" and rest:
-        return _timm_spec(name, rest)
-    return look_up(BACKBONES, name, where="--backbone")
-
-
-def _timm_spec(name: str, architecture: str) -> BackboneSpec:
-    if not timm.is_model(architecture.partition(".")[0]):
-        remedy = near_names(architecture, timm.list_models())
-        if remedy.startswith("choose"):
-            remedy = "see timm.list_models() for all of them"
-        raise MagnetError("--backbone", expected="a model of timm", found=f"'{architecture}'", remedy=remedy)
-    cfg = timm.get_pretrained_cfg(architecture)
-    hub_id = getattr(cfg, "hf_hub_id", None)
-    if hub_id and hub_id.endswith("/"):  # timm's shorthand: the organisation, the model's own name follows
-        hub_id = f"{hub_id}{cfg.architecture}.{cfg.tag}" if cfg.tag else f"{hub_id}{cfg.architecture}"
-    return BackboneSpec(
-        name,
-        architecture=architecture,
-        hub_id=hub_id,
-        input_px=cfg.input_size[-1] if cfg and cfg.fixed_input_size else None,
-        licence=(cfg and cfg.license) or BackboneSpec.licence,
-    )

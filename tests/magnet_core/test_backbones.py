@@ -1,13 +1,12 @@
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from magnet_core.backbones import BackboneSpec, Encoder, build_encoder, find_backbone, weights
-from magnet_core.errors import MagnetError
+from magnet_core.backbones import BackboneSpec, Encoder, build_encoder, find_backbone
+from magnet_core.backbones.spec import Pooling
 
 
 def random_patches(count: int = 2, side: int = 112) -> Tensor:
@@ -77,58 +76,62 @@ def test_batchnorm_keeps_its_statistics_while_its_weights_are_trained():
     assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
-def test_a_checkpoint_file_gives_back_the_same_features(tmp_path: Path):
-    spec = find_backbone("timm:test_resnet")
-    source = build_encoder(spec, "random", seed=3)
-    save_file(source.model.state_dict(), tmp_path / "weights.safetensors")
-    torch.save({"state_dict": source.model.state_dict()}, tmp_path / "weights.pth")
-    for name in ("weights.safetensors", "weights.pth"):
-        loaded = build_encoder(spec, str(tmp_path / name))
-        torch.testing.assert_close(loaded(random_patches()).pooled, source(random_patches()).pooled)
-
-
-def test_a_checkpoint_that_leaves_a_parameter_unset_is_refused(tmp_path: Path):
-    state = encoder_of("timm:test_resnet").model.state_dict()
-    del state["conv1.0.weight"]
-    save_file(state, tmp_path / "part.safetensors")
-    with pytest.raises(MagnetError, match=r"1 missing and 0 of another shape, such as 'conv1.0.weight'"):
-        build_encoder(find_backbone("timm:test_resnet"), str(tmp_path / "part.safetensors"))
-    (tmp_path / "text.safetensors").write_text("not weights")
-    with pytest.raises(MagnetError, match=r"text.safetensors: expected a safetensors file"):
-        build_encoder(find_backbone("timm:test_resnet"), str(tmp_path / "text.safetensors"))
-    with pytest.raises(MagnetError, match="no such file"):
-        build_encoder(find_backbone("timm:test_resnet"), str(tmp_path / "absent.pth"))
+def tiny_vit(pooling: Pooling, **kwargs: object) -> BackboneSpec:
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 12, "depth": 1, "num_heads": 2}
+    return BackboneSpec("tiny", architecture="vit_tiny_patch16_224", kwargs={**sizes, **kwargs}, pooling=pooling)
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("pooling", "expected"),
     [
-        (LocalEntryNotFoundError("offline"), "cannot be reached"),
-        (ConnectionResetError("dropped"), "download failed"),
+        ("cls", lambda raw: raw[:, 0]),
+        ("avg", lambda raw: raw[:, 5:].mean(dim=1)),
+        ("cls+mean", lambda raw: torch.cat([raw[:, 0], raw[:, 5:].mean(dim=1)], dim=1)),
+        ("model", lambda raw: raw[:, 0]),
     ],
 )
-def test_weights_out_of_reach_name_the_two_other_ways(monkeypatch: pytest.MonkeyPatch, fault: Exception, says: str):
-    def refuse(*_: object) -> str:
-        raise fault
-
-    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(weights, "hf_hub_download", refuse)
-    with pytest.raises(MagnetError, match=f"{says}.*--weights PATH.*--weights random"):
-        build_encoder(find_backbone("resnet50"), "pretrained")
-
-
-def test_gated_weights_name_the_page_to_ask_at(monkeypatch: pytest.MonkeyPatch):
-    def refuse(*_: object) -> str:
-        raise GatedRepoError.__new__(GatedRepoError)
-
-    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(weights, "hf_hub_download", refuse)
-    with pytest.raises(MagnetError, match="gated: ask for it at https://huggingface.co/MahmoodLab/UNI"):
-        weights.weights_file(find_backbone("uni"), "pretrained")
+def test_the_pooled_feature_follows_the_spec(pooling: Pooling, expected: Callable[[Tensor], Tensor]):
+    encoder = build_encoder(tiny_vit(pooling, reg_tokens=4), "random")
+    patches = random_patches(side=32)
+    with torch.inference_mode():
+        raw = encoder.model.forward_features(encoder.normalise(patches))  # 1 class, 4 register, 16 patch tokens
+        features = encoder(patches)
+    torch.testing.assert_close(features.pooled, expected(raw))
+    assert features.pooled.shape[1] == features.tokens.shape[2] == encoder.width
+    torch.testing.assert_close(features.tokens[:, :, -12:], raw[:, 5:])
 
 
-def test_unknown_names_list_the_near_ones():
-    with pytest.raises(MagnetError, match="found 'reset50'; did you mean resnet50"):
-        find_backbone("reset50")
-    with pytest.raises(MagnetError, match="a model of timm, found 'resnt18'; did you mean resnet18"):
-        find_backbone("timm:resnt18")
+def test_beside_the_class_token_the_tokens_still_average_to_the_pooled_feature():
+    encoder = build_encoder(tiny_vit("cls+mean", reg_tokens=4), "random")
+    with torch.inference_mode():
+        features = encoder(random_patches(side=32), token_grid=2)
+        single = encoder(random_patches(side=32), token_grid=1)
+    torch.testing.assert_close(features.tokens.mean(dim=1), features.pooled)
+    torch.testing.assert_close(single.tokens[:, 0], features.pooled)
+
+
+def test_the_mean_of_the_map_is_what_a_resnet_pools_by_itself():
+    own = build_encoder(BackboneSpec("own", architecture="test_resnet"), "random")
+    named = build_encoder(BackboneSpec("named", architecture="test_resnet", pooling="avg"), "random")
+    with torch.inference_mode():
+        torch.testing.assert_close(own(random_patches()).pooled, named(random_patches()).pooled)
+
+
+def test_a_region_is_resized_to_the_one_size_that_fixed_position_embeddings_know():
+    encoder = build_encoder(tiny_vit("cls"), "random")
+    region = random_patches(side=128)
+    assert encoder.spec.input_px == 32
+    assert encoder.normalise(region).shape[2:] == (32, 32)
+    with torch.inference_mode():
+        assert encoder(region).tokens.isfinite().all()
+
+
+def test_another_input_size_resamples_the_position_embeddings():
+    spec = tiny_vit("cls", dynamic_img_size=True)
+    encoder = build_encoder(dataclasses.replace(spec, input_px=64), "random")
+    with torch.inference_mode():
+        raw = encoder.model.forward_features(encoder.normalise(random_patches(side=128)))
+        at_own_size = build_encoder(dataclasses.replace(spec, input_px=32), "random")(random_patches(side=32))
+        as_cut = build_encoder(spec, "random")(random_patches(side=32))
+    assert raw.shape[1] == 1 + 64
+    torch.testing.assert_close(at_own_size.pooled, as_cut.pooled)

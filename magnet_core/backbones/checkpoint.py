@@ -1,0 +1,125 @@
+"""Read a checkpoint file and load it into a timm model, whole or not at all.
+
+In: safetensors, or a torch file read weights-only: a state dict, or a dict that holds one under `state_dict`, `model`
+or `teacher`, whose names may all carry one prefix (`module.`, `backbone.`, …); the names may be timm's, or those of
+a DINOv2 model of transformers. Tensors the encoder has no use for (a classifier, a projection head) are left out;
+a checkpoint of more blocks than the architecture has is another architecture's.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from magnet_core.backbones.transformers_layout import is_transformers_layout, to_timm_layout
+from magnet_core.errors import MagnetError
+
+State = dict[str, Tensor]
+
+_WRAPPERS = ("state_dict", "model", "teacher", "state_dict_ema", "model_ema")
+_UNPICKLING_ERROR = torch.serialization.pickle.UnpicklingError  # what `weights_only` raises on anything but tensors
+
+
+def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
+    """Load a checkpoint file into `model`; every parameter and buffer must be found in it, in its shape.
+
+    `name` is the backbone's, for messages. Raises MagnetError when the file cannot be read, holds more than one set
+    of weights, or belongs to another architecture; the model is then as it was.
+    """
+    state = read_checkpoint(path, name=name)
+    wanted = model.state_dict()
+    prefix = _common_prefix(state, wanted, path=path)
+    state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    missing = sorted(wanted.keys() - state.keys())
+    misshapen = sorted(key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape)
+    beyond = _blocks_beyond(state, wanted)
+    if missing or misshapen or beyond:
+        example = (missing + misshapen + beyond)[0]
+        too_deep = f" and {len(beyond)} of blocks it does not have" if beyond else ""
+        raise MagnetError(
+            path,
+            expected=f"all {len(wanted)} tensors of '{name}'",
+            found=f"{len(missing)} missing and {len(misshapen)} of another shape{too_deep}, such as '{example}'",
+            remedy="give the checkpoint of this architecture, or another --backbone",
+        )
+    model.load_state_dict({key: state[key] for key in wanted})
+
+
+def read_checkpoint(path: Path, *, name: str) -> State:
+    """Return the tensors of a checkpoint file by name, unwrapped, in timm's layout.
+
+    Raises MagnetError when the file cannot be read without running code from it, or holds more than one state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content: Any = load_file(path, device="cpu")
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, _UNPICKLING_ERROR, RuntimeError, EOFError, OSError, ValueError, TypeError) as error:
+        raise _unreadable(path, name, found=f"a file that cannot be read as one ({type(error).__name__})") from error
+    state = _unwrapped(content, path=path, name=name)
+    return to_timm_layout(state, path=path) if is_transformers_layout(state) else state
+
+
+def _unwrapped(content: Any, *, path: Path, name: str) -> State:
+    """Return the one state dict of what a file held."""
+    tensors = _tensors(content)
+    if tensors:
+        return tensors
+    inner = {key: _tensors(content[key]) for key in _WRAPPERS if isinstance(content, Mapping) and key in content}
+    found = {key: state for key, state in inner.items() if state}
+    if len(found) > 1:
+        raise _unreadable(path, name, found=f"several sets of weights: {', '.join(found)}")
+    if not found:
+        raise _unreadable(path, name, found="no tensors under names, nor under " + ", ".join(_WRAPPERS))
+    return next(iter(found.values()))
+
+
+def _tensors(content: Any) -> State:
+    """Return the tensors a mapping holds by name; nothing for anything else."""
+    if not isinstance(content, Mapping):
+        return {}
+    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+
+
+def _common_prefix(state: State, wanted: Mapping[str, Tensor], *, path: Path) -> str:
+    """Return the one prefix under which the file has all wanted names; none where it has them under no prefix."""
+    probe = max(wanted, key=len)
+    ends = (key.removesuffix(probe) for key in state if key.endswith(probe))
+    whole = sorted(
+        prefix for prefix in ends if prefix[-1:] in {"", "."} and all(prefix + key in state for key in wanted)
+    )
+    if len(whole) > 1:
+        raise MagnetError(
+            path,
+            expected="one set of weights of this architecture",
+            found=f"several, under the prefixes {', '.join(repr(prefix) for prefix in whole)}",
+            remedy="save the one to use in a file of its own, with safetensors.torch.save_file",
+        )
+    return whole[0] if whole else ""
+
+
+def _blocks_beyond(state: State, wanted: Mapping[str, Tensor]) -> list[str]:
+    """Return names in blocks (`blocks.24.…`) that follow those the architecture has."""
+    known = {match.group() for key in wanted for match in re.finditer(r"^.*?\.\d+(?=\.)", key)}
+    containers = {block.rpartition(".")[0] for block in known}
+    beyond = []
+    for key in sorted(state.keys() - wanted.keys()):
+        match = re.match(r"(.*?)\.\d+(?=\.)", key)
+        if match and match.group(1) in containers and match.group() not in known:
+            beyond.append(key)
+    return beyond
+
+
+def _unreadable(path: Path, name: str, *, found: str) -> MagnetError:
+    return MagnetError(
+        path,
+        expected=f"a safetensors file or a torch state dict with weights of '{name}'",
+        found=found,
+        remedy="export the state dict with safetensors.torch.save_file",
+    )

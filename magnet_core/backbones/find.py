@@ -1,0 +1,48 @@
+"""From what users type after --backbone to a spec: a name of the table, `timm:NAME` or `hf-hub:ORG/NAME`."""
+
+import timm
+
+from magnet_core.backbones.spec import BackboneSpec
+from magnet_core.backbones.table import BACKBONES, NOT_BUILT_BY_TIMM
+from magnet_core.errors import MagnetError
+from magnet_core.registry import look_up, near_names
+
+
+def find_backbone(name: str) -> BackboneSpec:
+    """Return the spec of a table name, of `timm:NAME`, or of `hf-hub:ORG/NAME`.
+
+    Raises MagnetError for a name that is none of them, with the near names, and for a model that timm cannot build,
+    with the reason.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "hf-hub" and rest:
+        return BackboneSpec(name, architecture=name, hub_id=rest)
+    if kind == "timm" and rest:
+        return _timm_spec(name, rest)
+    if name in NOT_BUILT_BY_TIMM:
+        raise MagnetError(
+            f"--backbone {name}",
+            expected="a model that timm can build",
+            found=f"one that it cannot: {NOT_BUILT_BY_TIMM[name]}",
+            remedy="use another of 'extract backbones', or bring its features in with 'cache import'",
+        )
+    return look_up(BACKBONES, name, where="--backbone")
+
+
+def _timm_spec(name: str, architecture: str) -> BackboneSpec:
+    if not timm.is_model(architecture.partition(".")[0]):
+        remedy = near_names(architecture, timm.list_models())
+        if remedy.startswith("choose"):
+            remedy = "see timm.list_models() for all of them"
+        raise MagnetError("--backbone", expected="a model of timm", found=f"'{architecture}'", remedy=remedy)
+    cfg = timm.get_pretrained_cfg(architecture)
+    hub_id = getattr(cfg, "hf_hub_id", None)
+    if hub_id and hub_id.endswith("/"):  # timm's shorthand: the organisation, the model's own name follows
+        hub_id = f"{hub_id}{cfg.architecture}.{cfg.tag}" if cfg.tag else f"{hub_id}{cfg.architecture}"
+    return BackboneSpec(
+        name,
+        architecture=architecture,
+        hub_id=hub_id,
+        input_px=cfg.input_size[-1] if cfg and cfg.fixed_input_size else None,
+        licence=(cfg and cfg.license) or BackboneSpec.licence,
+    )

@@ -1,0 +1,80 @@
+"""Fetch files from the Hugging Face hub, or say in one line why they cannot be had and what to do instead.
+
+In: a backbone spec and a file name. Out: a path in the hub's local cache (https://huggingface.co/docs/huggingface_hub).
+HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_ETAG_TIMEOUT and the proxy variables are the hub client's own,
+and it respects them. A hub that is out of reach is met with one request, not with the client's half minute of retries.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from magnet_core.backbones.spec import BackboneSpec
+from magnet_core.errors import MagnetError
+
+
+def hub_file(spec: BackboneSpec, filename: str) -> Path | None:
+    """Return a file of the spec's repository, from the local cache or fetched into it; None if it has no such file.
+
+    Raises MagnetError when the repository is gated, unknown or out of reach.
+    """
+    if spec.hub_id is None:
+        raise unavailable(spec, found="no pretrained weights known for it")
+    with _hub_errors(spec):
+        cached = try_to_load_from_cache(spec.hub_id, filename)
+        if isinstance(cached, str):
+            return Path(cached)
+        try:
+            # One request that is not repeated. `hf_hub_download` would try an unreachable hub for half a minute.
+            get_hf_file_metadata(hf_hub_url(spec.hub_id, filename), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            return Path(hf_hub_download(spec.hub_id, filename))
+        except RemoteEntryNotFoundError:
+            return None
+
+
+def unavailable(spec: BackboneSpec, *, found: str) -> MagnetError:
+    """Return the error for weights that cannot be had, with the two ways to go on without the hub."""
+    return MagnetError(
+        f"backbone '{spec.name}'",
+        expected=f"its pretrained weights from the Hugging Face hub ({spec.page})",
+        found=found,
+        remedy="use --weights PATH with a checkpoint file, or --weights random to try the pipeline without",
+    )
+
+
+@contextmanager
+def _hub_errors(spec: BackboneSpec) -> Iterator[None]:
+    """Turn what the hub client raises into one line."""
+    try:
+        yield
+    except GatedRepoError as error:  # a kind of RepositoryNotFoundError, so it comes first
+        found = f"access is gated: ask for it at {spec.page}, then set HF_TOKEN"
+        raise unavailable(spec, found=found) from error
+    except RepositoryNotFoundError as error:
+        found = "a hub that does not know it, or may not show it without an HF_TOKEN that was granted access"
+        raise unavailable(spec, found=found) from error
+    except HFValidationError as error:
+        raise unavailable(spec, found=f"'{spec.hub_id}', which is no repository name") from error
+    except OfflineModeIsEnabled as error:
+        raise unavailable(spec, found="HF_HUB_OFFLINE is set, and the local cache has none") from error
+    except HfHubHTTPError as error:
+        raise unavailable(spec, found=f"the hub's answer {error.response.status_code}") from error
+    except (HTTPError, OSError) as error:  # no connection, a dropped one, or no room on the disk
+        found = f"no way to {constants.ENDPOINT} or to the local cache ({_first_line(error)})"
+        raise unavailable(spec, found=found) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

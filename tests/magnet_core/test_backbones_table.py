@@ -1,0 +1,89 @@
+import dataclasses
+import json
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from magnet_core.backbones import BACKBONES, BackboneSpec, build_encoder, find_backbone
+from magnet_core.errors import MagnetError
+
+PUBLISHED_MILLIONS = {  # of parameters, as the models' papers and pages give them
+    "resnet50": 23.5,  # without its classifier
+    "uni": 303,
+    "uni2-h": 681,
+    "virchow2": 631,
+    "h-optimus-0": 1135,
+    "h-optimus-1": 1135,
+    "prov-gigapath": 1135,
+    "phikon-v2": 303,
+    "hibou-l": 304,
+}
+
+
+def skeleton(spec: BackboneSpec, **changes: object) -> nn.Module:
+    with torch.device("meta"):  # shapes without memory
+        return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **{**spec.kwargs, **changes})
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_timm_builds_every_row_as_the_row_says(name: str):
+    spec = BACKBONES[name]
+    model = skeleton(spec)
+    channels = model.num_features
+    assert spec.width == (2 * channels if spec.pooling == "cls+mean" else channels)
+    assert spec.prefix_tokens == getattr(model, "num_prefix_tokens", 0)
+    if spec.patch_tokens is not None:
+        assert spec.patch_tokens == model.patch_embed.num_patches
+        assert spec.input_px == model.patch_embed.img_size[0]
+    if name in PUBLISHED_MILLIONS:
+        millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        assert millions == pytest.approx(PUBLISHED_MILLIONS[name], rel=0.005)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in BACKBONES.items() if spec.patch_tokens])
+def test_a_thin_copy_of_every_transformer_keeps_prefix_tokens_apart(name: str):
+    spec = BACKBONES[name]
+    thin = dataclasses.replace(spec, kwargs={**spec.kwargs, "depth": 1, "embed_dim": 24, "num_heads": 2})
+    encoder = build_encoder(thin, "random")
+    patches = torch.randint(0, 256, (1, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        raw = encoder.model.forward_features(encoder.normalise(patches))
+        features = encoder(patches, token_grid=1)
+        finest = encoder(patches, token_grid=int(spec.patch_tokens**0.5))
+    assert raw.shape[1] == spec.prefix_tokens + spec.patch_tokens
+    torch.testing.assert_close(features.pooled[:, :24], raw[:, 0])
+    torch.testing.assert_close(finest.tokens[:, :, -24:], raw[:, spec.prefix_tokens :])
+
+
+def test_gated_weights_have_a_page_to_ask_at_and_every_weight_a_licence():
+    for spec in BACKBONES.values():
+        assert spec.page.startswith("https://huggingface.co/")
+        assert spec.licence != BackboneSpec.licence
+    assert {name for name, spec in BACKBONES.items() if not spec.gated} == {"resnet50", "resnet18", "phikon-v2"}
+
+
+def test_settings_tell_specs_apart_and_survive_json():
+    settings = {name: json.dumps(spec.settings, sort_keys=True) for name, spec in BACKBONES.items()}
+    alike = {"h-optimus-0", "h-optimus-1"}  # told apart by the sha256 of their weights
+    assert settings["h-optimus-0"] == settings["h-optimus-1"]
+    assert len(set(settings.values())) == len(settings) - len(alike) + 1
+    assert json.loads(settings["hibou-l"])["kwargs"]["act_layer"] == "SiLU"
+
+
+def test_unknown_names_list_the_near_ones():
+    with pytest.raises(MagnetError, match="found 'reset50'; did you mean resnet50"):
+        find_backbone("reset50")
+    with pytest.raises(MagnetError, match="a model of timm, found 'resnt18'; did you mean resnet18"):
+        find_backbone("timm:resnt18")
+
+
+def test_a_model_that_timm_cannot_build_is_refused_with_the_reason():
+    with pytest.raises(MagnetError, match=r"conch-v1_5.*attention pooler.*cache import"):
+        find_backbone("conch-v1_5")
+
+
+def test_a_pooling_that_does_not_exist_is_refused():
+    with pytest.raises(MagnetError, match=r"one of model, cls, cls\+mean, avg, found 'max'"):
+        BackboneSpec("x", architecture="test_vit", pooling="max")  # type: ignore[arg-type]
