@@ -75,7 +75,8 @@ def import_command(
     done = import_features(features, opened, slide_id=slide, level=level, backbone=backbone, patch_px=patch_px)
     typer.echo(
         f"{slide}, {level}: {done.rows:,} rows from {done.patches:,} patches, {done.width} features; "
-        f"patches of {done.patch_um:.1f} µm for rows of {done.level_patch_um:.1f} µm, centres {done.offset_um:.1f} µm apart"
+        f"patches of {done.patch_um:.1f} µm for rows of {done.level_patch_um:.1f} µm, "
+        f"centres {done.offset_um:.1f} µm apart on average"
     )
     typer.echo(f"{'written' if done.changed else 'already there'}: {done.path}")
 

@@ -1,0 +1,90 @@
+"""Patch features as other tools write them: h5 files of TRIDENT, CLAM and HEST, read and written.
+
+In, out: `features` (M, D), in some tools (1, M, D) or named `embeddings`; `coords` (M, 2), the top-left corner (x, y) of
+each patch in level-0 pixels; attributes of `coords` that state the size of a patch, or none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from magnet_core.errors import MagnetError
+
+# M patches, D features
+
+FEATURE_NAMES = ("features", "embeddings")
+
+
+@dataclass(frozen=True)
+class PatchFeatures:
+    """Features (M, D) of M patches, their top-left corners (M, 2), and their side, in level-0 px (None: not stated)."""
+
+    features: np.ndarray
+    corners_px: np.ndarray
+    patch_px: float | None
+
+
+def read_feature_h5(path: Path) -> PatchFeatures:
+    """Read a file of patch features; one that is malformed is a `MagnetError`."""
+    try:
+        with h5py.File(path, "r") as file:
+            name = next((name for name in FEATURE_NAMES if name in file), FEATURE_NAMES[0])
+            features, corners_px = file[name][...], file["coords"][...]
+            attributes = {**file.attrs, **file["coords"].attrs}
+    except (OSError, KeyError) as error:
+        raise MagnetError(
+            path,
+            expected="an h5 file with 'features' and 'coords'",
+            found=str(error),
+            remedy="export it again with TRIDENT, CLAM or HEST",
+        ) from error
+    features, corners_px = _without_batch_axis(features), _without_batch_axis(corners_px)
+    fits = features.ndim == 2 and features.dtype.kind == "f" and corners_px.shape == (len(features), 2)
+    if not fits or len(features) == 0:
+        raise MagnetError(
+            path,
+            expected="features (M, D) and coords (M, 2) of the same M patches",
+            found=f"features {features.shape} of {features.dtype} and coords {corners_px.shape}",
+            remedy="features of whole slides cannot be imported: export those of patches",
+        )
+    return PatchFeatures(features, corners_px.astype(np.float64), _patch_px(attributes))
+
+
+def write_feature_h5(path: Path, patches: PatchFeatures, *, attributes: Mapping[str, object]) -> None:
+    """Write features and coords in TRIDENT's convention; `attributes` go beside `patch_size_level0`."""
+    partial = path.with_name(f"{path.name}.partial")
+    with h5py.File(partial, "w") as file:
+        file["features"] = patches.features
+        file["coords"] = np.round(patches.corners_px).astype(np.int64)
+        if patches.patch_px is not None:
+            file["coords"].attrs["patch_size_level0"] = round(patches.patch_px)
+        for name, value in attributes.items():
+            file["coords"].attrs[name] = value
+    partial.replace(path)
+
+
+def _without_batch_axis(values: np.ndarray) -> np.ndarray:
+    return values[0] if values.ndim == 3 and len(values) == 1 else values
+
+
+def _patch_px(attributes: Mapping[str, object]) -> float | None:
+    """Side of a patch in level-0 pixels, where the attributes tell it without doubt."""
+    if "patch_size_level0" in attributes:  # TRIDENT
+        return _number(attributes["patch_size_level0"])
+    side_px = _number(attributes.get("patch_size"))
+    level = _number(attributes.get("patch_level"))  # CLAM: pixels of this level
+    if side_px is None or level is None:
+        return None
+    if level == 0:
+        return side_px
+    downsample = _number(attributes.get("downsample"))
+    return None if downsample is None else side_px * downsample
+
+
+def _number(value: object) -> float | None:
+    """First number of an attribute, which may be a scalar or a pair."""
+    numbers = np.atleast_1d(np.asarray(value))
+    return float(numbers[0]) if numbers.size and numbers.dtype.kind in "iuf" else None
