@@ -1,7 +1,7 @@
-"""Features made elsewhere come into the store, features and counts of the store go out: `cache import`, `cache export`.
+"""Features made elsewhere come into the store, those of the store go out: `cache import`, `cache export`.
 
-In: an h5 file of patch features (`cache.feature_h5`), and a slide whose geometry is in the store. Patches are matched to
-the rows of one level by their centres. Out: a feature file in the store's own layout, whose `weights.source` is
+In: an h5 file of patch features (`cache.feature_h5`), and a slide whose geometry is in the store. Patches are matched
+to the rows of one level by their centres. Out: a feature file in the store's own layout, whose `weights.source` is
 "imported": no encoder belongs to it, so stage two can learn from it with the fine level frozen only.
 """
 
@@ -90,7 +90,7 @@ def import_features(
 def match_rows(
     centres_um: np.ndarray, patch_centres_um: np.ndarray, *, side_um: float, what: object
 ) -> tuple[np.ndarray, float]:
-    """Return the patch of each row (N,), its centre within half a patch along both axes, and the mean distance in µm."""
+    """Return the patch of each row (N,), centres within half a patch along both axes, and their mean distance in µm."""
     distance_um, rows = cKDTree(patch_centres_um).query(centres_um, p=np.inf)
     unmatched = distance_um > side_um / 2
     if unmatched.any():

@@ -1,7 +1,7 @@
 """Patch features as other tools write them: h5 files of TRIDENT, CLAM and HEST, read and written.
 
-In, out: `features` (M, D), in some tools (1, M, D) or named `embeddings`; `coords` (M, 2), the top-left corner (x, y) of
-each patch in level-0 pixels; attributes of `coords` that state the size of a patch, or none.
+In, out: `features` (M, D), in some tools (1, M, D) or named `embeddings`; `coords` (M, 2), the top-left corner (x, y)
+of each patch in level-0 pixels; attributes of `coords` that state the size of a patch, or none.
 """
 
 from collections.abc import Mapping

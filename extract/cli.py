@@ -1,10 +1,11 @@
-"""The command `extract`: synth, inspect, run."""
+"""The command `extract`: synth, inspect, doctor, backbones, run."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from extract import doctor as checks
 from extract.backbones_table import render_backbones
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.inspection import inspect_slides
@@ -51,6 +52,14 @@ def inspect(
         typer.echo("\n".join(inspection.lines()), err=inspection.facts is None)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    store: Annotated[Path, typer.Option(help="Folder where the store is or would be.")] = Path("store"),
+) -> None:
+    """Check versions, GPU, FAISS, OpenSlide, hub access, disk and memory; exit code 1 if something must be mended."""
+    raise typer.Exit(checks.main(store))
 
 
 @app.command(name="run")

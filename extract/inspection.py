@@ -157,7 +157,9 @@ def _assays(counts: SlideCounts) -> dict[int, Assay]:
 
 
 def _median_umi(assay: Assay) -> float:
-    return float(np.median(np.asarray(assay.counts.sum(axis=1)))) if len(assay) else 0.0
+    if assay.counts is None or not len(assay):
+        return 0.0
+    return float(np.median(np.asarray(assay.counts.sum(axis=1))))
 
 
 def _tissue_mm2(assay: Assay, lattice: Lattice | None, mpp: float) -> float:

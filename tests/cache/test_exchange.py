@@ -1,6 +1,7 @@
 """Features come in from h5 files, matched by position, and go out again; AnnData files are what scanpy reads."""
 
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -53,11 +54,11 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def write_h5(path: Path, *, order: np.ndarray | None = None, side_px: float = SIDE_PX, **attributes: object) -> Path:
+def write_h5(path: Path, *, order: np.ndarray | None = None, **attributes: Any) -> Path:
     """Patches around every centre, in another order than the store's, 3 px off, with one more that no row has."""
     order = np.array([4, 0, 5, 2, 1, 3]) if order is None else order
     with h5py.File(path, "w") as file:
-        corners = np.vstack([CENTRES_UM[order] / MPP - side_px / 2 + 3, [[5000, 5000]]]).astype(np.int64)
+        corners = np.vstack([CENTRES_UM[order] / MPP - SIDE_PX / 2 + 3, [[5000, 5000]]]).astype(np.int64)
         file["features"] = np.vstack([FEATURES[order], np.full((1, 4), -1, np.float32)])
         file["coords"] = corners
         for name, value in attributes.items():
@@ -71,11 +72,11 @@ def test_rows_get_the_features_of_the_patch_at_their_place(store: Store, tmp_pat
         store,
         slide_id="A",
         level="spot",
-        backbone="trident-uni",
+        backbone="trident",
     )
     assert (done.rows, done.patches, done.width, done.changed) == (6, 7, 4, True)
     assert done.offset_um == pytest.approx(np.hypot(1.5, 1.5))
-    with store.features("A", "trident-uni") as features:
+    with store.features("A", "trident") as features:
         assert features.verify() == []
         assert features.header["weights"]["source"] == "imported"
         assert features.header["geometry_digest"] == "g0"
@@ -94,7 +95,7 @@ def test_rows_get_the_features_of_the_patch_at_their_place(store: Store, tmp_pat
     ],
 )
 def test_patch_size_is_read_from_the_attributes_of_each_tool_or_stated(
-    store: Store, tmp_path: Path, attributes: dict[str, object], stated_px: float | None
+    store: Store, tmp_path: Path, attributes: dict[str, Any], stated_px: float | None
 ):
     path = write_h5(tmp_path / "a.h5", **attributes)
     done = import_features(path, store, slide_id="A", level="spot", backbone="b", patch_px=stated_px)
