@@ -42,7 +42,7 @@ DEMO_BACKBONE := timm:test_mambaout
 demo: $(STAMP) demo/data/samples.csv ## synthetic slides through extract and train, in demo/
 	@echo 'demo [2/3] extract: grids, counts, pixels and frozen features -> demo/store'
 	@$(BIN)/extract run --samples demo/data/samples.csv --store demo/store \
-	  --backbone $(DEMO_BACKBONE) --weights random --targets 8 --bins 2000 --spots 300
+	  --backbone $(DEMO_BACKBONE) --weights random --targets 8 --bins 2000 --spots 300 --tokens 2
 	@echo 'demo [3/3] train: fold 0 on three slides, tested on the fourth -> demo/runs'
 	@$(BIN)/train fit --fold 0 --store demo/store --runs demo/runs --name demo --overwrite \
 	  --backbone $(DEMO_BACKBONE) --recipe recipes/demo.toml
