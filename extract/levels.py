@@ -12,6 +12,7 @@ from scipy import sparse
 from cache.knn import knn_edges
 from extract.config import GeometryConfig
 from extract.sampling import sample_rows
+from magnet_core.errors import MagnetError
 from magnet_core.grid import Tiling, dilate, sum_by_owner, tile
 from magnet_core.levels import CENTRE, REGION, SPOT, TARGETS, bin_level
 from magnet_core.records import Assay, SlideCounts
@@ -47,6 +48,7 @@ class Level:
 
 def lay_levels(counts: SlideCounts, mpp: float, config: GeometryConfig, *, slide_id: str) -> list[Level]:
     """Lay all levels of one slide that its platform and the wanted targets allow."""
+    _check_not_empty(counts, slide_id=slide_id)
     if counts.spots is not None:
         return _lay_on_spots(counts.spots, mpp, config, slide_id=slide_id)
     return _lay_on_bins(counts.bins, mpp, config, slide_id=slide_id)
@@ -59,7 +61,7 @@ def reading_order(centres_um: np.ndarray) -> np.ndarray:
 
 
 def _lay_on_bins(bins: dict[int, Assay], mpp: float, config: GeometryConfig, *, slide_id: str) -> list[Level]:
-    """Visium HD: bins are measured, spots and regions are squares that sum the finest bins inside (Eq. 6)."""
+    """Visium HD, Xenium, H&E only: spots and regions are squares that sum the finest bins inside (Eq. 6)."""
     finest_um = min(bins)
     finest_points_um = bins[finest_um].centres_px * mpp
     regions = tile(finest_points_um, config.region_patch_um, pitch_um=finest_um)
@@ -82,14 +84,14 @@ def _lay_on_bins(bins: dict[int, Assay], mpp: float, config: GeometryConfig, *, 
             config,
             patch_um=config.bin_patch_um,
             barcodes=bins[um].barcodes[rows],
-            counts=bins[um].counts[rows],
+            counts=_rows(bins[um].counts, rows),
             pixels=True,
         )
         for um, rows in sampled.items()
     ]
     finest = bins[finest_um].counts
-    spot_counts = sum_by_owner(finest, spots.rows_of(finest_points_um), len(spots))
-    region_counts = sum_by_owner(finest, regions.rows_of(finest_points_um), len(regions))
+    spot_counts = _sum_inside(finest, finest_points_um, spots)
+    region_counts = _sum_inside(finest, finest_points_um, regions)
     levels += _context_levels(spots.centres_um, spot_counts, _cell_names(SPOT, spots), regions, region_counts, config)
     return _pair(levels, {SPOT: spots, REGION: regions})
 
@@ -100,17 +102,18 @@ def _lay_on_spots(spots: Assay, mpp: float, config: GeometryConfig, *, slide_id:
     rows = _sample(spots, mpp, config, pitch_um=spots.pitch_um or 100.0, wanted=config.spots, rng=rng)
     points_um = spots.centres_px[rows] * mpp
     regions = tile(points_um, config.region_patch_um)
-    region_counts = sum_by_owner(spots.counts[rows], regions.rows_of(points_um), len(regions))
-    levels = _context_levels(points_um, spots.counts[rows], spots.barcodes[rows], regions, region_counts, config)
+    spot_counts = _rows(spots.counts, rows)
+    region_counts = _sum_inside(spot_counts, points_um, regions)
+    levels = _context_levels(points_um, spot_counts, spots.barcodes[rows], regions, region_counts, config)
     return _pair(levels, {REGION: regions})
 
 
 def _context_levels(
     spot_points_um: np.ndarray,
-    spot_counts: sparse.csr_matrix,
+    spot_counts: sparse.csr_matrix | None,
     spot_barcodes: np.ndarray,
     regions: Tiling,
-    region_counts: sparse.csr_matrix,
+    region_counts: sparse.csr_matrix | None,
     config: GeometryConfig,
 ) -> list[Level]:
     fine_spots = 55 in config.targets
@@ -146,13 +149,37 @@ def _level(
     *,
     patch_um: float,
     barcodes: np.ndarray,
-    counts: sparse.csr_matrix,
+    counts: sparse.csr_matrix | None,
     pixels: bool = False,
 ) -> Level:
     order = reading_order(points_um)
     points_um = np.ascontiguousarray(points_um[order])
     edges = knn_edges(points_um, config.neighbours)
-    return Level(name, patch_um, points_um, barcodes[order], edges, counts[order], {}, pixels)
+    return Level(name, patch_um, points_um, barcodes[order], edges, _rows(counts, order), {}, pixels)
+
+
+def _rows(counts: sparse.csr_matrix | None, rows: np.ndarray) -> sparse.csr_matrix | None:
+    """Return these rows of the counts, None where nothing was measured."""
+    return None if counts is None else counts[rows]
+
+
+def _sum_inside(counts: sparse.csr_matrix | None, points_um: np.ndarray, tiling: Tiling) -> sparse.csr_matrix | None:
+    """Sum the counts at the points into the squares that hold them (Eq. 6), None where nothing was measured."""
+    return None if counts is None else sum_by_owner(counts, tiling.rows_of(points_um), len(tiling))
+
+
+def _check_not_empty(counts: SlideCounts, *, slide_id: str) -> None:
+    assays = {f"{um} µm bins": assay for um, assay in counts.bins.items()}
+    if counts.spots is not None:
+        assays["spots"] = counts.spots
+    for name, assay in assays.items():
+        if not len(assay):
+            raise MagnetError(
+                f"slide '{slide_id}'",
+                expected=f"{name} in tissue",
+                found="none",
+                remedy="check image, counts and µm/px, or leave the slide out of samples.csv",
+            )
 
 
 def _pair(levels: list[Level], tilings: dict[str, Tiling]) -> list[Level]:

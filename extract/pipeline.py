@@ -19,6 +19,7 @@ from cache.store import Store
 from cache.writer import ArrayWriter
 from extract.config import RunConfig
 from extract.geometry import geometry_header, geometry_settings, read_levels, write_levels
+from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
 from extract.readers import read_counts
 from extract.resolution import resolve_mpp
@@ -90,9 +91,10 @@ def extract_slide(
             with ArrayFile(geometry_path) as geometry:
                 levels, mpp = read_levels(geometry), geometry.header["mpp"]
         else:
-            counts = read_counts(sample)
-            resolution = resolve_mpp(sample, slide, counts)
+            measured = read_counts(sample) if sample.counts else None
+            resolution = resolve_mpp(sample, slide, measured)
             mpp = resolution.mpp
+            counts = measured or bins_in_tissue(slide, mpp, slide_id=sample.slide_id)
             levels = lay_levels(counts, mpp, config.geometry, slide_id=sample.slide_id)
             header = geometry_header(slide_settings, sample, resolution, levels)
             writers.append(stack.enter_context(ArrayWriter(geometry_path, header)))

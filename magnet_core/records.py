@@ -38,17 +38,17 @@ class Genes:
 
 @dataclass(frozen=True)
 class Assay:
-    """Raw counts of one resolution of one slide, in tissue only.
+    """Bins or spots of one resolution of one slide, in tissue only, and their raw counts.
 
     barcodes   (N,) str
     centres_px (N, 2) float64, (x, y) of each bin or spot centre in full-resolution pixels of the input image
-    counts     (N, G) CSR, raw integers; row i belongs to barcodes[i]
+    counts     (N, G) CSR, raw integers; row i belongs to barcodes[i]; None on an H&E-only slide
     pitch_um   distance between neighbouring centres, where the platform fixes it (8, 16, 100, 200)
     """
 
     barcodes: np.ndarray
     centres_px: np.ndarray
-    counts: sparse.csr_matrix
+    counts: sparse.csr_matrix | None
     pitch_um: float | None = None
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Assay:
 
 @dataclass(frozen=True)
 class SlideCounts:
-    """All that a platform measured on one slide.
+    """All that a platform measured on one slide, or where it would be on an H&E-only slide, which has no genes.
 
     `bins` maps the bin size in µm (8, 16) to its assay; `spots` holds the measured spots of a spot platform. One of
     the two is empty. `mpp` is the platform's own statement of µm/px, or None; `mpp_source` says where it stands.

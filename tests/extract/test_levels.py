@@ -29,6 +29,11 @@ def visium_hd(seed: int = 0) -> SlideCounts:
     return SlideCounts("space_ranger_hd", GENES, {8: assay(96, 80, 8.0, rng), 16: assay(48, 40, 16.0, rng)})
 
 
+def measured(counts: sparse.csr_matrix | None) -> sparse.csr_matrix:
+    assert counts is not None
+    return counts
+
+
 def lay(counts: SlideCounts, **settings: object) -> Mapping[str, Level]:
     config = GeometryConfig(**{"bins": 600, "spots": 40, "window": 12, **settings})  # type: ignore[arg-type]
     return {level.name: level for level in lay_levels(counts, MPP, config, slide_id="s")}
@@ -58,7 +63,10 @@ def test_pairing_follows_coordinates_and_never_expression():
         GENES,
         {
             um: Assay(
-                bins.barcodes, bins.centres_px, sparse.csr_matrix(bins.counts.shape, dtype=np.int32), bins.pitch_um
+                bins.barcodes,
+                bins.centres_px,
+                sparse.csr_matrix(measured(bins.counts).shape, dtype=np.int32),
+                bins.pitch_um,
             )
             for um, bins in counts.bins.items()
         },
@@ -74,7 +82,7 @@ def test_the_order_in_which_a_platform_lists_its_bins_changes_nothing():
     counts = visium_hd()
     order = np.random.default_rng(9).permutation(len(counts.bins[8]))
     bins = counts.bins[8]
-    shuffled = Assay(bins.barcodes[order], bins.centres_px[order], bins.counts[order], bins.pitch_um)
+    shuffled = Assay(bins.barcodes[order], bins.centres_px[order], measured(bins.counts)[order], bins.pitch_um)
     plain, other = (
         lay(counts, sampling="all"),
         lay(SlideCounts("hd", GENES, {**counts.bins, 8: shuffled}), sampling="all"),
@@ -83,7 +91,7 @@ def test_the_order_in_which_a_platform_lists_its_bins_changes_nothing():
         np.testing.assert_array_equal(level.barcodes, other[name].barcodes)
         np.testing.assert_array_equal(level.edges, other[name].edges)
         if level.counts is not None:
-            np.testing.assert_array_equal(level.counts.toarray(), other[name].counts.toarray())  # type: ignore[union-attr]
+            np.testing.assert_array_equal(level.counts.toarray(), measured(other[name].counts).toarray())
 
 
 def test_each_row_keeps_its_own_barcode_position_and_counts():
@@ -92,7 +100,7 @@ def test_each_row_keeps_its_own_barcode_position_and_counts():
     row_of = {name: row for row, name in enumerate(counts.bins[16].barcodes.tolist())}
     rows = [row_of[name] for name in level.barcodes.tolist()]
     np.testing.assert_allclose(level.centres_um, counts.bins[16].centres_px[rows] * MPP)
-    np.testing.assert_array_equal(level.counts.toarray(), counts.bins[16].counts[rows].toarray())  # type: ignore[union-attr]
+    np.testing.assert_array_equal(measured(level.counts).toarray(), measured(counts.bins[16].counts)[rows].toarray())
 
 
 def test_spots_and_regions_sum_all_finest_bins_inside_sampled_or_not():
@@ -103,8 +111,8 @@ def test_spots_and_regions_sum_all_finest_bins_inside_sampled_or_not():
         level = levels[name]
         for row in range(0, len(level), 7):
             inside = (np.abs(bins_um - level.centres_um[row]) < level.patch_um / 2).all(axis=1)
-            expected = counts.bins[8].counts[inside].sum(axis=0)
-            np.testing.assert_array_equal(level.counts[row].toarray(), expected)  # type: ignore[index]
+            expected = measured(counts.bins[8].counts)[inside].sum(axis=0)
+            np.testing.assert_array_equal(measured(level.counts)[row].toarray(), expected)
 
 
 def test_spots_around_the_paired_ones_are_kept_for_their_graph():
@@ -127,8 +135,8 @@ def test_a_spot_platform_gets_its_measured_spots_as_the_fine_level():
     assert len(spot) == 300
     assert spot.pixels
     total = np.zeros((len(region), len(GENES)))
-    np.add.at(total, spot.pairs["region"], spot.counts.toarray())  # type: ignore[union-attr]
-    np.testing.assert_array_equal(region.counts.toarray(), total)  # type: ignore[union-attr]
+    np.add.at(total, spot.pairs["region"], measured(spot.counts).toarray())
+    np.testing.assert_array_equal(measured(region.counts).toarray(), total)
     assert levels["centre"].counts is None
 
 
@@ -148,6 +156,25 @@ def test_the_seed_and_the_slide_decide_the_sample():
 def test_reading_order_goes_by_bands_and_then_from_the_left():
     centres = np.array([[300.0, 10.0], [10.0, 130.0], [10.0, 100.0], [20.0, 20.0]])
     np.testing.assert_array_equal(reading_order(centres), [3, 2, 0, 1])
+
+
+def test_bins_without_counts_get_the_levels_that_they_get_with_them():
+    counts = visium_hd()
+    unmeasured = {um: Assay(bins.barcodes, bins.centres_px, None, bins.pitch_um) for um, bins in counts.bins.items()}
+    without = lay(SlideCounts("hne_only", Genes(GENES.ids[:0], GENES.names[:0]), unmeasured))
+    for name, level in lay(counts).items():
+        assert without[name].counts is None
+        np.testing.assert_array_equal(without[name].barcodes, level.barcodes)
+        np.testing.assert_array_equal(without[name].centres_um, level.centres_um)
+        assert without[name].pairs.keys() == level.pairs.keys()
+
+
+def test_a_slide_with_nothing_in_tissue_is_one_line():
+    empty = assay(0, 0, 8.0, np.random.default_rng(0))
+    with pytest.raises(MagnetError, match="slide 's': expected 8 µm bins in tissue, found none"):
+        lay(SlideCounts("space_ranger_hd", GENES, {8: empty}))
+    with pytest.raises(MagnetError, match="expected spots in tissue, found none"):
+        lay(SlideCounts("visium", GENES, spots=empty))
 
 
 def test_settings_are_checked():

@@ -1,0 +1,48 @@
+"""Bins of a slide that nothing was measured on: a lattice over its tissue.
+
+In: a slide without counts and its µm/px. Out: bins of 8 and 16 µm whose centre lies in tissue, on the lattice that
+starts at the slide's top-left corner, without counts and without genes. Levels are then laid on them as on measured
+bins.
+"""
+
+from math import ceil
+
+import numpy as np
+
+from extract.readers.binning import bin_barcodes
+from magnet_core.errors import MagnetError
+from magnet_core.records import Assay, Genes, SlideCounts
+from magnet_core.slides import Slide, thumbnail
+from magnet_core.tissue import tissue_mask
+
+PLATFORM = "hne_only"
+BIN_SIZES_UM = (8, 16)
+MASK_UM = 8.0  # side of a pixel of the thumbnail that tissue is found on
+
+
+def bins_in_tissue(slide: Slide, mpp: float, *, slide_id: str) -> SlideCounts:
+    """Lay the bins of all sizes; a slide without tissue is a `MagnetError`."""
+    picture, scale = thumbnail(slide, max(1, ceil(max(slide.size_px) * mpp / MASK_UM)))
+    mask = tissue_mask(picture, mpp=mpp / scale)
+    size_um = np.array(slide.size_px) * mpp
+    bins = {um: _lattice(mask, size_um, mpp, bin_um=um) for um in BIN_SIZES_UM}
+    if not all(len(assay) for assay in bins.values()):
+        raise MagnetError(
+            f"slide '{slide_id}'",
+            expected="H&E-stained tissue, as the slide has no counts",
+            found=f"none on {slide.path.name} ({size_um[0] / 1e3:.1f} × {size_um[1] / 1e3:.1f} mm)",
+            remedy="check image and mpp, give its counts, or leave it out of samples.csv",
+        )
+    no_genes = np.empty(0, dtype=np.str_)
+    return SlideCounts(PLATFORM, Genes(no_genes, no_genes), bins=bins)
+
+
+def _lattice(mask: np.ndarray, size_um: np.ndarray, mpp: float, *, bin_um: int) -> Assay:
+    """Lay the whole bins of one size that lie inside the slide and have their centre on a True of the mask."""
+    num_columns, num_rows = (size_um // bin_um).astype(np.int64)
+    height, width = mask.shape
+    mask_rows = ((np.arange(num_rows) + 0.5) * bin_um / size_um[1] * height).astype(np.int64)
+    mask_columns = ((np.arange(num_columns) + 0.5) * bin_um / size_um[0] * width).astype(np.int64)
+    row, column = np.nonzero(mask[np.ix_(mask_rows, mask_columns)])
+    cells = np.stack([column, row], axis=1)
+    return Assay(bin_barcodes(bin_um, cells), (cells + 0.5) * bin_um / mpp, None, pitch_um=float(bin_um))
