@@ -8,6 +8,7 @@ mean, so that both have one width and the tokens' mean is the pooled feature.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import timm
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from magnet_core.backbones.checkpoint import load_weights
-from magnet_core.backbones.hub import hub_file
+from magnet_core.backbones.hub import require_timm_config
 from magnet_core.backbones.spec import BackboneSpec
 from magnet_core.backbones.weights import weights_file
 
@@ -41,7 +42,8 @@ class Encoder(nn.Module):
     def __init__(self, model: nn.Module, spec: BackboneSpec) -> None:
         super().__init__()
         config = resolve_model_data_config(model)
-        self.model = model.to(memory_format=torch.channels_last)  # as patches arrive
+        # timm's models have no common type; each has forward_features, forward_head and num_features.
+        self.model: Any = model.to(memory_format=torch.channels_last)  # as patches arrive
         self.spec = spec
         self.mean: Tensor
         self.std: Tensor
@@ -51,7 +53,7 @@ class Encoder(nn.Module):
     @property
     def width(self) -> int:
         """Number of features D, of the pooled feature and of a token."""
-        channels = int(self.model.num_features)  # type: ignore[arg-type]
+        channels = int(self.model.num_features)
         return 2 * channels if self.spec.pooling == "cls+mean" else channels
 
     def train(self, mode: bool = True) -> "Encoder":
@@ -64,7 +66,7 @@ class Encoder(nn.Module):
 
     def forward(self, patches: Tensor, token_grid: int = 4) -> Features:
         """Encode (B, H, W, 3) uint8 patches."""
-        raw = self.model.forward_features(self.normalise(patches))  # type: ignore[operator]
+        raw = self.model.forward_features(self.normalise(patches))
         feature_map = self._feature_map(raw)
         pooled = self._pooled(raw, feature_map)
         if token_grid == 1:
@@ -103,7 +105,7 @@ class Encoder(nn.Module):
             case "cls+mean":
                 return torch.cat([raw[:, 0], feature_map.mean(dim=(2, 3))], dim=1)
             case "model" if getattr(self.model, "head_hidden_size", self.width) == self.width:
-                return self.model.forward_head(raw, pre_logits=True)  # type: ignore[operator]
+                return self.model.forward_head(raw, pre_logits=True)
             case _:
                 return feature_map.mean(dim=(2, 3))
 
@@ -115,7 +117,7 @@ def build_encoder(spec: BackboneSpec, weights: str = "pretrained", *, seed: int 
     """
     path = weights_file(spec, weights)
     if spec.architecture.startswith("hf-hub:"):
-        hub_file(spec, "config.json")  # the architecture is described there; timm then reads it from the cache
+        require_timm_config(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.kwargs)

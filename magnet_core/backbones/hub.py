@@ -5,6 +5,7 @@ HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_ETAG_TIMEOUT and the prox
 and it respects them. A hub that is out of reach is met with one request, not with the client's half minute of retries.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,25 @@ def hub_file(spec: BackboneSpec, filename: str) -> Path | None:
             return None
 
 
+def require_timm_config(spec: BackboneSpec) -> None:
+    """Bring the description of an `hf-hub:` architecture into the local cache, where timm then finds it.
+
+    Raises MagnetError when the repository cannot be reached or does not describe a timm model.
+    """
+    path = hub_file(spec, "config.json")
+    try:
+        config = json.loads(path.read_bytes()) if path else {}
+    except ValueError:
+        config = {}
+    if not isinstance(config, dict) or "architecture" not in config:
+        raise MagnetError(
+            f"backbone '{spec.name}'",
+            expected=f"a timm model on the Hugging Face hub ({spec.page})",
+            found="no timm architecture in its config.json",
+            remedy="use a name of 'extract backbones', or --backbone timm:NAME and --weights PATH",
+        )
+
+
 def unavailable(spec: BackboneSpec, *, found: str) -> MagnetError:
     """Return the error for weights that cannot be had, with the two ways to go on without the hub."""
     return MagnetError(
@@ -69,7 +89,9 @@ def _hub_errors(spec: BackboneSpec) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise unavailable(spec, found="HF_HUB_OFFLINE is set, and the local cache has none") from error
     except HfHubHTTPError as error:
-        raise unavailable(spec, found=f"the hub's answer {error.response.status_code}") from error
+        status = error.response.status_code
+        refused = f": it wants an HF_TOKEN that was granted access at {spec.page}" if status in {401, 403} else ""
+        raise unavailable(spec, found=f"the hub's answer {status}{refused}") from error
     except (HTTPError, OSError) as error:  # no connection, a dropped one, or no room on the disk
         found = f"no way to {constants.ENDPOINT} or to the local cache ({_first_line(error)})"
         raise unavailable(spec, found=found) from error

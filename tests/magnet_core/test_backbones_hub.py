@@ -1,0 +1,233 @@
+"""Weights from a hub of our own on loopback: each way it can fail, and that what it gave once is used offline."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from huggingface_hub import constants
+from PIL import Image
+from safetensors.torch import save
+
+from magnet_core.backbones import build_encoder, find_backbone
+from magnet_core.errors import MagnetError
+
+MODEL = "timm:test_resnet"
+REPOSITORY = "timm/test_resnet.r160_in1k"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+# These run in a process of their own: the hub client reads its environment once, when it is imported.
+RUN = """
+import contextlib, io, time
+from extract.cli import main
+def run(backbone):
+    sys.argv[1:] = ["run", "--samples", "samples.csv", "--backbone", backbone]
+    error, start, code = io.StringIO(), time.monotonic(), 0
+    with contextlib.redirect_stderr(error):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+    return {"code": code, "error": error.getvalue(), "seconds": time.monotonic() - start}
+"""
+BUILD = """
+from magnet_core.backbones import build_encoder, find_backbone
+from magnet_core.errors import MagnetError
+def build(backbone):
+    try:
+        state = build_encoder(find_backbone(backbone)).model.state_dict()
+    except MagnetError as error:
+        return {"error": str(error)}
+    return {"sum": float(state["conv1.0.weight"].double().sum())}
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub with one public model; other repositories answer as their organisation is called."""
+
+    files: Mapping[str, bytes] = {}
+    asked: list[tuple[str, str, str | None]] = []
+    endpoint = ""
+
+    def do_HEAD(self) -> None:
+        self.asked.append((self.command, self.path, self.headers.get("authorization")))
+        organisation = self.path.split("/")[1]
+        if organisation == "dropped":
+            self.close_connection = True
+        elif organisation == "refused":
+            self.answer(401)
+        elif organisation == "gated":
+            self.answer(403, {"X-Error-Code": "GatedRepo"})
+        elif organisation == "broken":
+            self.answer(500)
+        elif organisation != "timm":
+            self.answer(404, {"X-Error-Code": "RepoNotFound"})
+        elif self.path in self.files:
+            content = self.files[self.path]
+            self.answer(200, {"ETag": f'"{len(content)}"', "X-Repo-Commit": COMMIT}, content)
+        else:
+            self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+
+    do_GET = do_HEAD
+
+    def answer(self, status: int, headers: Mapping[str, str] | None = None, content: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[type[Hub]]:
+    state = build_encoder(find_backbone(MODEL), "random", seed=9).model.state_dict()
+    weights = save({key: value.contiguous() for key, value in state.items()})
+    Hub.files = {
+        f"/{REPOSITORY}/resolve/main/model.safetensors": weights,
+        "/timm/foreign/resolve/main/model.safetensors": b"not reached",
+        "/timm/foreign/resolve/main/config.json": b'{"model_type": "dinov2"}',
+    }
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield Hub
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def ask(expression: str, *, home: Path, **variables: str) -> Any:
+    """Evaluate an expression of `run` and `build` in another process, with a hub cache in `home`."""
+    of_the_hub = ("hf_", "hugging", "http_proxy", "https_proxy", "all_proxy")
+    environment = {key: value for key, value in os.environ.items() if not key.lower().startswith(of_the_hub)}
+    environment |= {"HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", **variables}
+    needed = (RUN if "run(" in expression else "") + BUILD
+    done = subprocess.run(
+        [sys.executable, "-c", f"import json, sys\n{needed}print(json.dumps({expression}))"],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+REFUSALS = {
+    "gated/model": "access is gated: ask for it at https://huggingface.co/gated/model, then set HF_TOKEN",
+    "refused/model": "answer 401: it wants an HF_TOKEN that was granted access at https://huggingface.co/refused/model",
+    "unknown/model": "a hub that does not know it",
+    "dropped/model": "no way to http://127.0.0.1",
+    "broken/model": "the hub's answer 500",
+    "timm/empty": "none of model.safetensors, pytorch_model.bin",
+    "timm/foreign": "no timm architecture in its config.json",
+    "no-name/of/a/repository": "which is no repository name",
+}
+
+
+class Answers(NamedTuple):
+    """What a process with a hub said: of each refused model, and of the one there is, fetched twice."""
+
+    refused: dict[str, dict[str, Any]]
+    fetched: list[dict[str, float]]
+    asked: list[tuple[str, str, str | None]]
+    home: Path
+
+
+@pytest.fixture(scope="module")
+def online(hub: type[Hub], tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    home = tmp_path_factory.mktemp("home")
+    Image.new("RGB", (8, 8)).save(home / "slide.png")
+    (home / "samples.csv").write_text("slide_id,image\nS1,slide.png\n")
+    refused = ", ".join(f"{name!r}: run('hf-hub:{name}')" for name in REFUSALS)
+    expression = f"[{{{refused}}}, [build('{MODEL}'), build('{MODEL}')]]"
+    answers, fetched = ask(expression, home=home, HF_ENDPOINT=hub.endpoint, HF_TOKEN="hf_test")
+    return Answers(answers, fetched, asked=list(hub.asked), home=home)
+
+
+@pytest.mark.parametrize(("repository", "says"), REFUSALS.items())
+def test_a_refusal_ends_a_run_with_one_line_that_names_the_page_and_the_other_way(
+    online: Answers, repository: str, says: str
+):
+    answer = online.refused[repository]
+    assert answer["code"] == 1
+    line = answer["error"].strip()
+    assert line.startswith(f"error: backbone 'hf-hub:{repository}': expected ")
+    assert "\n" not in line
+    for part in (says, f"(https://huggingface.co/{repository})", "--weights PATH"):
+        assert part in line
+    assert answer["seconds"] < 5
+    assert not (online.home / "store").exists()
+
+
+def test_a_refusal_is_asked_for_once(online: Answers):
+    for organisation in ("gated", "refused", "unknown", "dropped", "broken"):
+        assert [path for _, path, _ in online.asked if path.startswith(f"/{organisation}/")] == [
+            f"/{organisation}/model/resolve/main/model.safetensors"
+        ]
+
+
+def test_weights_are_fetched_once_with_the_token(online: Answers):
+    state = build_encoder(find_backbone(MODEL), "random", seed=9).model.state_dict()
+    expected = pytest.approx(float(state["conv1.0.weight"].double().sum()), rel=1e-12)
+    assert [answer["sum"] for answer in online.fetched] == [expected, expected]
+    assert sum(command == "GET" and REPOSITORY in path for command, path, _ in online.asked) == 1
+    assert {token for _, _, token in online.asked} == {"Bearer hf_test"}
+
+
+@pytest.fixture
+def cached(online: Answers, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The cache that the other process filled, in this one."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(online.home / "hub"))
+    return monkeypatch
+
+
+def sum_of_weights() -> float:
+    return float(build_encoder(find_backbone(MODEL)).model.state_dict()["conv1.0.weight"].double().sum())
+
+
+def test_what_was_fetched_is_used_offline_and_the_rest_is_said_to_be_absent(
+    hub: type[Hub], online: Answers, cached: pytest.MonkeyPatch
+):
+    cached.setattr(constants, "HF_HUB_OFFLINE", True)  # as the variable sets it
+    cached.setattr(constants, "ENDPOINT", hub.endpoint)
+    asked_before = len(hub.asked)
+    assert sum_of_weights() == online.fetched[0]["sum"]
+    with pytest.raises(MagnetError, match="HF_HUB_OFFLINE is set, and the local cache has none.*--weights PATH"):
+        build_encoder(find_backbone("resnet50"))
+    assert len(hub.asked) == asked_before
+
+
+def test_a_hub_out_of_reach_is_not_waited_for(online: Answers, cached: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    cached.setattr(constants, "ENDPOINT", nowhere)
+    start = time.monotonic()
+    assert sum_of_weights() == online.fetched[0]["sum"]
+    with pytest.raises(MagnetError, match=f"no way to {nowhere}.*--weights PATH"):
+        build_encoder(find_backbone("resnet50"))
+    assert time.monotonic() - start < 5  # the hub client by itself would try again for 23 seconds
+
+
+@pytest.mark.slow
+def test_the_environment_alone_sets_offline(hub: type[Hub], online: Answers):
+    asked_before = len(hub.asked)
+    expression = f"[build('{MODEL}'), build('resnet50')]"
+    fetched, absent = ask(expression, home=online.home, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="1")
+    assert fetched == online.fetched[0]
+    assert "HF_HUB_OFFLINE is set" in absent["error"]
+    assert len(hub.asked) == asked_before
