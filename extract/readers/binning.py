@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from magnet_core.grid import sum_by_owner
+from magnet_core.grid import find_cells, sum_by_owner
 
 # M rows of finer squares, N bins, G genes
 
@@ -28,6 +28,17 @@ def sum_into_bins(cells: np.ndarray, counts: sparse.csr_matrix, *, side: int) ->
     keys, owner = np.unique(row * width + column, return_inverse=True)
     bins = np.stack([keys % width, keys // width], axis=1)
     return BinnedCounts(bins, sum_by_owner(counts, owner, len(keys)))
+
+
+def fill_squares(binned: BinnedCounts, *, side: int, min_count: int) -> BinnedCounts:
+    """Return all bins, empty ones too, of the squares of side × side bins that hold `min_count` counts or more."""
+    totals = sparse.csr_matrix(binned.counts.sum(axis=1))
+    squares = sum_into_bins(binned.cells, totals, side=side)
+    dense = squares.cells[squares.counts.toarray().ravel() >= min_count]
+    within = np.stack(np.meshgrid(np.arange(side), np.arange(side)), axis=-1).reshape(-1, 2)
+    cells = (dense[:, None] * side + within).reshape(-1, 2)
+    cells = cells[np.lexsort(cells.T)]  # by row, then column
+    return BinnedCounts(cells, sum_by_owner(binned.counts, find_cells(cells, binned.cells), len(cells)))
 
 
 def bin_barcodes(bin_um: int, cells: np.ndarray) -> np.ndarray:

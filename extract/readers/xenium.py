@@ -8,7 +8,8 @@ In: the output folder, or a folder with `outs/` in it, with the H&E image's alig
 
 The alignment maps (x, y, 1) in pixels of the H&E image to (x, y, 1) in pixels of the morphology image, whose origin is
 that of the transcripts: µm = pixel_size · (matrix · px). Bins lie on a lattice in µm and are carried to the image by
-the inverse. The same matrix states the image's µm/px. Out: the bins with at least one transcript.
+the inverse. The same matrix states the image's µm/px. Out: the bins in tissue, which are all bins, empty ones too, of
+the squares of 32 µm that hold at least five transcripts: a few lie on bare glass, and bins in tissue may have none.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from extract.readers.binning import BinnedCounts, bin_barcodes, sum_into_bins
+from extract.readers.binning import BinnedCounts, bin_barcodes, fill_squares, sum_into_bins
 from extract.readers.outs_files import files_named
 from extract.readers.transcripts import count_transcripts
 from magnet_core.errors import MagnetError
@@ -29,6 +30,7 @@ from magnet_core.slides import MAX_MPP, MIN_MPP
 LOOKS_FOR = "a folder with Xenium's transcripts.parquet"
 TRANSCRIPTS, EXPERIMENT, ALIGNMENT = "transcripts.parquet", "experiment.xenium", "alignment*.csv"
 BIN_SIZES_UM = (8, 16)
+SQUARE_BINS, SQUARE_MIN_COUNT = 4, 5  # side of a square in 8 µm bins, and what makes it tissue
 PIXEL_UM = 0.2125  # of the morphology image, in every Xenium so far
 MAX_STRETCH = 1.05  # an image of the same section is turned, shifted and scaled, hardly stretched
 
@@ -60,12 +62,14 @@ def read(path: Path) -> SlideCounts:
     pixel_um = _pixel_um(experiment[0]) if experiment else PIXEL_UM
     um_of_px = _read_alignment(alignment_path, pixel_um=pixel_um)
     finest_um = BIN_SIZES_UM[0]
-    genes, finest = count_transcripts(transcripts_path, bin_um=finest_um)
+    genes, with_transcripts = count_transcripts(transcripts_path, bin_um=finest_um)
+    finest = fill_squares(with_transcripts, side=SQUARE_BINS, min_count=SQUARE_MIN_COUNT)
     bins = {
         um: _assay(sum_into_bins(finest.cells, finest.counts, side=um // finest_um), um_of_px, bin_um=um)
         for um in BIN_SIZES_UM
     }
-    _check_inside(alignment_path, bins[finest_um].centres_px)
+    if len(bins[finest_um]):
+        _check_inside(alignment_path, bins[finest_um].centres_px)
     return SlideCounts(
         "xenium",
         genes,

@@ -18,15 +18,16 @@ ALIGNMENT = np.array([[0, -MPP / PIXEL_UM, 1600], [MPP / PIXEL_UM, 0, -40], [0, 
 NAMES = ["TP53", "ACTB", "MYC", "NegControlProbe_1", "UnassignedCodeword_7", "BLANK_3"]
 
 
-def transcripts(number: int = 3000) -> pl.DataFrame:
+def transcripts(number: int = 1200) -> pl.DataFrame:
+    """Transcripts over 192 × 96 µm of tissue, the last two far off on bare glass."""
     rng = np.random.default_rng(0)
-    names = rng.choice(NAMES, number)
+    names = np.append(rng.choice(NAMES, number - 2), NAMES[:2])
     return pl.DataFrame(
         {
-            "x_location": rng.uniform(0, 200, number).astype(np.float32),
-            "y_location": rng.uniform(0, 100, number).astype(np.float32),
+            "x_location": np.append(rng.uniform(0, 192, number - 2), [900, 910]).astype(np.float32),
+            "y_location": np.append(rng.uniform(0, 96, number - 2), [900, 905]).astype(np.float32),
             "feature_name": names,
-            "qv": rng.uniform(0, 40, number).astype(np.float32),
+            "qv": np.append(rng.uniform(0, 40, number - 2), [30, 30]).astype(np.float32),
             "is_gene": [name in NAMES[:3] for name in names],
         }
     )
@@ -47,7 +48,7 @@ def read(path: Path) -> SlideCounts:
 
 
 def counted_one_by_one(bin_um: int) -> Counter[tuple[int, int, str]]:
-    kept = transcripts().filter(pl.col("qv") >= 20, pl.col("is_gene"))
+    kept = transcripts().head(-2).filter(pl.col("qv") >= 20, pl.col("is_gene"))
     return Counter(
         (int(y // bin_um), int(x // bin_um), name)
         for x, y, name in kept.select("x_location", "y_location", "feature_name").iter_rows()
@@ -73,6 +74,21 @@ def test_bins_count_what_a_loop_counts(outs: Path) -> None:
     for bin_um in (8, 16):
         assert as_counter(slide.bins[bin_um], slide.genes.names) == counted_one_by_one(bin_um)
         assert slide.bins[bin_um].pitch_um == bin_um
+
+
+def test_all_bins_in_tissue_are_there_also_empty_ones_and_none_on_glass(outs: Path) -> None:
+    slide = read(outs)
+    for bin_um in (8, 16):
+        assay = slide.bins[bin_um]
+        assert len(assay) == 192 * 96 / bin_um**2
+        assert not any(barcode.startswith(f"s_{bin_um:03d}um_{900 // bin_um:05d}") for barcode in assay.barcodes)
+    assert slide.bins[8].counts is not None
+    assert (slide.bins[8].counts.sum(axis=1) == 0).any()
+
+
+def test_a_slide_with_hardly_a_transcript_has_no_bins(outs: Path) -> None:
+    transcripts().tail(2).write_parquet(outs / "transcripts.parquet")
+    assert [len(assay) for assay in read(outs).bins.values()] == [0, 0]
 
 
 def test_centres_are_carried_to_the_image(outs: Path) -> None:
