@@ -17,12 +17,13 @@ from cache.reader import ArrayFile
 from cache.schema import SCHEMA_VERSION
 from cache.store import Store
 from cache.writer import ArrayWriter
+from extract.background import BackgroundWriter
 from extract.config import RunConfig
 from extract.geometry import geometry_header, geometry_settings, read_levels, write_levels
 from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
 from extract.readers import read_counts
-from extract.resolution import resolve_mpp
+from extract.resolution import Resolution, resolve_mpp
 from extract.samples import read_samples, select
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
@@ -31,8 +32,8 @@ from magnet_core.console import progress
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import CENTRE, REGION, SPOT
-from magnet_core.records import Sample
-from magnet_core.slides import ScaledSlide, open_slide
+from magnet_core.records import Genes, Sample, SlideCounts
+from magnet_core.slides import ScaledSlide, Slide, open_slide
 from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP
 
 _TOKEN_LEVELS = (SPOT, CENTRE, REGION)  # the levels that serve as context of a target
@@ -85,33 +86,70 @@ def extract_slide(
         return False
 
     with open_slide(sample.image) as slide, ExitStack() as stack:
-        writers: list[ArrayWriter] = []
-        sinks: dict[str, list[Sink]] = {}
         if has_geometry:
-            with ArrayFile(geometry_path) as geometry:
-                levels, mpp = read_levels(geometry), geometry.header["mpp"]
+            with ArrayFile(geometry_path) as stored:
+                levels, mpp = read_levels(stored), stored.header["mpp"]
+            geometry = None
         else:
-            measured = read_counts(sample) if sample.counts else None
-            resolution = resolve_mpp(sample, slide, measured)
+            levels, genes, resolution = lay_slide(sample, slide, config)
             mpp = resolution.mpp
-            counts = measured or bins_in_tissue(slide, mpp, slide_id=sample.slide_id)
-            levels = lay_levels(counts, mpp, config.geometry, slide_id=sample.slide_id)
             header = geometry_header(slide_settings, sample, resolution, levels)
-            writers.append(stack.enter_context(ArrayWriter(geometry_path, header)))
-            write_levels(writers[-1], levels, counts.genes)
-            for level in levels:
-                if level.pixels:
-                    sinks.setdefault(level.name, []).append(PixelSink(writers[-1], level))
+            geometry = stack.enter_context(ArrayWriter(geometry_path, header))
+            write_levels(geometry, levels, genes)
+        features = None
         if not features_path.exists():
-            writers.append(stack.enter_context(ArrayWriter(features_path, features_header)))
-            for level in levels:
-                sinks.setdefault(level.name, []).append(_feature_sink(writers[-1], level, encoder, config))
-        scaled = ScaledSlide(slide, mpp)
-        check_inside(levels, scaled, sample)
-        pour(scaled, levels, sinks, workers=config.workers, title=sample.slide_id)
-        for writer in writers:
-            writer.commit()
+            features = stack.enter_context(ArrayWriter(features_path, features_header))
+        background = stack.enter_context(BackgroundWriter())
+        sinks = open_sinks(levels, encoder, config, geometry=geometry, features=features, background=background)
+        pour(ScaledSlide(slide, mpp), levels, sinks, workers=config.workers, title=sample.slide_id)
+        background.flush()
+        for writer in (geometry, features):
+            if writer is not None:
+                writer.commit()
     return True
+
+
+def lay_slide(sample: Sample, slide: Slide, config: RunConfig) -> tuple[list[Level], Genes, Resolution]:
+    """Read a slide's counts, or find its tissue where it has none, and lay its levels."""
+    measured = read_counts(sample) if sample.counts else None
+    if measured is not None:
+        check_tissue(measured, sample)
+    resolution = resolve_mpp(sample, slide, measured)
+    counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id)
+    levels = lay_levels(counts, resolution.mpp, config.geometry, slide_id=sample.slide_id)
+    check_inside(levels, ScaledSlide(slide, resolution.mpp), sample)
+    return levels, counts.genes, resolution
+
+
+def open_sinks(
+    levels: Sequence[Level],
+    encoder: Encoder,
+    config: RunConfig,
+    *,
+    geometry: ArrayWriter | None,
+    features: ArrayWriter | None,
+    background: BackgroundWriter,
+) -> dict[str, list[Sink]]:
+    """Open what takes each level's patches: pixels for a new geometry, features for a new backbone."""
+    sinks: dict[str, list[Sink]] = {level.name: [] for level in levels}
+    for level in levels:
+        if geometry is not None and level.pixels:
+            sinks[level.name].append(PixelSink(geometry, level, background=background))
+        if features is not None:
+            # Batches hold the pixels of `batch_size` spot patches, whatever the size of the level's own.
+            batch_size = max(1, round(config.batch_size * (SPOT_PATCH_UM / level.patch_um) ** 2))
+            sinks[level.name].append(
+                FeatureSink(
+                    features,
+                    level,
+                    encoder,
+                    background=background,
+                    token_grid=config.embedding.token_grid,
+                    batch_size=batch_size,
+                    tokens=level.name in _TOKEN_LEVELS,
+                )
+            )
+    return sinks
 
 
 def pour(
@@ -121,7 +159,7 @@ def pour(
     requests = {
         level.name: PatchRequest(level.centres_um, level.patch_um, pending(sinks[level.name], len(level)))
         for level in levels
-        if level.name in sinks
+        if sinks[level.name]
     }
     total = sum(int(request.wanted.sum()) for request in requests.values())
     with progress(total=total, desc=title, unit="patch", leave=False) as bar:
@@ -144,6 +182,18 @@ def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
         "input_px": encoder.spec.input_px,
         "working_mpp": WORKING_MPP,
     }
+
+
+def check_tissue(counts: SlideCounts, sample: Sample) -> None:
+    """Refuse counts of which nothing lies in tissue."""
+    for assay in (*counts.bins.values(), *([counts.spots] if counts.spots else [])):
+        if len(assay) == 0:
+            raise MagnetError(
+                f"slide '{sample.slide_id}'",
+                expected="bins or spots in tissue",
+                found=f"none in {sample.counts}",
+                remedy="check in_tissue in its tissue_positions, or leave the slide out of samples.csv",
+            )
 
 
 def check_inside(levels: Sequence[Level], slide: ScaledSlide, sample: Sample) -> None:
@@ -173,19 +223,6 @@ def _features_header(
         "digest": digest(of_slide),
         **of_slide,
     }
-
-
-def _feature_sink(writer: ArrayWriter, level: Level, encoder: Encoder, config: RunConfig) -> FeatureSink:
-    """Batches hold the pixels of `batch_size` spot patches, whatever the size of the level's own."""
-    as_many_pixels = config.batch_size * (SPOT_PATCH_UM / level.patch_um) ** 2
-    return FeatureSink(
-        writer,
-        level,
-        encoder,
-        token_grid=config.embedding.token_grid,
-        batch_size=max(1, round(as_many_pixels)),
-        tokens=level.name in _TOKEN_LEVELS,
-    )
 
 
 def _has_geometry(path: Path, settings: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ import torch
 
 from cache.schema import default_block_rows
 from cache.writer import ArrayWriter
+from extract.background import BackgroundWriter
 from extract.blocks import Regrouper, batches_in_blocks, rows_in
 from extract.levels import Level
 from magnet_core.backbones import Encoder
@@ -33,9 +34,10 @@ class Sink(Protocol):
 class PixelSink:
     """Stores the patches themselves, (N, p, p, 3) uint8, for the level whose encoder is fine-tuned."""
 
-    def __init__(self, writer: ArrayWriter, level: Level) -> None:
+    def __init__(self, writer: ArrayWriter, level: Level, *, background: BackgroundWriter) -> None:
         side = patch_px(level.patch_um)
         self._writer = writer
+        self._background = background
         self._name = f"{level.name}/pixels"
         writer.declare(self._name, (len(level), side, side, 3), np.uint8)
         blocks = _missing(writer, self._name)
@@ -46,7 +48,7 @@ class PixelSink:
     def add(self, first_row: int, patches: np.ndarray) -> None:
         """Take a run of patches; write each block that it completes."""
         for rows, block in self._regrouper.add(first_row, patches):
-            self._writer.put_block(self._name, self._block_of_start[rows.start], block)
+            self._background.put_block(self._writer, self._name, self._block_of_start[rows.start], block)
 
 
 class FeatureSink:
@@ -56,9 +58,18 @@ class FeatureSink:
     """
 
     def __init__(
-        self, writer: ArrayWriter, level: Level, encoder: Encoder, *, token_grid: int, batch_size: int, tokens: bool
+        self,
+        writer: ArrayWriter,
+        level: Level,
+        encoder: Encoder,
+        *,
+        background: BackgroundWriter,
+        token_grid: int,
+        batch_size: int,
+        tokens: bool,
     ) -> None:
         self._writer = writer
+        self._background = background
         self._level = level
         self._encoder = encoder
         self._token_grid = token_grid
@@ -84,7 +95,7 @@ class FeatureSink:
             for kind, values in self._encode(batch).items():
                 for block_rows, block in self._blocks[kind].add(rows.start, values):
                     name = f"{self._level.name}/{kind}"
-                    self._writer.put_block(name, self._block_of_start[block_rows.start], block)
+                    self._background.put_block(self._writer, name, self._block_of_start[block_rows.start], block)
 
     def _encode(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         device = next(self._encoder.parameters()).device

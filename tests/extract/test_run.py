@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
@@ -146,6 +147,10 @@ def bad_samples(folder: Path, small_samples: Path) -> Path:
     shutil.copytree(whole / "outs", folder / "foreign")
     positions = folder / "foreign" / "binned_outputs" / "square_008um" / "spatial" / "tissue_positions.parquet"
     shutil.copy(whole / "outs/binned_outputs/square_016um/spatial/tissue_positions.parquet", positions)
+    shutil.copytree(whole / "outs", folder / "bare")
+    for size in ("008", "016"):
+        positions = folder / "bare" / "binned_outputs" / f"square_{size}um" / "spatial" / "tissue_positions.parquet"
+        pl.read_parquet(positions).with_columns(in_tissue=pl.lit(0)).write_parquet(positions)
     flat = folder / "flat.png"
     Image.new("RGB", (64, 64)).save(flat)
     (folder / "spots").mkdir()
@@ -156,6 +161,7 @@ def bad_samples(folder: Path, small_samples: Path) -> Path:
     rows = [
         {"slide_id": "unreadable", "image": folder / "broken.btf", "counts": whole / "outs"},
         {"slide_id": "mismatch", "image": image, "counts": folder / "foreign"},
+        {"slide_id": "empty", "image": image, "counts": folder / "bare"},
         {"slide_id": "no_mpp", "image": flat, "counts": folder / "spots"},
         {"slide_id": "wrong_image", "image": flat, "counts": whole / "outs", "mpp": 0.25},
         {"slide_id": "whole", "image": image, "counts": whole / "outs"},
@@ -175,6 +181,7 @@ def test_each_bad_slide_is_one_line_the_others_are_done_and_the_exit_code_is_1(t
     says = {
         "unreadable": "broken.btf",
         "mismatch": "for example 's_008um_",
+        "empty": "expected bins or spots in tissue, found none",
         "no_mpp": "expected its µm/px in samples.csv",
         "wrong_image": "full-resolution input image",
     }
