@@ -1,5 +1,6 @@
 """The command `extract`: synth, inspect, doctor, backbones, run."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from extract.backbones_table import render_backbones
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.inspection import inspect_slides
 from extract.pipeline import RunSummary, run
+from extract.plan import RunPlan, plan_run
+from extract.run_summary import write_run_summary
 from extract.samples import read_samples, select
 from extract.synthetic import SynthConfig, synthesise
 from magnet_core.backbones import BACKBONES
@@ -82,6 +85,7 @@ def run_command(
         int, typer.Option(help="Spot patches the encoder takes at a time; larger ones by area.")
     ] = 64,
     workers: Annotated[int, typer.Option(help="Threads that decode the slide.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show patches, bytes and minutes; write nothing.")] = False,
 ) -> None:
     """Lay grids, store pixels and counts, run the frozen encoder; resumes, and redoes nothing that is there."""
     config = RunConfig(
@@ -100,7 +104,13 @@ def run_command(
         batch_size=batch_size,
         workers=workers,
     )
-    report(run(config), config)
+    if dry_run:
+        show_plan(plan_run(config))
+        return
+    started = datetime.now(UTC)
+    summary = run(config)
+    record = write_run_summary(summary, config, started=started)
+    report(summary, config, record=record)
 
 
 @app.command()
@@ -115,16 +125,27 @@ def parse_targets(text: str) -> tuple[int, ...]:
     return tuple(sorted(int(part) if part.isdigit() else -1 for part in parts))
 
 
-def report(summary: RunSummary, config: RunConfig) -> None:
+def report(summary: RunSummary, config: RunConfig, *, record: Path) -> None:
     """Say what was done and where it is; exit code 1 if a slide failed."""
     if summary.written:
         typer.echo(f"written: {', '.join(summary.written)}")
     if summary.unchanged:
         typer.echo(f"already there with these settings, nothing to do: {', '.join(summary.unchanged)}")
-    typer.echo(f"store: {config.store} (cache info {config.store})")
-    for slide_id, error in summary.failed.items():
+    typer.echo(f"store: {config.store} (cache info {config.store}); record of this run: {record}")
+    report_failed(summary.failed)
+
+
+def show_plan(plan: RunPlan) -> None:
+    """Print a plan; exit code 1 if a slide cannot be extracted."""
+    typer.echo("\n".join(plan.lines()))
+    report_failed(plan.failed)
+
+
+def report_failed(failed: dict[str, str]) -> None:
+    """Name each slide that failed, a line each; exit code 1 if there is one."""
+    for slide_id, error in failed.items():
         typer.echo(f"failed: {slide_id}: {error}", err=True)
-    if summary.failed:
+    if failed:
         raise typer.Exit(1)
 
 

@@ -1,0 +1,42 @@
+"""The record of one `extract run`, kept in the store: `runs/<time>-<process>.json`.
+
+In: what the run did, its settings and its duration. Out: one JSON file, whole or not at all; jobs that share a store
+each leave their own.
+"""
+
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cache.store import package_versions
+from extract.config import RunConfig
+from extract.pipeline import RunSummary
+from magnet_core.files import write_json
+
+FOLDER = "runs"
+
+
+def write_run_summary(summary: RunSummary, config: RunConfig, *, started: datetime, patches: int | None = None) -> Path:
+    """Write the record of a run that began at `started` and has just ended; return its path.
+
+    `patches` is the number of patches that were encoded, None where it was not counted.
+    """
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    path = config.store / FOLDER / f"{started:%Y%m%dT%H%M%SZ}-{os.getpid()}.json"
+    settings = asdict(config) | {"samples": str(config.samples), "store": str(config.store)}
+    write_json(
+        path,
+        {
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "patches": patches,
+            "patches_per_second": round(patches / seconds, 3) if patches and seconds else None,
+            "written": summary.written,
+            "unchanged": summary.unchanged,
+            "failed": summary.failed,
+            "settings": settings,
+            "versions": package_versions(),
+        },
+    )
+    return path
