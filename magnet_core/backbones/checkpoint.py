@@ -105,15 +105,18 @@ def _common_prefix(state: State, wanted: Mapping[str, Tensor], *, path: Path) ->
 
 
 def _blocks_beyond(state: State, wanted: Mapping[str, Tensor]) -> list[str]:
-    """Return names in blocks (`blocks.24.…`) that follow those the architecture has."""
-    known = {match.group() for key in wanted for match in re.finditer(r"^.*?\.\d+(?=\.)", key)}
-    containers = {block.rpartition(".")[0] for block in known}
-    beyond = []
-    for key in sorted(state.keys() - wanted.keys()):
-        match = re.match(r"(.*?)\.\d+(?=\.)", key)
-        if match and match.group(1) in containers and match.group() not in known:
-            beyond.append(key)
-    return beyond
+    """Return names in numbered blocks (`blocks.24.…`, `layer3.6.…`) that follow those the architecture has."""
+    last: dict[str, int] = {}  # of each row of blocks, such as `blocks` or `stages.2.blocks`
+    for key in wanted:
+        for row, index in _block_numbers(key):
+            last[row] = max(index, last.get(row, index))
+    surplus = sorted(state.keys() - wanted.keys())
+    return [key for key in surplus if any(index > last.get(row, index) for row, index in _block_numbers(key))]
+
+
+def _block_numbers(key: str) -> list[tuple[str, int]]:
+    """Return (`stages`, 2), (`stages.2.blocks`, 9) for `stages.2.blocks.9.weight`."""
+    return [(key[: match.start()], int(match.group(1))) for match in re.finditer(r"\.(\d+)(?=\.)", key)]
 
 
 def _unreadable(path: Path, name: str, *, found: str) -> MagnetError:

@@ -9,6 +9,7 @@ from timm.layers import SwiGLUPacked
 from torch import Tensor, nn
 
 from magnet_core.backbones import BackboneSpec, build_encoder, find_backbone
+from magnet_core.backbones.checkpoint import load_weights
 from magnet_core.errors import MagnetError
 
 State = dict[str, Tensor]
@@ -89,6 +90,19 @@ def test_a_deeper_model_is_not_cut_to_the_architectures_depth(tmp_path: Path):
     save_file(weights_of(deep), tmp_path / "deep.safetensors")
     with pytest.raises(MagnetError, match=r"and 14 of blocks it does not have, such as 'blocks\.2\."):
         build_encoder(shallow, str(tmp_path / "deep.safetensors"))
+
+
+def test_more_blocks_in_one_stage_are_another_architecture_too(tmp_path: Path):
+    state = {"conv1.weight": torch.ones(1), "layer3.5.conv2.weight": torch.ones(1)}
+    model = nn.ModuleDict({"layer3": nn.ModuleList([nn.ModuleDict({"conv2": nn.Linear(1, 1)}) for _ in range(2)])})
+    with pytest.raises(MagnetError, match=r"and 1 of blocks it does not have, such as 'layer3\.5\.conv2\.weight'"):
+        save_and_load(model, {**state, **model.state_dict()}, tmp_path / "deep.safetensors")
+    save_and_load(model, {"fc.1.weight": torch.ones(1), **model.state_dict()}, tmp_path / "classifier.safetensors")
+
+
+def save_and_load(model: nn.Module, state: State, path: Path) -> None:
+    save_file(state, path)
+    load_weights(model, path, name="small")
 
 
 class Harmful:
