@@ -45,8 +45,17 @@ def read_positions(path: Path) -> pl.DataFrame:
 def join_positions(path: Path, barcodes: np.ndarray, positions: pl.DataFrame) -> pl.DataFrame:
     """Return one position for each barcode, in the order of the barcodes; one without a position is an error."""
     of_matrix = pl.DataFrame({"barcode": barcodes}, schema={"barcode": pl.String})
-    _check_barcodes(path, of_matrix["barcode"], positions["barcode"])
-    return of_matrix.join(positions, on="barcode", how="left", maintain_order="left")
+    _check_unique(path, {"matrix": of_matrix["barcode"], "positions": positions["barcode"]})
+    joined = of_matrix.join(positions, on="barcode", how="left", maintain_order="left")
+    absent = joined["barcode"].filter(joined["in_tissue"].is_null())
+    if len(absent):
+        raise MagnetError(
+            path,
+            expected="a position for each of the matrix's barcodes",
+            found=f"none for {len(absent)} of {len(joined)}, for example '{absent[0]}'",
+            remedy="take matrix and positions from the same Space Ranger run and bin size",
+        )
+    return joined
 
 
 def assay_in_tissue(matrix: TenxMatrix, joined: pl.DataFrame, *, pitch_um: float) -> Assay:
@@ -70,20 +79,12 @@ def _read_csv(path: Path) -> pl.DataFrame:
     return pl.read_csv(path, has_header=False, new_columns=list(SCHEMA))
 
 
-def _check_barcodes(path: Path, of_matrix: pl.Series, of_positions: pl.Series) -> None:
-    absent = of_matrix.filter(~of_matrix.is_in(of_positions.implode()))
-    if len(absent):
-        raise MagnetError(
-            path,
-            expected="a position for each of the matrix's barcodes",
-            found=f"none for {len(absent)} of {len(of_matrix)}, for example '{absent[0]}'",
-            remedy="take matrix and positions from the same Space Ranger run and bin size",
-        )
-    for name, barcodes in (("matrix", of_matrix), ("positions", of_positions)):
-        if barcodes.n_unique() != len(barcodes):
+def _check_unique(path: Path, barcodes: dict[str, pl.Series]) -> None:
+    for name, column in barcodes.items():
+        if column.n_unique() != len(column):
             raise MagnetError(
                 path,
                 expected=f"each barcode once in the {name}",
-                found=f"{len(barcodes) - barcodes.n_unique()} repeated",
+                found=f"{len(column) - column.n_unique()} repeated",
                 remedy="copy both files again from Space Ranger's outs folder",
             )

@@ -49,7 +49,7 @@ def read(path: Path) -> SlideCounts:
         positions = read_positions(outputs.positions)
         joined = join_positions(outputs.positions, matrix.barcodes, positions)
         if size_um == SQUARE_UM:
-            bins = {um: sum_squares(matrix, joined, positions, bin_um=um) for um in BIN_SIZES_UM}
+            bins = sum_squares(matrix, joined, positions, bin_sizes_um=BIN_SIZES_UM)
         else:
             bins[size_um] = assay_in_tissue(matrix, joined, pitch_um=float(size_um))
         mpps[size_um] = _microns_per_pixel(outputs.scale_factors, size_um=size_um)

@@ -18,23 +18,25 @@ from magnet_core.records import Assay
 SQUARE_UM = 2
 
 
-def sum_squares(matrix: TenxMatrix, joined: pl.DataFrame, positions: pl.DataFrame, *, bin_um: int) -> Assay:
-    """Sum squares by array_row and array_col into bins of `bin_um` µm.
+def sum_squares(
+    matrix: TenxMatrix, joined: pl.DataFrame, positions: pl.DataFrame, *, bin_sizes_um: tuple[int, ...]
+) -> dict[int, Assay]:
+    """Sum squares by array_row and array_col into bins of each size in µm, each a multiple of the one before.
 
     `joined` (M) are the positions of the matrix's rows, `positions` (P) those of all squares: a bin's centre is the
     mean of all its squares, also of those out of tissue.
     """
-    side = bin_um // SQUARE_UM
     in_tissue = joined["in_tissue"].to_numpy() == 1
     cells = joined.select("array_col", "array_row").to_numpy()[in_tissue]
     counts = matrix.counts if in_tissue.all() else matrix.counts[in_tissue]
-    bins = sum_into_bins(cells, counts, side=side)
-    return Assay(
-        bin_barcodes(bin_um, bins.cells),
-        _centres(positions, bins.cells, side=side),
-        bins.counts,
-        pitch_um=float(bin_um),
-    )
+    cell_um = SQUARE_UM
+    bins: dict[int, Assay] = {}
+    for bin_um in bin_sizes_um:
+        cells, counts = sum_into_bins(cells, counts, side=bin_um // cell_um)
+        cell_um = bin_um
+        centres_px = _centres(positions, cells, side=bin_um // SQUARE_UM)
+        bins[bin_um] = Assay(bin_barcodes(bin_um, cells), centres_px, counts, pitch_um=float(bin_um))
+    return bins
 
 
 def _centres(positions: pl.DataFrame, cells: np.ndarray, *, side: int) -> np.ndarray:

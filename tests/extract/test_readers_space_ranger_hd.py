@@ -100,6 +100,7 @@ def test_counts_and_centres_are_joined_by_barcode_as_x_y(tmp_path: Path) -> None
     for size_um, (counts, positions) in written.items():
         assay = slide.bins[size_um]
         assert assay.pitch_um == size_um
+        assert assay.counts is not None
         row_of = {barcode: i for i, barcode in enumerate(positions["barcode"])}
         rows = [row_of[barcode] for barcode in assay.barcodes]
         assert sorted(rows) == list(range(NUM_BINS))
@@ -111,6 +112,7 @@ def test_counts_and_centres_are_joined_by_barcode_as_x_y(tmp_path: Path) -> None
 def test_bins_of_the_matrix_out_of_tissue_are_left_out(bins_8um: Path, outs: Path) -> None:
     path = bins_8um / "spatial" / "tissue_positions.parquet"
     before = read(outs).bins[8]
+    assert before.counts is not None
     outside = set(before.barcodes[[0, 7, 29]])
     in_tissue = pl.col("barcode").is_in(list(outside)).not_().cast(pl.Int64)
     write_positions(bins_8um, pl.read_parquet(path).with_columns(in_tissue=in_tissue))
