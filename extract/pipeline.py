@@ -175,11 +175,10 @@ def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "backbone": config.embedding.backbone,
         "token_grid": config.embedding.token_grid,
-        "architecture": encoder.spec.architecture,
+        "encoder": encoder.spec.settings,
         "weights_sha256": state_sha256(encoder.state_dict()),
         "mean": encoder.mean.flatten().tolist(),
         "std": encoder.std.flatten().tolist(),
-        "input_px": encoder.spec.input_px,
         "working_mpp": WORKING_MPP,
     }
 
