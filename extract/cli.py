@@ -71,7 +71,9 @@ def run_command(
         "samples.csv"
     ),
     store: Annotated[Path, typer.Option(help="Store to write to.")] = Path("store"),
-    backbone: Annotated[str, typer.Option(help="A name of 'extract backbones', timm:NAME or hf-hub:ORG/NAME.")] = "resnet50",
+    backbone: Annotated[
+        str, typer.Option(help="A name of 'extract backbones', timm:NAME or hf-hub:ORG/NAME.")
+    ] = "resnet50",
     weights: Annotated[str, typer.Option(help="pretrained, random, or a checkpoint file.")] = "pretrained",
     tokens: Annotated[int, typer.Option(help="Tokens along each side of a context patch; 1: pooled only.")] = 4,
     targets: Annotated[str, typer.Option(help="Prediction targets in µm, comma-separated.")] = "8,16,55",

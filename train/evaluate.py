@@ -41,9 +41,9 @@ def score(predictions: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]
     return SystemScore({slide_id: evaluate(predictions[slide_id], truth[slide_id]) for slide_id in predictions})
 
 
-def summary(scores: Mapping[str, SystemScore]) -> dict[str, dict[str, float]]:
-    """The four metrics of each system, as they stand in summary.json."""
-    return {name: {column: getattr(result.mean, column) for column in COLUMNS} for name, result in scores.items()}
+def metrics_row(metrics: Metrics) -> dict[str, float]:
+    """Name the four metrics as they stand in summary.json."""
+    return {column: getattr(metrics, column) for column in COLUMNS}
 
 
 def genes_table(scores: Mapping[str, SystemScore], panel: Genes) -> pl.DataFrame:

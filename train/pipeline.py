@@ -7,7 +7,6 @@ are read when all predictions are made.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from train.baselines import Baseline, ColourRidge, FeatureRidge, GeneMean
 from train.checkpoint import DESCRIPTION, TrainedRun, build_model, rebuild_encoder, save_run
 from train.config import DataConfig, FitConfig
 from train.dataset import Slide, open_slide_data
-from train.evaluate import SystemScore, genes_table, score, summary, write_genes
+from train.evaluate import SystemScore, genes_table, metrics_row, score, write_genes
 from train.predict import predict_slide
 from train.splits import Fold, fewer_folds_notice, load_or_create_folds
 from train.trainer import train
@@ -141,23 +140,15 @@ def set_mean_output(model: MagNet, slides: Sequence[Slide], labels: Mapping[str,
 
 def write_results(folder: Path, fold: Fold, panel: Genes, scores: Mapping[str, SystemScore]) -> FitResult:
     """Write the per-gene table and the summary; the summary comes last and marks the run as finished."""
-    systems = summary(scores)
+    systems = {name: metrics_row(result.mean) for name, result in scores.items()}
+    slides = {
+        name: {slide_id: metrics_row(metrics) for slide_id, metrics in result.slides.items()}
+        for name, result in scores.items()
+    }
     write_genes(folder / GENES, genes_table(scores, panel))
-    content: dict[str, Any] = {
-        "systems": systems,
-        "slides": {
-            name: summary_of_slides for name, result in scores.items() if (summary_of_slides := _by_slide(result))
-        },
-        "fold": {"index": fold.index, "train": list(fold.train), "test": list(fold.test)},
-    }
-    write_json(folder / SUMMARY, content)
+    split = {"index": fold.index, "train": list(fold.train), "test": list(fold.test)}
+    write_json(folder / SUMMARY, {"systems": systems, "slides": slides, "fold": split})
     return FitResult(folder, fold, systems)
-
-
-def _by_slide(result: SystemScore) -> dict[str, dict[str, float]]:
-    return {
-        slide_id: summary({"": SystemScore({slide_id: metrics})})[""] for slide_id, metrics in result.slides.items()
-    }
 
 
 def _fine(slide: Slide, labels: Mapping[str, np.ndarray | None]) -> np.ndarray:
