@@ -43,6 +43,7 @@ def read(path: Path) -> SlideCounts:
 def test_counts_and_centres_are_joined_by_name(tmp_path: Path) -> None:
     slide = read(write_section(tmp_path))
     assert slide.spots is not None
+    assert slide.spots.counts is not None
     assert (slide.platform, slide.bins, slide.spots.pitch_um) == ("legacy_st", {}, 200.0)
     assert list(slide.spots.barcodes) == [f"{x}x{y}" for x, y in SPOTS]
     np.testing.assert_array_equal(slide.spots.centres_px, [PIXELS[spot] for spot in SPOTS])
@@ -64,6 +65,7 @@ def test_unmatched_and_unselected_spots_are_left_out_and_logged(
     with caplog.at_level(logging.INFO):
         slide = read(path)
     assert slide.spots is not None
+    assert slide.spots.counts is not None
     assert list(slide.spots.barcodes) == ["2x1", "3x1", "2x2", "3x2"]
     np.testing.assert_array_equal(slide.spots.counts[1].toarray(), [COUNTS[3, 1]])
     assert "1 of 5 spots have no counts" in caplog.text
@@ -130,5 +132,6 @@ def test_the_real_sections(section: str, num_spots: int, num_genes: int) -> None
         pytest.skip("the sample is not here")
     slide = read(path)
     assert slide.spots is not None
+    assert slide.spots.counts is not None
     assert slide.spots.counts.shape == (num_spots, num_genes)
     assert "0.68" in slide.mpp_source
