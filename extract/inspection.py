@@ -5,11 +5,12 @@ they do not fit together, and an overlay picture (`extract.overlay`). A slide th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from extract.hne_only import bins_in_tissue
 from extract.lattice import Lattice, measure_lattice
 from extract.overlay import draw_overlay
 from extract.readers import read_counts
@@ -32,11 +33,14 @@ _THUMBNAIL_PX = 1000
 
 @dataclass(frozen=True)
 class AssayFacts:
-    """Rows of one resolution in tissue: `bin_um` (`SPOT_PLATFORM` for spots), their number and median UMI count."""
+    """Rows of one resolution in tissue, and their median UMI count, None where nothing was measured.
+
+    bin_um  side of the bins, or `SPOT_PLATFORM` for spots
+    """
 
     bin_um: int
     rows: int
-    median_umi: float
+    median_umi: float | None
 
     @property
     def name(self) -> str:
@@ -46,35 +50,35 @@ class AssayFacts:
 
 @dataclass(frozen=True)
 class SlideFacts:
-    """What was found of one slide; `tissue_mm2` and `platform` are None where nothing was measured."""
+    """What was found of one slide, by its platform or, without counts, by its tissue."""
 
     sample: Sample
     size_px: tuple[int, int]
     downsamples: tuple[float, ...]
     resolution: Resolution
     statements: tuple[Resolution, ...]
-    platform: str | None = None
-    num_genes: int = 0
-    tissue_mm2: float | None = None
-    assays: tuple[AssayFacts, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
+    platform: str
+    num_genes: int
+    tissue_mm2: float
+    assays: tuple[AssayFacts, ...]
+    warnings: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """Format as a block of text, its warnings last."""
         width, height = self.size_px
         mpp = self.resolution.mpp
         levels = ", ".join(f"{downsample:.4g}×" for downsample in self.downsamples)
-        tissue = "not measured (no counts)" if self.tissue_mm2 is None else f"{self.tissue_mm2:.2f} mm²"
         others = [f"{other.mpp:.4f} ({other.source})" for other in self.statements if other != self.resolution]
         block = [
-            f"{self.sample.slide_id} · patient {self.sample.patient} · {self.platform or 'H&E only'}",
+            f"{self.sample.slide_id} · patient {self.sample.patient} · {self.platform}",
             f"  image       {self.sample.image.name} · {width:,} × {height:,} px · "
             f"{width * mpp / 1000:.2f} × {height * mpp / 1000:.2f} mm · {len(self.downsamples)} level(s): {levels}",
             f"  µm/px       {mpp:.4f} ({self.resolution.source}){'; also ' if others else ''}{', '.join(others)}",
-            f"  tissue      {tissue}",
+            f"  tissue      {self.tissue_mm2:.2f} mm²",
         ]
         for assay in self.assays:
-            block.append(f"  {assay.name:<11} {assay.rows:,} · median UMI {assay.median_umi:,.0f}")
+            umi = "laid over the tissue" if assay.median_umi is None else f"median UMI {assay.median_umi:,.0f}"
+            block.append(f"  {assay.name:<11} {assay.rows:,} · {umi}")
         if self.num_genes:
             block.append(f"  genes       {self.num_genes:,}")
         return block + [f"  warning: {warning}" for warning in self.warnings]
@@ -106,24 +110,22 @@ def inspect_slides(samples: list[Sample], out: Path | None) -> Iterator[Inspecti
             yield Inspection(sample.slide_id, error=str(error))
 
 
-def slide_facts(sample: Sample, slide: Slide, counts: SlideCounts | None) -> SlideFacts:
-    """Gather the facts of an open slide and its counts, and warn where they do not fit together."""
-    resolution = resolve_mpp(sample, slide, counts)
+def slide_facts(sample: Sample, slide: Slide, counts: SlideCounts, *, resolution: Resolution) -> SlideFacts:
+    """Gather the facts of an open slide and of its measured or laid bins; warn where they do not fit together."""
     statements = _statements(sample, slide, counts)
     warnings = _mpp_warnings(resolution, statements)
-    if counts is None:
-        warnings.append("no counts: the slide can be predicted, not trained on")
-        return SlideFacts(sample, slide.size_px, slide.downsamples, resolution, statements, warnings=tuple(warnings))
     assays = _assays(counts)
     facts = [AssayFacts(um, len(assay), _median_umi(assay)) for um, assay in assays.items()]
     finest_um, finest = next(iter(assays.items()))
     lattice = measure_lattice(finest.centres_px) if len(finest) > 1 else None
+    if finest.counts is None:
+        warnings.append("no counts: the slide can be predicted, not trained on")
     warnings += _lattice_warnings(finest_um, finest, lattice, resolution)
     warnings += _place_warnings(finest.centres_px, slide)
     warnings += [
         f"median UMI of {assay.name}: {assay.median_umi:,.0f}, below {LOW_UMI[assay.bin_um]:,}: expect little of it"
         for assay in facts
-        if assay.median_umi < LOW_UMI[assay.bin_um]
+        if assay.median_umi is not None and assay.median_umi < LOW_UMI[assay.bin_um]
     ]
     return SlideFacts(
         sample,
@@ -141,13 +143,15 @@ def slide_facts(sample: Sample, slide: Slide, counts: SlideCounts | None) -> Sli
 
 def _inspect(sample: Sample, out: Path | None) -> Inspection:
     with open_slide(sample.image) as slide:
-        counts = None if sample.counts is None else read_counts(sample)
-        facts = slide_facts(sample, slide, counts)
+        measured = None if sample.counts is None else read_counts(sample)
+        resolution = resolve_mpp(sample, slide, measured)
+        counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id)
+        facts = slide_facts(sample, slide, counts, resolution=resolution)
         if out is None:
             return Inspection(sample.slide_id, facts)
         out.mkdir(parents=True, exist_ok=True)
         picture = out / f"{sample.slide_id}.png"
-        draw_overlay(slide, facts.resolution.mpp, counts, title=facts.lines()[:3]).save(picture)
+        draw_overlay(slide, resolution.mpp, counts, title=facts.lines()[:3]).save(picture)
     return Inspection(sample.slide_id, facts, picture)
 
 
@@ -156,9 +160,9 @@ def _assays(counts: SlideCounts) -> dict[int, Assay]:
     return {SPOT_PLATFORM: counts.spots} if counts.spots is not None else dict(sorted(counts.bins.items()))
 
 
-def _median_umi(assay: Assay) -> float:
-    if assay.counts is None or not len(assay):
-        return 0.0
+def _median_umi(assay: Assay) -> float | None:
+    if assay.counts is None:
+        return None
     return float(np.median(np.asarray(assay.counts.sum(axis=1))))
 
 
@@ -169,11 +173,11 @@ def _tissue_mm2(assay: Assay, lattice: Lattice | None, mpp: float) -> float:
     return len(assay) * cell_um2 / 1e6
 
 
-def _statements(sample: Sample, slide: Slide, counts: SlideCounts | None) -> tuple[Resolution, ...]:
+def _statements(sample: Sample, slide: Slide, counts: SlideCounts) -> tuple[Resolution, ...]:
     """Every statement of the slide's µm/px, in the order in which they are believed."""
     stated = [
         (sample.mpp, "samples.csv"),
-        (counts.mpp if counts else None, counts.mpp_source if counts else ""),
+        (counts.mpp, counts.mpp_source),
         (slide.mpp, slide.mpp_source),
     ]
     return tuple(Resolution(mpp, source) for mpp, source in stated if mpp is not None)

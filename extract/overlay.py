@@ -32,19 +32,15 @@ _NICE_LENGTHS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 _TITLE_SIZE, _TEXT_SIZE = 19, 16
 
 
-def draw_overlay(slide: Slide, mpp: float, counts: SlideCounts | None, *, title: Sequence[str]) -> Image.Image:
-    """Draw one slide; without counts, the patch sizes in the middle of it."""
+def draw_overlay(slide: Slide, mpp: float, counts: SlideCounts, *, title: Sequence[str]) -> Image.Image:
+    """Draw one slide; `title` is set above, a line each."""
     picture, scale = thumbnail(slide, OVERVIEW_PX)
-    marks = None if counts is None else Marks(counts, mpp)
-    overview = _overview(picture, mpp / scale, marks)
-    insets = []
-    if marks is None:
-        insets.append(("middle of the slide", np.array(slide.size_px) * mpp / 2))
-    else:
-        insets.append(("at the edge of the tissue", marks.edge_um(picture, mpp / scale)))
-        insets.append(("inside the tissue", marks.middle_um()))
-    pages = [(text, _inset(slide, mpp, centre_um, marks)) for text, centre_um in insets]
-    return _page(overview, pages, title, marks)
+    marks = Marks(counts, mpp)
+    insets = [
+        ("at the edge of the tissue", _inset(slide, mpp, marks.edge_um(picture, mpp / scale), marks)),
+        ("inside the tissue", _inset(slide, mpp, marks.middle_um(), marks)),
+    ]
+    return _page(_overview(picture, mpp / scale, marks), insets, title, marks)
 
 
 class Marks:
@@ -123,10 +119,10 @@ def _finest(counts: SlideCounts) -> Assay:
     return counts.spots if counts.spots is not None else counts.bins[min(counts.bins)]
 
 
-def _overview(picture: np.ndarray, picture_mpp: float, marks: Marks | None) -> Image.Image:
+def _overview(picture: np.ndarray, picture_mpp: float, marks: Marks) -> Image.Image:
     """Draw regions, spots and the outline of all bins over the whole slide."""
     picture = picture.copy()
-    if marks is not None and marks.on_bins:
+    if marks.on_bins:
         height, width = picture.shape[:2]
         mask = tissue_mask(marks.points_um / picture_mpp, (width, height), side_px=marks.pitch_um / picture_mpp)
         padded = np.pad(mask, 1)
@@ -136,33 +132,28 @@ def _overview(picture: np.ndarray, picture_mpp: float, marks: Marks | None) -> I
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     dot_px = max(2.0, min(6.0, 0.3 * SPOT_PATCH_UM / picture_mpp))
-    if marks is not None:
-        for point in marks.regions_um / picture_mpp:
-            _square(draw, point, REGION_PATCH_UM / picture_mpp, colour=REGIONS)
-        for point in marks.spots_um / picture_mpp:
-            _circle(draw, point, dot_px if marks.on_bins else marks.diameter_um / picture_mpp, colour=SPOTS)
+    for point in marks.regions_um / picture_mpp:
+        _square(draw, point, REGION_PATCH_UM / picture_mpp, colour=REGIONS)
+    for point in marks.spots_um / picture_mpp:
+        _circle(draw, point, dot_px if marks.on_bins else marks.diameter_um / picture_mpp, colour=SPOTS)
     _scale_bar(draw, image.size, picture_mpp)
     return image
 
 
-def _inset(slide: Slide, mpp: float, centre_um: np.ndarray, marks: Marks | None) -> Image.Image:
+def _inset(slide: Slide, mpp: float, centre_um: np.ndarray, marks: Marks) -> Image.Image:
     """Draw one window with the outlines of its bins or spots, and one patch of each level in its middle."""
-    window_um = BIN_WINDOW_UM if marks is None else marks.window_um
-    out_mpp = window_um / INSET_PX
+    out_mpp = marks.window_um / INSET_PX
     corner = np.round(centre_um / out_mpp - INSET_PX / 2).astype(int)
     left, top = corner.tolist()
     image = Image.fromarray(ScaledSlide(slide, mpp, out_mpp).read(left, top, INSET_PX, INSET_PX))
     draw = ImageDraw.Draw(image)
-    if marks is not None:
-        for point in marks.near(centre_um, marks.points_um, reach_um=marks.pitch_um) / out_mpp - corner:
-            if marks.on_bins:
-                _square(draw, point, marks.pitch_um / out_mpp, colour=TISSUE, angle=marks.angle)
-            else:
-                _circle(draw, point, marks.diameter_um / out_mpp, colour=SPOTS, width=2)
-        for point in marks.near(centre_um, marks.regions_um, reach_um=REGION_PATCH_UM) / out_mpp - corner:
-            _square(draw, point, REGION_PATCH_UM / out_mpp, colour=REGIONS, width=2)
-    if marks is None:
-        _square(draw, centre_um / out_mpp - corner, REGION_PATCH_UM / out_mpp, colour=REGIONS, width=2)
+    for point in marks.near(centre_um, marks.points_um, reach_um=marks.pitch_um) / out_mpp - corner:
+        if marks.on_bins:
+            _square(draw, point, marks.pitch_um / out_mpp, colour=TISSUE, angle=marks.angle)
+        else:
+            _circle(draw, point, marks.diameter_um / out_mpp, colour=SPOTS, width=2)
+    for point in marks.near(centre_um, marks.regions_um, reach_um=REGION_PATCH_UM) / out_mpp - corner:
+        _square(draw, point, REGION_PATCH_UM / out_mpp, colour=REGIONS, width=2)
     for side_um, colour in ((SPOT_PATCH_UM, SPOTS), (BIN_PATCH_UM, PATCHES)):
         _square(draw, centre_um / out_mpp - corner, side_um / out_mpp, colour=colour, width=2)
     _scale_bar(draw, image.size, out_mpp)
@@ -170,7 +161,7 @@ def _inset(slide: Slide, mpp: float, centre_um: np.ndarray, marks: Marks | None)
 
 
 def _page(
-    overview: Image.Image, insets: Sequence[tuple[str, Image.Image]], title: Sequence[str], marks: Marks | None
+    overview: Image.Image, insets: Sequence[tuple[str, Image.Image]], title: Sequence[str], marks: Marks
 ) -> Image.Image:
     """Set title, pictures and legend on one page."""
     top = MARGIN_PX + 26 * len(title) + MARGIN_PX
@@ -193,11 +184,9 @@ def _page(
     return page
 
 
-def _legend(marks: Marks | None) -> list[tuple[tuple[int, int, int], str]]:
+def _legend(marks: Marks) -> list[tuple[tuple[int, int, int], str]]:
     regions = (REGIONS, f"region {REGION_PATCH_UM:.0f} µm")
     patch = (PATCHES, f"bin patch {BIN_PATCH_UM:.0f} µm")
-    if marks is None:
-        return [regions, (SPOTS, f"spot patch {SPOT_PATCH_UM:.0f} µm"), patch]
     if marks.on_bins:
         return [(TISSUE, f"{marks.pitch_um:.0f} µm bins in tissue"), regions, (SPOTS, "spots (right: patch)"), patch]
     return [regions, (SPOTS, f"spots of {marks.diameter_um:.0f} µm, and spot patch"), patch]

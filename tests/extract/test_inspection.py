@@ -13,6 +13,7 @@ from extract.cli import app
 from extract.inspection import SlideFacts, slide_facts
 from extract.lattice import measure_lattice
 from extract.overlay import TISSUE, draw_overlay, scale_bar_um, tissue_mask
+from extract.resolution import resolve_mpp
 from magnet_core.records import Assay, Genes, Sample, SlideCounts
 from magnet_core.slides import Slide, open_slide
 
@@ -43,9 +44,10 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "slide.png"
 
 
-def facts_of(image: Path, counts: SlideCounts | None, **columns: object) -> SlideFacts:
+def facts_of(image: Path, counts: SlideCounts, **columns: object) -> SlideFacts:
+    sample = Sample("S", image, patient="P", **columns)  # type: ignore[arg-type]
     with open_slide(image) as slide:
-        return slide_facts(Sample("S", image, patient="P", **columns), slide, counts)  # type: ignore[arg-type]
+        return slide_facts(sample, slide, counts, resolution=resolve_mpp(sample, slide, counts))
 
 
 def test_facts_of_a_good_slide_are_exact_and_without_warning(image: Path):
@@ -64,7 +66,6 @@ def test_facts_of_a_good_slide_are_exact_and_without_warning(image: Path):
         (bins_on(TISSUE_BOX_PX, shift_px=(0, -140)), {}, "of the centres in tissue lie on bare glass"),
         (bins_on(TISSUE_BOX_PX), {"mpp": 0.45}, "0.4500 from samples.csv, but 0.5000 from Space Ranger (+11.1%)"),
         (bins_on(TISSUE_BOX_PX), {"mpp": 0.45}, "neighbours lie 7.20 µm apart"),
-        (None, {"mpp": 0.5}, "no counts"),
     ],
 )
 def test_the_usual_mistakes_are_warned_of(image: Path, counts: SlideCounts, columns: dict[str, object], said: str):
@@ -117,12 +118,14 @@ def test_mask_and_scale_bar():
 def test_command_goes_on_after_a_bad_slide_and_exits_with_1(tmp_path: Path, image: Path):
     (tmp_path / "broken.tif").write_bytes(b"not a slide")
     sheet = tmp_path / "samples.csv"
-    sheet.write_text(f"slide_id,image,mpp\nA,broken.tif,0.5\nB,{image.name},0.5\n")
+    sheet.write_text(f"slide_id,image,mpp\nA,broken.tif,0.5\nB,{image.name},2.0\n")
     result = CliRunner().invoke(app, ["inspect", "--samples", str(sheet), "--out", str(tmp_path / "pictures")])
     assert result.exit_code == 1
     assert result.stderr.startswith("A: failed: ")
     assert result.stderr.count("\n") == 1
-    assert "B · patient B · H&E only" in result.stdout
+    assert "B · patient B · hne_only" in result.stdout
+    assert "· laid over the tissue" in result.stdout
+    assert "no counts: the slide can be predicted" in result.stdout
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["B.png"]
 
 
