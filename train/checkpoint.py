@@ -45,6 +45,13 @@ def build_model(config: FitConfig, slide: Slide, *, encoder: Encoder, num_genes:
 def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:
     """Build the encoder a store's features were made with; weights that are not those any more are an error."""
     weights = features_header["weights"]
+    if weights["source"] == "imported":
+        raise MagnetError(
+            f"backbone '{features_header['backbone']}'",
+            expected="features made by 'extract run', whose encoder can be fine-tuned",
+            found="imported ones, without their encoder",
+            remedy="run 'extract run --backbone' with the encoder's weights",
+        )
     encoder = build_encoder(find_backbone(features_header["backbone"]), weights["source"], seed=weights["seed"])
     expected = features_header["settings"]["weights_sha256"]
     if (found := state_sha256(encoder.state_dict())) != expected:

@@ -44,13 +44,13 @@ class FitResult:
 
 def fit(config: FitConfig) -> FitResult:
     """Train one fold and compare MagNet with the plain baselines on its test slides."""
-    folder = new_folder(config)
+    folder = run_folder(config)
     seed_everything(config.seed)
     device = pick_device(config.device)
     store = Store(config.data.store)
     fold = choose_fold(store, config)
-    train_slides = open_slides(store, fold.train, config.data)
-    test_slides = open_slides(store, fold.test, config.data)
+    slides = open_slides(store, (*fold.train, *fold.test), config.data)
+    train_slides, test_slides = slides[: len(fold.train)], slides[len(fold.train) :]
     panel = choose_panel(
         {slide.slide_id: slide.mean_counts() for slide in train_slides},
         {slide.slide_id: slide.genes for slide in train_slides},
@@ -62,6 +62,7 @@ def fit(config: FitConfig) -> FitResult:
     encoder = rebuild_encoder(train_slides[0].features_header).to(device)
     model = build_model(config, train_slides[0], encoder=encoder, num_genes=len(panel)).to(device)
     set_mean_output(model, train_slides, train_labels)
+    clear(folder)
     losses = train(encoder, model, train_slides, train_labels, config=config, log_dir=folder / "tensorboard")
     save_run(folder, TrainedRun(config, panel, encoder, model), extra={"fold": fold.index, "losses": losses})
 
@@ -72,17 +73,21 @@ def fit(config: FitConfig) -> FitResult:
     return write_results(folder, fold, panel, scores)
 
 
-def new_folder(config: FitConfig) -> Path:
-    """Make the run's folder; one with a finished run is refused, or emptied of its results with `overwrite`."""
+def run_folder(config: FitConfig) -> Path:
+    """Return the run's folder; one that holds a finished run is refused unless it may be overwritten."""
     folder = config.runs / config.run_name
     if (folder / SUMMARY).exists() and not config.overwrite:
         raise MagnetError(
             folder, expected="a new run", found="a finished one", remedy="give another --name, or --overwrite"
         )
+    return folder
+
+
+def clear(folder: Path) -> None:
+    """Make the folder, without the files that would let a run that is under way pass for a finished one."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (SUMMARY, GENES, DESCRIPTION):
         (folder / name).unlink(missing_ok=True)
-    return folder
 
 
 def choose_fold(store: Store, config: FitConfig) -> Fold:
@@ -102,9 +107,18 @@ def choose_fold(store: Store, config: FitConfig) -> Fold:
 
 
 def open_slides(store: Store, slide_ids: Sequence[str], config: DataConfig) -> list[Slide]:
-    """Open slides for the run's target."""
+    """Open slides for the run's target; their features must come from one set of settings."""
     target = find_target(config.target)
-    return [open_slide_data(store, slide_id, target, config) for slide_id in slide_ids]
+    slides = [open_slide_data(store, slide_id, target, config) for slide_id in slide_ids]
+    by_settings = {slide.features_header["settings_digest"]: slide.slide_id for slide in slides}
+    if len(by_settings) > 1:
+        raise MagnetError(
+            f"{config.store}: features of {config.backbone}",
+            expected="the same extraction settings for all slides",
+            found=", ".join(f"{digest} ({slide_id})" for digest, slide_id in by_settings.items()),
+            remedy="extract all slides with one set of settings, or choose by --set data.settings_digest=...",
+        )
+    return slides
 
 
 def predict_baselines(
