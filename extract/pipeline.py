@@ -199,7 +199,8 @@ def check_inside(levels: Sequence[Level], slide: ScaledSlide, sample: Sample) ->
     """Refuse coordinates that do not fit the image: another image, another resolution, or swapped axes."""
     size_um = np.array(slide.size_px) * WORKING_MPP
     for level in levels:
-        outside = ((level.centres_um < 0) | (level.centres_um > size_um)).any(axis=1).mean()
+        reach_um = level.patch_um / 2  # the square around a bin at the rim may have its centre beyond the rim
+        outside = ((level.centres_um < -reach_um) | (level.centres_um > size_um + reach_um)).any(axis=1).mean()
         if outside > _OUTSIDE_ALLOWED:
             raise MagnetError(
                 f"slide '{sample.slide_id}', level '{level.name}'",

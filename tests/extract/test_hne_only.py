@@ -90,6 +90,22 @@ def test_a_run_stores_the_slide_and_names_the_one_without_tissue(tmp_path: Path)
     assert run(config).unchanged == ["A"]
 
 
+def test_tissue_that_the_rim_of_the_image_cuts_is_stored(tmp_path: Path) -> None:
+    picture = np.full((140, 150, 3), EOSIN, np.uint8)
+    picture[:40, :40] = 245
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    (tmp_path / "samples.csv").write_text("slide_id,image,mpp\nA,a.png,2\n")
+    config = RunConfig(
+        samples=tmp_path / "samples.csv",
+        store=tmp_path / "store",
+        geometry=GeometryConfig(targets=(16,), bins=30, spots=30, window=2),
+        embedding=EmbeddingConfig(backbone="timm:test_convnext", weights="random", token_grid=1),
+    )
+    assert run(config).failed == {}
+    regions_um = Store(tmp_path / "store").geometry("A").read("region/centres_um")
+    assert (regions_um > (300, 280)).any()
+
+
 def test_the_real_slide_has_bins_on_its_tissue(shared_data: Path) -> None:
     with open_slide(shared_data / "CMU-1-Small-Region.svs") as slide:
         assert slide.mpp is not None
