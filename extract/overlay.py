@@ -24,6 +24,7 @@ from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 OVERVIEW_PX, INSET_PX, MARGIN_PX = 1060, 520, 20
 TISSUE, SPOTS, REGIONS, PATCHES = (0, 90, 255), (225, 120, 0), (0, 130, 60), (215, 0, 120)
 INK = (20, 20, 20)
+FAINT = 110  # of 255: opacity of region lines over the whole slide, where they lie close
 SPOT_DIAMETER_UM = 55.0  # Visium's
 LEGACY_PITCH_UM, LEGACY_DIAMETER_UM = 200.0, 100.0
 BIN_WINDOW_UM, SPOT_WINDOW_PITCHES = 160.0, 2.5  # side of a window: in µm for bins, in pitches for spots
@@ -130,10 +131,10 @@ def _overview(picture: np.ndarray, picture_mpp: float, marks: Marks) -> Image.Im
         picture[mask] = (0.9 * picture[mask] + 0.1 * np.array(TISSUE)).astype(np.uint8)
         picture[mask & ~whole] = TISSUE
     image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
+    draw = ImageDraw.Draw(image, "RGBA")
     dot_px = max(2.0, min(6.0, 0.3 * SPOT_PATCH_UM / picture_mpp))
     for point in marks.regions_um / picture_mpp:
-        _square(draw, point, REGION_PATCH_UM / picture_mpp, colour=REGIONS)
+        _square(draw, point, REGION_PATCH_UM / picture_mpp, colour=(*REGIONS, FAINT))
     for point in marks.spots_um / picture_mpp:
         _circle(draw, point, dot_px if marks.on_bins else marks.diameter_um / picture_mpp, colour=SPOTS)
     _scale_bar(draw, image.size, picture_mpp)
@@ -197,7 +198,7 @@ def _square(
     centre: np.ndarray,
     side: float,
     *,
-    colour: tuple[int, int, int],
+    colour: tuple[int, ...],
     angle: float = 0.0,
     width: int = 1,
 ) -> None:
