@@ -32,7 +32,7 @@ from magnet_core.console import progress
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import CENTRE, REGION, SPOT
-from magnet_core.records import Genes, Sample, SlideCounts
+from magnet_core.records import Genes, Sample
 from magnet_core.slides import ScaledSlide, Slide, open_slide
 from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP
 
@@ -42,11 +42,12 @@ _OUTSIDE_ALLOWED = 0.01  # share of centres that may lie outside the image befor
 
 @dataclass
 class RunSummary:
-    """What a run did: slides written, slides that were there already, and the error of each slide that failed."""
+    """What a run did: slides written, slides that were there already, the error of each that failed; patches cut."""
 
     written: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    patches: int = 0
 
 
 def run(config: RunConfig) -> RunSummary:
@@ -63,27 +64,28 @@ def run(config: RunConfig) -> RunSummary:
     for sample in bar:
         bar.set_postfix_str(sample.slide_id)
         try:
-            changed = extract_slide(sample, store, encoder, settings, config=config)
+            patches = extract_slide(sample, store, encoder, settings, config=config)
         except MagnetError as error:
             summary.failed[sample.slide_id] = str(error)
             bar.write(f"{sample.slide_id}: failed: {error}")
             continue
-        (summary.written if changed else summary.unchanged).append(sample.slide_id)
+        (summary.unchanged if patches is None else summary.written).append(sample.slide_id)
+        summary.patches += patches or 0
         store.register([_store_row(sample)])
     return summary
 
 
 def extract_slide(
     sample: Sample, store: Store, encoder: Encoder, settings: Mapping[str, Any], *, config: RunConfig
-) -> bool:
-    """Write what the store lacks of one slide; False when nothing was lacking."""
+) -> int | None:
+    """Write what the store lacks of one slide; the number of patches that took, None when nothing was lacking."""
     slide_settings = geometry_settings(sample, config.geometry)
     geometry_path = store.geometry_path(sample.slide_id)
     features_header = _features_header(settings, slide_settings, config)
     features_path = store.features_path(sample.slide_id, config.embedding.backbone, features_header["digest"])
     has_geometry = _has_geometry(geometry_path, slide_settings)
     if has_geometry and features_path.exists():
-        return False
+        return None
 
     with open_slide(sample.image) as slide, ExitStack() as stack:
         if has_geometry:
@@ -101,19 +103,17 @@ def extract_slide(
             features = stack.enter_context(ArrayWriter(features_path, features_header))
         background = stack.enter_context(BackgroundWriter())
         sinks = open_sinks(levels, encoder, config, geometry=geometry, features=features, background=background)
-        pour(ScaledSlide(slide, mpp), levels, sinks, workers=config.workers, title=sample.slide_id)
+        patches = pour(ScaledSlide(slide, mpp), levels, sinks, workers=config.workers, title=sample.slide_id)
         background.flush()
         for writer in (geometry, features):
             if writer is not None:
                 writer.commit()
-    return True
+    return patches
 
 
 def lay_slide(sample: Sample, slide: Slide, config: RunConfig) -> tuple[list[Level], Genes, Resolution]:
     """Read a slide's counts, or find its tissue where it has none, and lay its levels."""
     measured = read_counts(sample) if sample.counts else None
-    if measured is not None:
-        check_tissue(measured, sample)
     resolution = resolve_mpp(sample, slide, measured)
     counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id)
     levels = lay_levels(counts, resolution.mpp, config.geometry, slide_id=sample.slide_id)
@@ -154,8 +154,8 @@ def open_sinks(
 
 def pour(
     slide: ScaledSlide, levels: Sequence[Level], sinks: Mapping[str, Sequence[Sink]], *, workers: int, title: str
-) -> None:
-    """Pass over the slide once and hand every level's patches to its sinks."""
+) -> int:
+    """Pass over the slide once and hand every level's patches to its sinks; returns how many there were."""
     requests = {
         level.name: PatchRequest(level.centres_um, level.patch_um, pending(sinks[level.name], len(level)))
         for level in levels
@@ -167,6 +167,7 @@ def pour(
             for sink in sinks[name]:
                 sink.add(first_row, patches)
             bar.update(len(patches))
+    return total
 
 
 def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
@@ -181,18 +182,6 @@ def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
         "std": encoder.std.flatten().tolist(),
         "working_mpp": WORKING_MPP,
     }
-
-
-def check_tissue(counts: SlideCounts, sample: Sample) -> None:
-    """Refuse counts of which nothing lies in tissue."""
-    for assay in (*counts.bins.values(), *([counts.spots] if counts.spots else [])):
-        if len(assay) == 0:
-            raise MagnetError(
-                f"slide '{sample.slide_id}'",
-                expected="bins or spots in tissue",
-                found=f"none in {sample.counts}",
-                remedy="check in_tissue in its tissue_positions, or leave the slide out of samples.csv",
-            )
 
 
 def check_inside(levels: Sequence[Level], slide: ScaledSlide, sample: Sample) -> None:

@@ -17,11 +17,8 @@ from magnet_core.files import write_json
 FOLDER = "runs"
 
 
-def write_run_summary(summary: RunSummary, config: RunConfig, *, started: datetime, patches: int | None = None) -> Path:
-    """Write the record of a run that began at `started` and has just ended; return its path.
-
-    `patches` is the number of patches that were encoded, None where it was not counted.
-    """
+def write_run_summary(summary: RunSummary, config: RunConfig, *, started: datetime) -> Path:
+    """Write the record of a run that began at `started` and has just ended; return its path."""
     seconds = (datetime.now(UTC) - started).total_seconds()
     path = config.store / FOLDER / f"{started:%Y%m%dT%H%M%SZ}-{os.getpid()}.json"
     settings = asdict(config) | {"samples": str(config.samples), "store": str(config.store)}
@@ -30,8 +27,8 @@ def write_run_summary(summary: RunSummary, config: RunConfig, *, started: dateti
         {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
-            "patches": patches,
-            "patches_per_second": round(patches / seconds, 3) if patches and seconds else None,
+            "patches": summary.patches,
+            "patches_per_second": round(summary.patches / seconds, 3) if seconds else None,
             "written": summary.written,
             "unchanged": summary.unchanged,
             "failed": summary.failed,

@@ -181,7 +181,7 @@ def test_each_bad_slide_is_one_line_the_others_are_done_and_the_exit_code_is_1(t
     says = {
         "unreadable": "broken.btf",
         "mismatch": "for example 's_008um_",
-        "empty": "expected bins or spots in tissue, found none",
+        "empty": "expected 8 µm bins in tissue, found none",
         "no_mpp": "expected its µm/px in samples.csv",
         "wrong_image": "full-resolution input image",
     }
