@@ -204,10 +204,13 @@ def _features_header(
 ) -> dict[str, Any]:
     """Return the header of a feature file; `weights` says how stage two finds them again, their sha256 that it did."""
     of_slide = {"settings": dict(settings), "geometry_digest": digest(slide_settings)}
+    source = config.embedding.weights
+    if source not in ("pretrained", "random"):
+        source = str(Path(source).expanduser().resolve())  # stage two may run from another folder
     return {
         "kind": "features",
         "backbone": config.embedding.backbone,
-        "weights": {"source": config.embedding.weights, "seed": config.embedding.seed},
+        "weights": {"source": source, "seed": config.embedding.seed},
         "settings_digest": digest(settings),
         "digest": digest(of_slide),
         **of_slide,

@@ -144,8 +144,10 @@ def test_training_follows_the_seed(small_store: Store, tmp_path: Path):
     assert first != other
 
 
-def test_training_lowers_the_loss(small_store: Store, tmp_path: Path):
-    result = fit(config(small_store, tmp_path, "optim.epochs=6"))
+@pytest.mark.parametrize("optimiser", [["optim.name=adamw"], ["optim.name=sgd", "optim.lr=1e-2"]])
+@pytest.mark.parametrize("sampler", ["compact", "random"])
+def test_training_lowers_the_loss(small_store: Store, tmp_path: Path, optimiser: list[str], sampler: str):
+    result = fit(config(small_store, tmp_path, "optim.epochs=4", f"sampler={sampler}", *optimiser))
     losses = json.loads((result.folder / "run.json").read_text())["losses"]
     assert losses[-1] < losses[0]
 
