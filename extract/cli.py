@@ -76,6 +76,9 @@ def run_command(
     ] = "resnet50",
     weights: Annotated[str, typer.Option(help="pretrained, random, or a checkpoint file.")] = "pretrained",
     tokens: Annotated[int, typer.Option(help="Tokens along each side of a context patch; 1: pooled only.")] = 4,
+    views: Annotated[int, typer.Option(help="8: features of every symmetry of a patch, for augmentation.")] = 1,
+    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16; auto: bf16 on CUDA.")] = "auto",
+    compile_: Annotated[bool, typer.Option("--compile", help="Let torch compile the encoder.")] = False,
     targets: Annotated[str, typer.Option(help="Prediction targets in µm, comma-separated.")] = "8,16,55",
     sampling: Annotated[str, typer.Option(help="windows, uniform or all.")] = "windows",
     bins: Annotated[int, typer.Option(help="Bins a slide, for each bin size.")] = 6000,
@@ -100,11 +103,14 @@ def run_command(
             spots=spots,
             seed=seed,
         ),
-        embedding=EmbeddingConfig(backbone=backbone, weights=weights, token_grid=tokens, seed=seed),
+        embedding=EmbeddingConfig(
+            backbone=backbone, weights=weights, token_grid=tokens, views=views, precision=precision, seed=seed
+        ),
         slides=tuple(slide or ()),
         device=device,
         batch_size=batch_size,
         workers=workers,
+        compile=compile_,
     )
     if dry_run:
         show_plan(plan_run(config))

@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from magnet_core.device import PRECISIONS
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS
+from magnet_core.registry import look_up
+from magnet_core.symmetry import NUM_SYMMETRIES
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
 SAMPLINGS = ("windows", "uniform", "all")
@@ -52,14 +55,21 @@ class EmbeddingConfig:
 
     weights     'pretrained', 'random' (drawn from `seed`) or the path of a checkpoint
     token_grid  tokens kept along each side of a patch: 4 keeps 4 × 4, 1 keeps the pooled feature only
+    views       1, or 8: the features of every symmetry of the square, so that all levels turn together in training
+    precision   of the encoder's arithmetic; auto: bf16 on CUDA, fp32 on the CPU
     """
 
     backbone: str = "resnet50"
     weights: str = "pretrained"
     token_grid: int = 4
+    views: int = 1
+    precision: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.views not in (1, NUM_SYMMETRIES):
+            _refuse("--views", f"1 or {NUM_SYMMETRIES}", str(self.views))
+        look_up(PRECISIONS, self.precision, where="--precision")
         if self.token_grid < 1:
             _refuse("--tokens", "1 or more tokens a side", str(self.token_grid))
 
@@ -70,6 +80,7 @@ class RunConfig:
 
     batch_size  spot patches the encoder takes at a time; smaller and larger patches by their area
     workers     threads that decode the slide
+    compile     let torch compile the encoder first: slower to start, faster after
     """
 
     samples: Path = Path("samples.csv")
@@ -80,6 +91,7 @@ class RunConfig:
     device: str = "auto"
     batch_size: int = 64
     workers: int = 2
+    compile: bool = False
 
 
 def _refuse(where: str, expected: str, found: str) -> None:

@@ -29,7 +29,7 @@ from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
 from magnet_core.backbones import Encoder, build_encoder, find_backbone
 from magnet_core.console import progress
-from magnet_core.device import pick_device
+from magnet_core.device import pick_device, pick_precision
 from magnet_core.errors import MagnetError
 from magnet_core.levels import CENTRE, REGION, SPOT
 from magnet_core.records import Genes, Sample
@@ -58,6 +58,8 @@ def run(config: RunConfig) -> RunSummary:
         samples = select(samples, config.slides)
     encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(device)
     settings = embedding_settings(config, encoder)
+    if config.compile:
+        encoder.compile()
     store = Store.create(config.store)
     summary = RunSummary()
     bar = progress(samples, desc="slides", unit="slide")
@@ -144,7 +146,7 @@ def open_sinks(
                     level,
                     encoder,
                     background=background,
-                    token_grid=config.embedding.token_grid,
+                    config=config.embedding,
                     batch_size=batch_size,
                     tokens=level.name in _TOKEN_LEVELS,
                 )
@@ -176,6 +178,8 @@ def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
         "schema": SCHEMA_VERSION,
         "backbone": config.embedding.backbone,
         "token_grid": config.embedding.token_grid,
+        "views": config.embedding.views,
+        "precision": pick_precision(config.embedding.precision, next(encoder.parameters()).device),
         "encoder": encoder.spec.settings,
         "weights_sha256": state_sha256(encoder.state_dict()),
         "mean": encoder.mean.flatten().tolist(),

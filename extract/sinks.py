@@ -4,6 +4,7 @@ In: runs of patches of one level, in row order. Out: row blocks, each written in
 run that was stopped resumes at the block it was in.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,9 +15,13 @@ from cache.schema import default_block_rows
 from cache.writer import ArrayWriter
 from extract.background import BackgroundWriter
 from extract.blocks import Regrouper, batches_in_blocks, rows_in
+from extract.config import EmbeddingConfig
 from extract.levels import Level
 from magnet_core.backbones import Encoder
+from magnet_core.device import autocast
 from magnet_core.errors import MagnetError
+from magnet_core.levels import feature_name
+from magnet_core.symmetry import turn
 from magnet_core.units import patch_px
 
 # N rows of a level, n rows of a batch, T tokens, D features, p pixels
@@ -54,7 +59,8 @@ class PixelSink:
 class FeatureSink:
     """Encodes patches with the frozen encoder and stores raw features in float16.
 
-    pooled (N, D) for every level; tokens (N, T, D) for context levels, the keys of the cross-attention.
+    pooled (N, D) for every level; tokens (N, T, D) for context levels, the keys of the cross-attention. Views beyond
+    the first, of the patch turned, are stored under `<level>/view<number>/`.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class FeatureSink:
         encoder: Encoder,
         *,
         background: BackgroundWriter,
-        token_grid: int,
+        config: EmbeddingConfig,
         batch_size: int,
         tokens: bool,
     ) -> None:
@@ -72,36 +78,44 @@ class FeatureSink:
         self._background = background
         self._level = level
         self._encoder = encoder
-        self._token_grid = token_grid
+        self._config = config
         shapes: dict[str, tuple[int, ...]] = {"pooled": (len(level), encoder.width)}
         if tokens:
-            shapes["tokens"] = (len(level), token_grid**2, encoder.width)
-        widest = (token_grid**2 if tokens else 1) * encoder.width * np.dtype(np.float16).itemsize
-        for kind, shape in shapes.items():
-            writer.declare(f"{level.name}/{kind}", shape, np.float16, block_rows=default_block_rows(widest))
+            shapes["tokens"] = (len(level), config.token_grid**2, encoder.width)
         self._kinds = tuple(shapes)
+        widest = (config.token_grid**2 if tokens else 1) * encoder.width * np.dtype(np.float16).itemsize
         missing: dict[int, slice] = {}
-        for kind in shapes:
-            missing |= _missing(writer, f"{level.name}/{kind}")
+        for view in range(config.views):
+            for kind, shape in shapes.items():
+                name = feature_name(level.name, kind, view=view)
+                writer.declare(name, shape, np.float16, block_rows=default_block_rows(widest))
+                missing |= _missing(writer, name)
         blocks = [missing[block] for block in sorted(missing)]
         self._batches = Regrouper(batches_in_blocks(blocks, batch_size))
-        self._blocks = {kind: Regrouper(blocks) for kind in shapes}
+        self._blocks: dict[str, Regrouper] = defaultdict(lambda: Regrouper(blocks))
         self._block_of_start = {rows.start: block for block, rows in missing.items()}
         self.wanted = rows_in(blocks, len(level))
 
     def add(self, first_row: int, patches: np.ndarray) -> None:
         """Take a run of patches; encode each batch and write each block that it completes."""
         for rows, batch in self._batches.add(first_row, patches):
-            for kind, values in self._encode(batch).items():
-                for block_rows, block in self._blocks[kind].add(rows.start, values):
-                    name = f"{self._level.name}/{kind}"
+            for name, values in self._encode(batch).items():
+                for block_rows, block in self._blocks[name].add(rows.start, values):
                     self._background.put_block(self._writer, name, self._block_of_start[block_rows.start], block)
 
     def _encode(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """Features of a batch in every view, by array name."""
         device = next(self._encoder.parameters()).device
-        with torch.inference_mode():
-            features = self._encoder(torch.from_numpy(batch).to(device), self._token_grid)
-        values = {kind: getattr(features, kind).to(torch.float16).cpu().numpy() for kind in self._kinds}
+        patches = torch.from_numpy(batch)
+        if device.type == "cuda":
+            patches = patches.pin_memory().to(device, non_blocking=True)
+        values: dict[str, np.ndarray] = {}
+        with torch.inference_mode(), autocast(self._config.precision, device):
+            for view in range(self._config.views):
+                features = self._encoder(turn(patches, view), self._config.token_grid)
+                for kind in self._kinds:
+                    name = feature_name(self._level.name, kind, view=view)
+                    values[name] = getattr(features, kind).to(torch.float16).cpu().numpy()
         if not all(np.isfinite(array).all() for array in values.values()):
             raise MagnetError(
                 f"backbone '{self._encoder.spec.name}', level '{self._level.name}'",

@@ -4,6 +4,14 @@ import torch
 
 from magnet_core.errors import MagnetError
 
+# The encoder's arithmetic by name; weights stay in float32, autocast does the rest. `auto` is resolved by device.
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "auto": None,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
 
 def pick_device(name: str = "auto") -> torch.device:
     """Return the torch device of a name such as auto, cpu, cuda or cuda:1.
@@ -25,3 +33,16 @@ def pick_device(name: str = "auto") -> torch.device:
             "--device", expected="a CUDA device", found="none that torch can use", remedy="use --device cpu"
         )
     return device
+
+
+def pick_precision(name: str, device: torch.device) -> str:
+    """Resolve `auto`: bf16 on CUDA, fp32 elsewhere."""
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context in which an encoder runs at a precision of `PRECISIONS`."""
+    dtype = PRECISIONS[pick_precision(precision, device)]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not torch.float32)

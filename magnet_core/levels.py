@@ -18,6 +18,11 @@ def bin_level(bin_um: int) -> str:
     return f"bin_{bin_um:03d}um"
 
 
+def feature_name(level: str, kind: str, *, view: int = 0) -> str:
+    """Name of a feature array in the store: `kind` is pooled or tokens, `view` one of the square's symmetries."""
+    return f"{level}/view{view}/{kind}" if view else f"{level}/{kind}"
+
+
 @dataclass(frozen=True)
 class Target:
     """What is predicted: the fine level, whose encoder is fine-tuned, and its two frozen context levels.

@@ -17,8 +17,9 @@ from cache.reader import ArrayFile
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from magnet_core.expression import NormaliseConfig, columns_of, expression
-from magnet_core.levels import Target
+from magnet_core.levels import Target, feature_name
 from magnet_core.records import Genes
+from magnet_core.symmetry import NUM_SYMMETRIES
 from train.config import DataConfig
 
 # N rows of a level, k neighbours, T tokens, D features, p pixels, P panel genes
@@ -85,13 +86,18 @@ class LevelData:
         """Row of the context level paired with each row, (N,) int32."""
         return self._geometry.read(f"{self.name}/pair/{context}")
 
-    def pooled(self, rows: np.ndarray) -> np.ndarray:
-        """Raw pooled features (n, D) float16."""
-        return self._features.gather(f"{self.name}/pooled", rows)
+    @property
+    def num_views(self) -> int:
+        """How many symmetries of the square the features were cached for: 1 or 8."""
+        return NUM_SYMMETRIES if feature_name(self.name, "pooled", view=1) in self._features.names() else 1
 
-    def tokens(self, rows: np.ndarray) -> np.ndarray:
-        """Raw token features (n, T, D) float16."""
-        return self._features.gather(f"{self.name}/tokens", rows)
+    def pooled(self, rows: np.ndarray, *, view: int = 0) -> np.ndarray:
+        """Raw pooled features (n, D) float16 of one view."""
+        return self._features.gather(feature_name(self.name, "pooled", view=view), rows)
+
+    def tokens(self, rows: np.ndarray, *, view: int = 0) -> np.ndarray:
+        """Raw token features (n, T, D) float16 of one view."""
+        return self._features.gather(feature_name(self.name, "tokens", view=view), rows)
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
         """Patches (n, p, p, 3) uint8."""

@@ -19,10 +19,15 @@ from train.dataset import LevelData, Slide
 
 @dataclass(frozen=True)
 class Batch:
-    """One subgraph of a slide, on a device: its fine rows, the graph around them, and the labels of all its nodes."""
+    """One subgraph of a slide, on a device: its fine rows, the graph around them, and the labels of all its nodes.
+
+    `symmetry` is the one its fine pixels are to be turned by; cached features are turned already, where the store
+    holds them in every view.
+    """
 
     slide: Slide
     rows: np.ndarray
+    symmetry: int
     graph: Subgraph
     labels: Labels
 
@@ -56,6 +61,7 @@ def build_batch(
     *,
     hops: int,
     device: torch.device,
+    symmetry: int = 0,
 ) -> Batch:
     """Gather one batch from the store; `hops` is the number of GAT rounds L."""
     contexts: dict[str, Context] = {}
@@ -63,7 +69,7 @@ def build_batch(
     for name, level in slide.contexts.items():
         paired = slide.pairs[name][rows]
         context_rows = within_hops(level.edges, paired, hops=hops)
-        contexts[name] = _context(level, context_rows, np.searchsorted(context_rows, paired), device)
+        contexts[name] = _context(level, context_rows, np.searchsorted(context_rows, paired), device, symmetry)
         known = labels[name]
         context_labels[name] = None if known is None else torch.from_numpy(known[context_rows]).to(device)
     edges = torch.from_numpy(edges_among(slide.fine.edges, rows)).to(device)
@@ -72,6 +78,7 @@ def build_batch(
     return Batch(
         slide,
         rows,
+        symmetry,
         Subgraph(edges, contexts),
         Labels(torch.from_numpy(fine_labels[rows]).to(device), context_labels),
     )
@@ -87,10 +94,11 @@ def whole_slide_graph(slide: Slide, device: torch.device) -> Subgraph:
     return Subgraph(torch.from_numpy(edges).to(device), contexts)
 
 
-def _context(level: LevelData, rows: np.ndarray, pair: np.ndarray, device: torch.device) -> Context:
+def _context(level: LevelData, rows: np.ndarray, pair: np.ndarray, device: torch.device, symmetry: int = 0) -> Context:
+    view = symmetry % level.num_views
     return Context(
-        pooled=level.scale(torch.from_numpy(level.pooled(rows)).to(device)),
-        tokens=level.scale(torch.from_numpy(level.tokens(rows)).to(device)),
+        pooled=level.scale(torch.from_numpy(level.pooled(rows, view=view)).to(device)),
+        tokens=level.scale(torch.from_numpy(level.tokens(rows, view=view)).to(device)),
         edges=torch.from_numpy(edges_among(level.edges, rows)).to(device),
         pair=torch.from_numpy(pair).to(device),
     )

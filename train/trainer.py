@@ -19,7 +19,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.losses import magnet_loss
 from magnet_core.model import MagNet
 from magnet_core.registry import look_up
-from train.augment import NUM_SYMMETRIES, turn
+from magnet_core.symmetry import NUM_SYMMETRIES, turn
 from train.config import FitConfig, OptimConfig
 from train.dataset import Slide
 from train.sampler import SAMPLERS
@@ -44,8 +44,7 @@ def train(
         for epoch in range(config.optim.epochs):
             losses = []
             for batch in epoch_batches(slides, labels, config=config, hops=model.config.reach, rng=rng, device=device):
-                symmetry = int(rng.integers(NUM_SYMMETRIES)) if config.augment else 0
-                loss, parts = training_loss(encoder, model, batch, config=config, symmetry=symmetry)
+                loss, parts = training_loss(encoder, model, batch, config=config)
                 _check_finite(loss, batch, step=bar.n)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -63,11 +62,11 @@ def train(
 
 
 def training_loss(
-    encoder: Encoder, model: MagNet, batch: Batch, *, config: FitConfig, symmetry: int
+    encoder: Encoder, model: MagNet, batch: Batch, *, config: FitConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one subgraph and its parts."""
     pixels = torch.from_numpy(batch.slide.fine.pixels(batch.rows)).to(batch.labels.fine.device)
-    fine = batch.slide.fine.scale(encoder(turn(pixels, symmetry), token_grid=1).pooled)
+    fine = batch.slide.fine.scale(encoder(turn(pixels, batch.symmetry), token_grid=1).pooled)
     return magnet_loss(model(fine, batch.graph), batch.labels, graph=batch.graph, config=config.loss)
 
 
@@ -85,7 +84,8 @@ def epoch_batches(
     parts = [(slide, rows) for slide in slides for rows in sampler(slide.fine.centres_um, config.optim.batch_size, rng)]
     for position in rng.permutation(len(parts)):
         slide, rows = parts[position]
-        yield build_batch(slide, rows, labels[slide.slide_id], hops=hops, device=device)
+        symmetry = int(rng.integers(NUM_SYMMETRIES)) if config.augment else 0
+        yield build_batch(slide, rows, labels[slide.slide_id], hops=hops, device=device, symmetry=symmetry)
 
 
 def build_optimiser(modules: Mapping[nn.Module, float], config: OptimConfig) -> torch.optim.Optimizer:

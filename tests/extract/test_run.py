@@ -18,7 +18,9 @@ from extract.pipeline import run
 from extract.sinks import FeatureSink
 from magnet_core.backbones import build_encoder, find_backbone
 from magnet_core.errors import MagnetError
+from magnet_core.levels import feature_name
 from magnet_core.slides import ScaledSlide, open_slide
+from magnet_core.symmetry import turn
 
 BACKBONE = "timm:test_convnext"
 
@@ -72,6 +74,31 @@ def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(stor
             if f"{level}/tokens" in features.names():
                 tokens = features.gather(f"{level}/tokens", np.array([row]))
                 np.testing.assert_allclose(tokens, expected.tokens, rtol=2e-2, atol=2e-3)
+
+
+def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_path: Path):
+    embedding = EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2, views=8)
+    geometry_config = GeometryConfig(targets=(55,), spots=12, window=4)
+    run(RunConfig(small_samples, tmp_path, geometry_config, embedding, slides=("S1",)))
+    geometry, features = Store(tmp_path).geometry("S1"), Store(tmp_path).features("S1", BACKBONE)
+    encoder = build_encoder(find_backbone(BACKBONE), "random")
+    row = np.array([3])
+    patch = torch.from_numpy(geometry.gather("spot/pixels", row))
+    for view in range(8):
+        with torch.inference_mode():
+            expected = encoder(turn(patch, view), 2)
+        for kind in ("pooled", "tokens"):
+            stored = features.gather(feature_name("spot", kind, view=view), row)
+            np.testing.assert_allclose(stored, getattr(expected, kind), rtol=2e-2, atol=2e-3)
+
+
+def test_precision_changes_the_values_a_little_and_the_name_of_the_file(small_samples: Path, tmp_path: Path):
+    for precision in ("fp32", "bf16"):
+        embedding = EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=1, precision=precision)
+        run(RunConfig(small_samples, tmp_path, GeometryConfig(targets=(55,), spots=12), embedding, slides=("S1",)))
+    one, other = (contents(file.path)["spot/pooled"] for file in Store(tmp_path).feature_files("S1"))
+    assert not np.array_equal(one, other)
+    np.testing.assert_allclose(one, other, atol=0.1)
 
 
 def test_a_second_run_does_nothing_and_says_so(store: Store, small_samples: Path):
@@ -205,6 +232,8 @@ def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path):
         (["--sampling", "grid"], "windows, uniform, all"),
         (["--samples", str(tmp_path / "absent.csv")], "absent.csv"),
         (["--device", "gpu"], "auto, cpu, cuda"),
+        (["--views", "4"], "1 or 8"),
+        (["--precision", "fp8"], "did you mean fp32 or fp16"),
     ):
         result = CliRunner().invoke(app, ["run", "--store", str(tmp_path / "store"), "--weights", "random", *options])
         assert isinstance(result.exception, MagnetError)

@@ -135,12 +135,13 @@ def test_halo_nodes_have_no_loss(predictions: Predictions, labels: Labels, graph
     """Rows of NaN, and the regions that only they are paired with, add nothing."""
     halo = Labels(labels.fine.index_fill(0, torch.arange(8, N), torch.nan), labels.contexts)
     core_graph = Subgraph(graph.edges, {n: dataclasses.replace(c, pair=c.pair[:8]) for n, c in graph.contexts.items()})
+    config = LossConfig(pcc_over="genes")
     core = Predictions(predictions.fine[:8], predictions.contexts)
-    with_halo, halo_parts = magnet_loss(predictions, halo, graph=graph, config=LossConfig())
-    without, _ = magnet_loss(core, Labels(labels.fine[:8], labels.contexts), graph=core_graph, config=LossConfig())
+    with_halo, halo_parts = magnet_loss(predictions, halo, graph=graph, config=config)
+    without, _ = magnet_loss(core, Labels(labels.fine[:8], labels.contexts), graph=core_graph, config=config)
     torch.testing.assert_close(with_halo, without)
     used = slice(0, 2)  # regions 0 and 1; region 2 is paired with fine nodes 8 to 11
-    expected = numpy_pcc(predictions.contexts["region"][used], TRUTH["region"][used], "bins")
+    expected = numpy_pcc(predictions.contexts["region"][used], TRUTH["region"][used], "genes")
     assert halo_parts["pcc_region"].item() == pytest.approx(expected, rel=1e-6)
 
 

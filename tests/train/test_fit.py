@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from cache.store import Store
+from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
+from extract.pipeline import run
 from magnet_core.backbones import Encoder
 from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
@@ -119,6 +121,27 @@ def test_predictions_at_paired_spots_are_those_of_the_whole_slide(small_store: S
             rtol=1e-4,
             atol=1e-5,
         )
+
+
+def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path):
+    extraction = RunConfig(
+        samples=small_store.root.parent / "data/samples.csv",
+        store=tmp_path / "store",
+        geometry=GeometryConfig(targets=(55,), spots=12),
+        embedding=EmbeddingConfig(backbone="timm:test_convnext", weights="random", token_grid=1, views=8),
+        slides=("S1",),
+    )
+    run(extraction)
+    store = Store(extraction.store)
+    settings = config(store, tmp_path, "data.target=55", "data.standardise=false")
+    slide, _, model = parts(store, settings)
+    labels = slide.labels(first_genes(slide, 20), settings.data.normalise)
+    batch = build_batch(slide, np.arange(9), labels, hops=model.config.reach, device=CPU, symmetry=5)
+    assert batch.symmetry == 5
+    features = store.features("S1", "timm:test_convnext")
+    turned = features.gather("region/view5/tokens", slide.pairs["region"][:9])
+    context = batch.graph.contexts["region"]
+    np.testing.assert_array_equal(context.tokens[context.pair].numpy(), turned.astype(np.float32))
 
 
 def test_every_parameter_of_encoder_and_model_gets_a_gradient(small_store: Store, tmp_path: Path):

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from train.augment import NUM_SYMMETRIES, turn
+from magnet_core.symmetry import NUM_SYMMETRIES, turn
 from train.subgraph import edges_among, within_hops
 
 RING = np.array([[5, 1], [0, 2], [1, 3], [2, 4], [3, 5], [4, 0]])  # six nodes, each with its two neighbours

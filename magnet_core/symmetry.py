@@ -1,6 +1,7 @@
 """The 8 symmetries of the square, on pixels and on the device.
 
-A patch looks the same to biology from every side. One symmetry is drawn for a whole subgraph.
+A patch means the same from every side. Stage one can cache the features of every view of a spot or region; stage two
+draws one symmetry for a whole subgraph, so that with cached views all levels turn together.
 """
 
 import torch

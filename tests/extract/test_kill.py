@@ -1,0 +1,54 @@
+"""`extract run` killed without warning, again and again, ends with the values of a run that was never killed."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cache.reader import ArrayFile
+from cache.store import Store
+
+KILLS = 20
+
+
+def command(samples: Path, store: Path) -> list[str]:
+    options = ["--samples", str(samples), "--store", str(store), "--backbone", "timm:test_convnext"]
+    small = ["--weights", "random", "--bins", "600", "--spots", "60", "--tokens", "2", "--targets", "8,55"]
+    return [sys.executable, "-c", "from extract.cli import main; main()", "run", *options, *small]
+
+
+def started(folder: Path) -> bool:
+    return any(folder.rglob("*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_twenty_kills_and_a_resume_leave_the_values_of_one_run(small_samples: Path, tmp_path: Path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    begin = time.monotonic()
+    subprocess.run(command(small_samples, whole), check=True, capture_output=True)
+    seconds = time.monotonic() - begin
+    rng = random.Random(0)
+    kills_at_work = 0
+    for _ in range(KILLS):
+        with subprocess.Popen(command(small_samples, killed), stdout=-3, stderr=-3) as process:
+            time.sleep(rng.uniform(0.3, 1.0) * seconds)
+            if process.poll() is None:
+                kills_at_work += started(killed)
+                process.send_signal(signal.SIGKILL)
+    subprocess.run(command(small_samples, killed), check=True, capture_output=True)
+    assert kills_at_work > 0
+    assert not started(killed)
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*.lmdb"))
+    assert files == sorted(path.relative_to(killed) for path in killed.rglob("*.lmdb"))
+    for name in files:
+        with ArrayFile(whole / name) as expected, ArrayFile(killed / name) as resumed:
+            assert expected.names() == resumed.names()
+            for array in expected.names():
+                np.testing.assert_array_equal(resumed.read(array), expected.read(array), err_msg=f"{name}: {array}")
+    assert Store(killed).slide_ids() == Store(whole).slide_ids()
