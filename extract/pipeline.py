@@ -83,9 +83,9 @@ def extract_slide(
     """Write what the store lacks of one slide; the number of patches that took, None when nothing was lacking."""
     slide_settings = geometry_settings(sample, config.geometry)
     geometry_path = store.geometry_path(sample.slide_id)
-    features_header = _features_header(settings, slide_settings, config)
-    features_path = store.features_path(sample.slide_id, config.embedding.backbone, features_header["digest"])
-    has_geometry = _has_geometry(geometry_path, slide_settings)
+    header_of_features = features_header(settings, slide_settings, config)
+    features_path = store.features_path(sample.slide_id, config.embedding.backbone, header_of_features["digest"])
+    has_geometry = holds_geometry(geometry_path, slide_settings)
     if has_geometry and features_path.exists():
         return None
 
@@ -102,7 +102,7 @@ def extract_slide(
             write_levels(geometry, levels, genes)
         features = None
         if not features_path.exists():
-            features = stack.enter_context(ArrayWriter(features_path, features_header))
+            features = stack.enter_context(ArrayWriter(features_path, header_of_features))
         background = stack.enter_context(BackgroundWriter())
         sinks = open_sinks(levels, encoder, config, geometry=geometry, features=features, background=background)
         patches = pour(ScaledSlide(slide, mpp), levels, sinks, workers=config.workers, title=sample.slide_id)
@@ -203,7 +203,7 @@ def check_inside(levels: Sequence[Level], slide: ScaledSlide, sample: Sample) ->
             )
 
 
-def _features_header(
+def features_header(
     settings: Mapping[str, Any], slide_settings: Mapping[str, Any], config: RunConfig
 ) -> dict[str, Any]:
     """Return the header of a feature file; `weights` says how stage two finds them again, their sha256 that it did."""
@@ -221,7 +221,7 @@ def _features_header(
     }
 
 
-def _has_geometry(path: Path, settings: Mapping[str, Any]) -> bool:
+def holds_geometry(path: Path, settings: Mapping[str, Any]) -> bool:
     """Whether the geometry is there; one of other settings is never overwritten."""
     if not path.exists():
         return False

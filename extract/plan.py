@@ -13,30 +13,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.fingerprint import digest
 from cache.reader import ArrayFile
 from cache.schema import ArraySpec, make_spec
 from cache.store import Store
 from cache.writer import ArrayWriter
+from extract.background import BackgroundWriter
 from extract.config import RunConfig
 from extract.geometry import geometry_settings, read_levels, write_levels
-from extract.hne_only import bins_in_tissue
-from extract.levels import Level, lay_levels
-from extract.pipeline import check_inside, embedding_settings
+from extract.pipeline import embedding_settings, features_header, holds_geometry, lay_slide, open_sinks
 from extract.probe import Probe
-from extract.readers import read_counts
-from extract.resolution import resolve_mpp
 from extract.samples import read_samples, select
 from magnet_core.backbones import Encoder, build_encoder, find_backbone
 from magnet_core.console import human_bytes
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
-from magnet_core.levels import TARGETS
-from magnet_core.records import Genes, Sample
-from magnet_core.slides import ScaledSlide, Slide, open_slide
-from magnet_core.units import patch_px
-
-TOKEN_LEVELS = frozenset(context for target in TARGETS.values() for context in target.contexts)
+from magnet_core.records import Sample
+from magnet_core.slides import ScaledSlide, open_slide
 
 
 @dataclass(frozen=True)
@@ -115,14 +107,14 @@ class DeclaredBytes(ArrayWriter):
 
 def plan_run(config: RunConfig) -> RunPlan:
     """Plan a run; a slide with a fault is recorded and the rest go on. Weights are needed as in the run itself."""
-    encoder = build_encoder(
-        find_backbone(config.embedding.backbone), config.embedding.weights, seed=config.embedding.seed
-    ).to(pick_device(config.device))
+    spec, device = find_backbone(config.embedding.backbone), pick_device(config.device)
     samples = read_samples(config.samples)
+    encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(device)
+    store = Store(config.store) if (config.store / "store.json").exists() else None
     settings, probe, plan = embedding_settings(config, encoder), Probe(encoder, config), RunPlan()
     for sample in select(samples, config.slides) if config.slides else samples:
         try:
-            plan.slides.append(plan_slide(sample, encoder, settings, config=config, probe=probe))
+            plan.slides.append(plan_slide(sample, store, encoder, settings, config=config, probe=probe))
         except MagnetError as error:
             plan.failed[sample.slide_id] = str(error)
     plan.probed = probe.patches
@@ -130,71 +122,35 @@ def plan_run(config: RunConfig) -> RunPlan:
 
 
 def plan_slide(
-    sample: Sample, encoder: Encoder, settings: Mapping[str, Any], *, config: RunConfig, probe: Probe
+    sample: Sample,
+    store: Store | None,
+    encoder: Encoder,
+    settings: Mapping[str, Any],
+    *,
+    config: RunConfig,
+    probe: Probe,
 ) -> SlidePlan:
     """Plan one slide: what its arrays would hold, without those that are in the store."""
-    geometry_digest = digest(geometry_settings(sample, config.geometry))
-    geometry_path = config.store / sample.slide_id / "geometry.lmdb"
-    has_geometry = geometry_path.exists() and _is_of(geometry_path, geometry_digest)
-    has_features = has_geometry and _has_features(config, sample.slide_id, digest(settings), geometry_digest)
-    if has_features:
+    slide_settings = geometry_settings(sample, config.geometry)
+    geometry_path = store.geometry_path(sample.slide_id) if store else None
+    has_geometry = geometry_path is not None and holds_geometry(geometry_path, slide_settings)
+    features = features_header(settings, slide_settings, config)["digest"]
+    if has_geometry and store and store.features_path(sample.slide_id, config.embedding.backbone, features).exists():
         return SlidePlan(sample.slide_id)
-    with open_slide(sample.image) as slide:
-        writer = DeclaredBytes()
-        if has_geometry:
-            with ArrayFile(geometry_path) as geometry:
-                levels, mpp = read_levels(geometry), geometry.header["mpp"]
+    writer = DeclaredBytes()
+    with open_slide(sample.image) as slide, BackgroundWriter() as background:
+        if has_geometry and geometry_path is not None:
+            with ArrayFile(geometry_path) as stored:
+                levels, mpp = read_levels(stored), stored.header["mpp"]
         else:
-            levels, genes, mpp = _lay(sample, slide, config)
+            levels, genes, resolution = lay_slide(sample, slide, config)
+            mpp = resolution.mpp
             write_levels(writer, levels, genes)
-            declare_pixels(writer, levels)
-        declare_features(writer, levels, width=encoder.width, token_grid=config.embedding.token_grid)
-        scaled = ScaledSlide(slide, mpp)
-        check_inside(levels, scaled, sample)
-        decode_seconds, encode_seconds = probe.measure(scaled, levels)
+        geometry = None if has_geometry else writer
+        open_sinks(levels, encoder, config, geometry=geometry, features=writer, background=background)
+        decode_seconds, encode_seconds = probe.measure(ScaledSlide(slide, mpp), levels)
     rows = {level.name: len(level) for level in levels}
-    return SlidePlan(sample.slide_id, rows, sum(rows.values()), writer.nbytes, decode_seconds, encode_seconds)
-
-
-def declare_pixels(writer: ArrayWriter, levels: list[Level]) -> None:
-    """Declare the patches of the levels whose encoder is fine-tuned, as `extract.sinks.PixelSink` does."""
-    for level in levels:
-        if level.pixels:
-            side_px = patch_px(level.patch_um)
-            writer.declare(f"{level.name}/pixels", (len(level), side_px, side_px, 3), np.uint8)
-
-
-def declare_features(writer: ArrayWriter, levels: list[Level], *, width: int, token_grid: int) -> None:
-    """Declare pooled and token features, as `extract.sinks.FeatureSink` does."""
-    for level in levels:
-        writer.declare(f"{level.name}/pooled", (len(level), width), np.float16)
-        if level.name in TOKEN_LEVELS:
-            writer.declare(f"{level.name}/tokens", (len(level), token_grid**2, width), np.float16)
-
-
-def _lay(sample: Sample, slide: Slide, config: RunConfig) -> tuple[list[Level], Genes, float]:
-    measured = read_counts(sample) if sample.counts else None
-    mpp = resolve_mpp(sample, slide, measured).mpp
-    counts = measured or bins_in_tissue(slide, mpp, slide_id=sample.slide_id)
-    return lay_levels(counts, mpp, config.geometry, slide_id=sample.slide_id), counts.genes, mpp
-
-
-def _is_of(geometry_path: Path, geometry_digest: str) -> bool:
-    with ArrayFile(geometry_path) as geometry:
-        if geometry.header["digest"] == geometry_digest:
-            return True
-    raise MagnetError(
-        geometry_path,
-        expected="a geometry laid with the settings of this run",
-        found="one of other settings, which a run would refuse to overwrite",
-        remedy="use another --store, or delete the slide's folder to lay it anew",
+    views = config.embedding.views
+    return SlidePlan(
+        sample.slide_id, rows, sum(rows.values()) * views, writer.nbytes, decode_seconds, encode_seconds * views
     )
-
-
-def _has_features(config: RunConfig, slide_id: str, settings_digest: str, geometry_digest: str) -> bool:
-    for file in Store(config.store).feature_files(slide_id):
-        if file.settings_digest == settings_digest:
-            with ArrayFile(file.path) as features:
-                if features.header["geometry_digest"] == geometry_digest:
-                    return True
-    return False

@@ -60,7 +60,7 @@ def test_plan_foretells_rows_and_bytes_of_the_run_and_writes_nothing(small_sampl
     assert lacking.nbytes == array_bytes(store) - before
 
     changed = RunConfig(small_samples, store, GeometryConfig(bins=70), wanted.embedding, slides=("S1",))
-    assert "would refuse to overwrite" in plan_run(changed).failed["S1"]
+    assert "found one that differs in bins" in plan_run(changed).failed["S1"]
 
 
 def test_dry_run_names_the_bad_slide_plans_the_others_and_exits_with_1(small_samples: Path, tmp_path: Path):
