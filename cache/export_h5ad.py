@@ -24,6 +24,7 @@ def export_h5ad(store: Store, to: Path, *, slide_id: str, level: str, features: 
 
     A level without counts (an H&E-only slide, the centres of spots) is an error.
     """
+    to.parent.mkdir(parents=True, exist_ok=True)
     partial = to.with_name(f"{to.name}.partial")
     with store.geometry(slide_id) as geometry:
         facts = look_up(geometry.header["levels"], level, where=f"{slide_id}: --level")

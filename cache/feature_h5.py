@@ -55,6 +55,7 @@ def read_feature_h5(path: Path) -> PatchFeatures:
 
 def write_feature_h5(path: Path, patches: PatchFeatures, *, attributes: Mapping[str, object]) -> None:
     """Write features and coords in TRIDENT's convention; `attributes` go beside `patch_size_level0`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     with h5py.File(partial, "w") as file:
         file["features"] = patches.features

@@ -70,11 +70,15 @@ class OptimConfig:
     clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("lr", "epochs", "batch_size"):
-            if getattr(self, name) <= 0:
-                raise MagnetError(
-                    f"optim.{name}", expected="a positive number", found=str(getattr(self, name)), remedy="change it"
-                )
+        positive, infinity = 1e-30, float("inf")
+        limits = {"lr": (positive, infinity), "epochs": (1, infinity), "batch_size": (1, infinity), "momentum": (0, 1)}
+        limits |= {"encoder_lr": (0, infinity), "weight_decay": (0, infinity), "clip_norm": (0, infinity)}
+        limits |= {"final_lr": (0, 1), "warmup": (0, 1)}
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                expected = "a positive number" if low else f"0 to {high:g}" if high < infinity else "0 or more"
+                raise MagnetError(f"optim.{name}", expected=expected, found=str(value), remedy="change the setting")
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,10 @@ def build(kind: type[Config], values: Mapping[str, Any], *, where: str) -> Confi
     for key, value in values.items():
         if key not in types:
             raise MagnetError(where, expected="a known setting", found=f"'{key}'", remedy=near_names(key, types))
-        if dataclasses.is_dataclass(types[key]) and isinstance(value, Mapping):
+        if dataclasses.is_dataclass(types[key]):
+            if not isinstance(value, Mapping):
+                names = ", ".join(f"{key}.{item.name}" for item in dataclasses.fields(types[key]))
+                raise MagnetError(where, expected=f"settings of '{key}'", found=f"{key}={value}", remedy=f"set {names}")
             built[key] = build(typing.cast(type[Any], types[key]), value, where=f"{where}: {key}")
         else:
             built[key] = _checked(types[key], value, where=f"{where}: {key}")
@@ -162,7 +169,11 @@ def _assign(values: dict[str, Any], setting: str) -> None:
         raise MagnetError("--set", expected="key=value, such as optim.lr=1e-3", found=f"'{setting}'", remedy="add '='")
     *parents, last = path.strip().split(".")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        if not isinstance(values.setdefault(parent, {}), dict):
+            raise MagnetError(
+                "--set", expected=f"a table '{parent}'", found=f"'{setting}'", remedy="set one of the two"
+            )
+        values = values[parent]
     try:
         values[last] = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

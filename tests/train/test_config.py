@@ -31,6 +31,10 @@ def test_settings_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path:
         ("optim.name=adam", "expected .*'sgd' or 'adamw', found 'adam'"),
         ("optim.lr", "expected key=value"),
         ("optim.epochs=0", "optim.epochs: expected a positive number, found 0"),
+        ("optim.momentum=-3", "optim.momentum: expected 0 to 1, found -3"),
+        ("optim.clip_norm=-1", "optim.clip_norm: expected 0 or more, found -1"),
+        ("optim=sgd", "expected settings of 'optim', found optim=sgd; set optim.name, optim.lr"),
+        ("seed.a=1", "seed: expected .*integer"),
         ("model.heads=3", "model.width: expected a multiple of heads=3, found 256"),
     ],
 )
