@@ -16,7 +16,12 @@ from cache.store import Store
 from magnet_core.console import human_bytes, progress, run_app
 from magnet_core.errors import MagnetError
 
-app = typer.Typer(help="Look into a store of cached slides.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look into a store of cached slides.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 StorePath = Annotated[Path, typer.Argument(help="the store's folder, with store.json", metavar="STORE")]
 
 

@@ -245,7 +245,7 @@ def _store_row(sample: Sample) -> dict[str, str | float | None]:
         "slide_id": sample.slide_id,
         "patient": sample.patient,
         "platform": sample.platform,
-        "image": str(sample.image),
-        "counts": None if sample.counts is None else str(sample.counts),
+        "image": str(sample.image.resolve()),
+        "counts": None if sample.counts is None else str(sample.counts.resolve()),
         "mpp": sample.mpp,
     }
