@@ -23,11 +23,16 @@ class BinnedCounts(NamedTuple):
 
 def sum_into_bins(cells: np.ndarray, counts: sparse.csr_matrix, *, side: int) -> BinnedCounts:
     """Sum rows at `cells` (M, 2), column and row from 0, into bins of side × side cells."""
+    bins, owner = find_bins(cells, side=side)
+    return BinnedCounts(bins, sum_by_owner(counts, owner, len(bins)))
+
+
+def find_bins(cells: np.ndarray, *, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bins of side × side cells that hold any of `cells`, as `BinnedCounts.cells`, and the row of each."""
     column, row = (cells // side).astype(np.int64).T
     width = int(column.max(initial=0)) + 1
     keys, owner = np.unique(row * width + column, return_inverse=True)
-    bins = np.stack([keys % width, keys // width], axis=1)
-    return BinnedCounts(bins, sum_by_owner(counts, owner, len(keys)))
+    return np.stack([keys % width, keys // width], axis=1), owner
 
 
 def fill_squares(binned: BinnedCounts, *, side: int, min_count: int) -> BinnedCounts:

@@ -5,7 +5,10 @@ Ranger 2.0: without, though some have one). Out: centres as (x, y). The files gi
 pixels, in an order that is not the matrix's; both are settled here, once.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,10 +31,22 @@ _CENTRE = ("pxl_col_in_fullres", "pxl_row_in_fullres")  # (x, y)
 
 
 def read_positions(path: Path) -> pl.DataFrame:
-    """Read all positions, (P) rows with the columns of `SCHEMA`; names of columns in any case, read by name."""
+    """Read all positions, (P) rows with the columns of `SCHEMA`."""
+    with readable_positions(path):
+        return scan_positions(path).collect()
+
+
+def scan_positions(path: Path) -> pl.LazyFrame:
+    """Open positions with the columns of `SCHEMA`; their names in the file may be in any case."""
+    table = pl.scan_parquet(path) if path.suffix == ".parquet" else _read_csv(path).lazy()
+    return table.rename(str.lower).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+
+
+@contextmanager
+def readable_positions(path: Path) -> Iterator[None]:
+    """Turn what polars reports of a file of positions into one line."""
     try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-        return table.rename(str.lower).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+        yield
     except (pl.exceptions.PolarsError, OSError) as error:
         kind = "parquet" if path.suffix == ".parquet" else "CSV"
         raise MagnetError(
@@ -42,9 +57,14 @@ def read_positions(path: Path) -> pl.DataFrame:
         ) from error
 
 
-def join_positions(path: Path, barcodes: np.ndarray, positions: pl.DataFrame) -> pl.DataFrame:
-    """Return one position for each barcode, in the order of the barcodes; one without a position is an error."""
-    of_matrix = pl.DataFrame({"barcode": barcodes}, schema={"barcode": pl.String})
+def join_positions(
+    path: Path, barcodes: pl.Series, positions: pl.DataFrame, *, spell: Callable[[Any], str] = str
+) -> pl.DataFrame:
+    """Return one position for each barcode, in the order of the barcodes; one without a position is an error.
+
+    `barcodes` may be numbers, if those of the positions are; `spell` writes one out for the message.
+    """
+    of_matrix = barcodes.alias("barcode").to_frame()
     _check_unique(path, {"matrix": of_matrix["barcode"], "positions": positions["barcode"]})
     joined = of_matrix.join(positions, on="barcode", how="left", maintain_order="left")
     absent = joined["barcode"].filter(joined["in_tissue"].is_null())
@@ -52,7 +72,7 @@ def join_positions(path: Path, barcodes: np.ndarray, positions: pl.DataFrame) ->
         raise MagnetError(
             path,
             expected="a position for each of the matrix's barcodes",
-            found=f"none for {len(absent)} of {len(joined)}, for example '{absent[0]}'",
+            found=f"none for {len(absent)} of {len(joined)}, for example '{spell(absent[0])}'",
             remedy="take matrix and positions from the same Space Ranger run and bin size",
         )
     return joined

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from extract.readers.outs_files import one_file
 from extract.readers.positions import assay_in_tissue, join_positions, read_positions
@@ -44,13 +45,12 @@ def read(path: Path) -> SlideCounts:
     genes: dict[int, Genes] = {}
     mpps: dict[int, float] = {}
     for size_um, outputs in _outputs(path).items():
-        matrix = read_tenx_h5(outputs.matrix)
-        genes[size_um] = matrix.genes
-        positions = read_positions(outputs.positions)
-        joined = join_positions(outputs.positions, matrix.barcodes, positions)
         if size_um == SQUARE_UM:
-            bins = sum_squares(matrix, joined, positions, bin_sizes_um=BIN_SIZES_UM)
+            genes[size_um], bins = sum_squares(outputs.matrix, outputs.positions, bin_sizes_um=BIN_SIZES_UM)
         else:
+            matrix = read_tenx_h5(outputs.matrix)
+            genes[size_um] = matrix.genes
+            joined = join_positions(outputs.positions, pl.Series(matrix.barcodes), read_positions(outputs.positions))
             bins[size_um] = assay_in_tissue(matrix, joined, pitch_um=float(size_um))
         mpps[size_um] = _microns_per_pixel(outputs.scale_factors, size_um=size_um)
     _check_agreement(path, genes, mpps)

@@ -58,7 +58,7 @@ def read(path: Path) -> SlideCounts:
             remedy="for Visium HD, give the outs folder that holds binned_outputs",
         )
     matrix = read_tenx_h5(matrix_path)
-    joined = join_positions(positions_path, matrix.barcodes, positions)
+    joined = join_positions(positions_path, pl.Series(matrix.barcodes), positions)
     return SlideCounts(
         "visium",
         matrix.genes,

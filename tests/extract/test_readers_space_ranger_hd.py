@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from extract.readers import count_files, detect_platform, read_counts
+from extract.readers import count_files, detect_platform, read_counts, squares
 from extract.readers.gene_names import unique_names
+from extract.readers.tenx_h5 import open_tenx_h5, read_tenx_h5
 from magnet_core.errors import MagnetError
+from magnet_core.grid import sum_by_owner
 from magnet_core.records import Sample, SlideCounts
 
 MPP = 0.2738
@@ -179,7 +181,7 @@ def write_squares(binned: Path, *, columns: int = 22, rows: int = 18) -> pl.Data
 
 
 def test_squares_of_2_um_are_summed_into_bins_where_nothing_else_is(tmp_path: Path) -> None:
-    squares = write_squares(tmp_path / "binned_outputs")
+    written = write_squares(tmp_path / "binned_outputs")
     assert detect_platform(tmp_path) == "space_ranger_hd"
     slide = read(tmp_path)
     assert slide.mpp == MPP
@@ -187,7 +189,7 @@ def test_squares_of_2_um_are_summed_into_bins_where_nothing_else_is(tmp_path: Pa
     for bin_um, side in ((8, 4), (16, 8)):
         assay = slide.bins[bin_um]
         assert assay.counts is not None
-        placed = squares.with_columns(row=pl.col("array_row") // side, column=pl.col("array_col") // side)
+        placed = written.with_columns(row=pl.col("array_row") // side, column=pl.col("array_col") // side)
         summed = (
             placed.group_by("row", "column")
             .agg(
@@ -207,6 +209,65 @@ def test_squares_of_2_um_are_summed_into_bins_where_nothing_else_is(tmp_path: Pa
     assert fine is not None
     assert coarse is not None
     np.testing.assert_array_equal(fine.sum(axis=0), coarse.sum(axis=0))
+
+
+def test_squares_summed_block_by_block_are_the_dense_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_squares(tmp_path / "binned_outputs")
+    folder = tmp_path / "binned_outputs" / "square_002um"
+    positions = pl.read_parquet(folder / "spatial" / "tissue_positions.parquet")
+    left_out = pl.col("array_col") == 5  # squares of the matrix that a user took out of the tissue
+    write_positions(folder, positions.with_columns(in_tissue=pl.when(left_out).then(0).otherwise("in_tissue")))
+    matrix = read_tenx_h5(folder / "filtered_feature_bc_matrix.h5")
+    dense = {bin_um: dict[str, np.ndarray]() for bin_um in (8, 16)}
+    for barcode, row in zip(matrix.barcodes.tolist(), matrix.counts.toarray(), strict=True):
+        square_row, square_column = int(barcode[8:13]), int(barcode[14:19])
+        for bin_um, sums in dense.items():
+            if square_column != 5:
+                name = f"s_{bin_um:03d}um_{square_row * 2 // bin_um:05d}_{square_column * 2 // bin_um:05d}-1"
+                sums[name] = sums.get(name, 0) + row
+    monkeypatch.setattr(squares, "BLOCK_COUNTS", 40)
+    monkeypatch.setattr(squares, "BLOCK_BARCODES", 7)
+    slide = read(tmp_path)
+    for bin_um, sums in dense.items():
+        counts = slide.bins[bin_um].counts
+        assert counts is not None
+        assert (counts.dtype, counts.indices.dtype) == (np.int32, np.int32)
+        np.testing.assert_array_equal(slide.bins[bin_um].barcodes, sorted(sums))
+        np.testing.assert_array_equal(counts.toarray(), [sums[name] for name in sorted(sums)])
+
+
+def test_wrong_squares_are_named_by_their_barcodes(tmp_path: Path) -> None:
+    positions = write_squares(tmp_path / "binned_outputs").drop("tp53")
+    folder = tmp_path / "binned_outputs" / "square_002um"
+    first = "s_002um_00003_00004-1"
+    write_positions(folder, positions.filter(pl.col("barcode") != first))
+    with pytest.raises(MagnetError, match=f"none for 1 of 207, for example '{first}'"):
+        read(tmp_path)
+    write_positions(folder, positions.with_columns(pl.col("barcode").str.replace("002", "008")))
+    with pytest.raises(MagnetError, match=r"such as s_002um_00012_00034-1, found 396 of 396 that are written"):
+        read(tmp_path)
+
+
+def test_blocks_of_rows_hold_no_more_counts_than_asked_for(tmp_path: Path) -> None:
+    dense = np.zeros((6, len(SYMBOLS)), int)
+    dense[0], dense[2, :2], dense[3, 0], dense[5, 1] = 3, 1, 9, 7
+    write_h5(tmp_path / "matrix.h5", dense, [f"b{row}" for row in range(6)])
+    with open_tenx_h5(tmp_path / "matrix.h5") as matrix:
+        blocks = list(matrix.blocks(3))
+        counts = sparse.vstack([matrix.counts(rows) for rows in blocks])
+        assert matrix.barcodes(slice(2, 4)).tolist() == ["b2", "b3"]
+    assert blocks == [slice(0, 1), slice(1, 5), slice(5, 6)]  # the first row alone holds six
+    np.testing.assert_array_equal(counts.toarray(), dense[:, IS_GENE])
+
+
+def test_counts_of_a_narrow_type_do_not_overflow_in_sums(outs: Path, bins_8um: Path) -> None:
+    barcodes = read(outs).bins[8].barcodes.tolist()
+    ones = np.ones((NUM_BINS, len(SYMBOLS)))
+    full = {"data": np.full(ones.size, 255, np.uint8)}
+    write_h5(bins_8um / "filtered_feature_bc_matrix.h5", ones, barcodes, **full)
+    counts = read(outs).bins[8].counts
+    assert counts is not None
+    assert sum_by_owner(counts, np.zeros(NUM_BINS, int), 1).toarray().tolist() == [[255 * NUM_BINS] * 5]
 
 
 def test_squares_of_2_um_are_not_read_where_bins_are(outs: Path) -> None:
