@@ -13,7 +13,7 @@ from cache.export_h5ad import export_h5ad
 from cache.lmdb_file import AbsentFileError
 from cache.reader import ArrayFile
 from cache.store import Store
-from magnet_core.console import human_bytes, progress, run_app
+from magnet_core.console import human_bytes, progress
 from magnet_core.errors import MagnetError
 
 app = typer.Typer(
@@ -105,11 +105,6 @@ def export_command(
     else:
         raise MagnetError("--to", expected="a name ending in .h5 or .h5ad", found=f"'{to}'", remedy="rename it")
     typer.echo(f"{slide}, {level}: {rows:,} rows -> {to}")
-
-
-def main() -> None:
-    """Entry point of the `cache` command."""
-    run_app(app)
 
 
 def _slide_lines(store: Store, slide_id: str) -> list[str]:

@@ -16,8 +16,11 @@ from extract.run_summary import write_run_summary
 from extract.samples import read_samples, select
 from extract.synthetic import SynthConfig, synthesise
 from magnet_core.backbones import BACKBONES
-from magnet_core.console import run_app
 
+WHOLE_WINDOWS = (
+    f"Windows are kept whole ({GeometryConfig.window} × {GeometryConfig.window} bins, half as many spots a side), "
+    "so a slide gets up to one window more."
+)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -81,8 +84,8 @@ def run_command(
     compile_: Annotated[bool, typer.Option("--compile", help="Let torch compile the encoder.")] = False,
     targets: Annotated[str, typer.Option(help="Prediction targets in µm, comma-separated.")] = "8,16,55",
     sampling: Annotated[str, typer.Option(help="windows, uniform or all.")] = "windows",
-    bins: Annotated[int, typer.Option(help="Bins a slide, for each bin size.")] = 6000,
-    spots: Annotated[int, typer.Option(help="Spots a slide.")] = 2500,
+    bins: Annotated[int, typer.Option(help=f"Bins a slide, for each bin size. {WHOLE_WINDOWS}")] = 6000,
+    spots: Annotated[int, typer.Option(help=f"Spots a slide. {WHOLE_WINDOWS}")] = 2500,
     seed: Annotated[int, typer.Option(help="For sampling and random weights.")] = 0,
     slide: Annotated[list[str] | None, typer.Option(help="Only this slide; may be repeated.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -140,23 +143,15 @@ def report(summary: RunSummary, config: RunConfig, *, record: Path) -> None:
     if summary.unchanged:
         typer.echo(f"already there with these settings, nothing to do: {', '.join(summary.unchanged)}")
     typer.echo(f"store: {config.store} (cache info {config.store}); record of this run: {record}")
-    report_failed(summary.failed)
+    if summary.failed:
+        typer.echo(f"failed: {', '.join(summary.failed)} (the reasons are above and in the record)", err=True)
+        raise typer.Exit(1)
 
 
 def show_plan(plan: RunPlan) -> None:
     """Print a plan; exit code 1 if a slide cannot be extracted."""
     typer.echo("\n".join(plan.lines()))
-    report_failed(plan.failed)
-
-
-def report_failed(failed: dict[str, str]) -> None:
-    """Name each slide that failed, a line each; exit code 1 if there is one."""
-    for slide_id, error in failed.items():
+    for slide_id, error in plan.failed.items():
         typer.echo(f"failed: {slide_id}: {error}", err=True)
-    if failed:
+    if plan.failed:
         raise typer.Exit(1)
-
-
-def main() -> None:
-    """Run the command line."""
-    run_app(app)

@@ -1,20 +1,61 @@
-"""How a command line speaks: bars on stderr, results on stdout, one line on stderr for a user's error, exit code 1."""
+"""How a command line speaks: bars on stderr, results on stdout, one line on stderr for a user's error, exit code 1.
 
+Ctrl-C is one line too, and exit code 130, from the first import of a command on.
+"""
+
+import importlib
+import logging
+import os
+import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
 from magnet_core.errors import MagnetError
 
+INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
 
-def run_app(app: Any) -> None:
-    """Run a typer app; a `MagnetError` becomes one line and exit code 1, everything else keeps its traceback."""
+
+def run_command(module: str, *, interrupted: str = "interrupted; run again") -> None:
+    """Import a command line by the name of its module, and run its typer `app`; `interrupted` is said after Ctrl-C.
+
+    A `MagnetError` becomes one line and exit code 1, everything else keeps its traceback.
+    """
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
     try:
-        app()
+        _import(module, interrupted=interrupted).app()
     except MagnetError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(1) from None
+        _end(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        _end(interrupted, INTERRUPTED)
+    except SystemExit as end:
+        if end.code != INTERRUPTED:  # which typer makes of Ctrl-C
+            raise
+        _end(interrupted, INTERRUPTED)
+
+
+def _import(name: str, *, interrupted: str) -> Any:
+    """Import a module; Ctrl-C ends the process meanwhile, as a KeyboardInterrupt is wrapped or lost in some imports."""
+
+    def stop(*_: object) -> None:
+        sys.stderr.write(f"{interrupted}\n")
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # a background job ignores Ctrl-C
+        return importlib.import_module(name)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        return importlib.import_module(name)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{line}\n")
+    raise SystemExit(code) from None
 
 
 def progress(*iterable: Any, **options: Any) -> tqdm:

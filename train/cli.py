@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from magnet_core.console import run_app
 from train.config import load_config
 from train.evaluate import text_table
 from train.pipeline import fit
@@ -48,8 +47,3 @@ def fit_command(
     typer.echo(f"\nfold {result.fold.index}, test slides: {', '.join(result.fold.test)}")
     typer.echo(text_table(result.systems))
     typer.echo(f"\nrun: {result.folder} (summary.json, genes.parquet, model.safetensors, run.json, tensorboard/)")
-
-
-def main() -> None:
-    """Run the command line."""
-    run_app(app)

@@ -19,7 +19,7 @@ KILLS = 20
 def command(samples: Path, store: Path) -> list[str]:
     options = ["--samples", str(samples), "--store", str(store), "--backbone", "timm:test_convnext"]
     small = ["--weights", "random", "--bins", "600", "--spots", "60", "--tokens", "2", "--targets", "8,55"]
-    return [sys.executable, "-c", "from extract.cli import main; main()", "run", *options, *small]
+    return [sys.executable, "-m", "extract", "run", *options, *small]
 
 
 def started(folder: Path) -> bool:

@@ -27,7 +27,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # These run in a process of their own: the hub client reads its environment once, when it is imported.
 RUN = """
 import contextlib, io, time
-from extract.cli import main
+from extract.__main__ import main
 def run(backbone):
     sys.argv[1:] = ["run", "--samples", "samples.csv", "--backbone", backbone]
     error, start, code = io.StringIO(), time.monotonic(), 0

@@ -1,0 +1,12 @@
+"""The command `cache`, also as `python -m cache`. Thin, so that Ctrl-C is heard while the rest is imported."""
+
+from magnet_core.console import run_command
+
+
+def main() -> None:
+    """Run the command line."""
+    run_command("cache.cli")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The commands as processes: Ctrl-C and users' mistakes end them in one line, whatever they were doing."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from cache.reader import ArrayFile
+from extract.synthetic import SynthConfig, synthesise
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def interrupt(process: subprocess.Popen[str]) -> list[str]:
+    """Send Ctrl-C; return the lines on stderr."""
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    return error.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("extract", "interrupted; run again to resume"), ("train", "interrupted; run again")]
+)
+def test_ctrl_c_during_the_imports_is_one_line(command: str, said: str) -> None:
+    process = start(command, "--help")
+    maps = Path(f"/proc/{process.pid}/maps")
+    if not maps.exists():
+        process.kill()
+        pytest.skip("needs /proc to see that the imports have begun")
+    while "numpy" not in maps.read_text():
+        time.sleep(0.01)
+    assert interrupt(process) == [said]
+    assert process.returncode == 130
+
+
+def test_ctrl_c_during_a_run_is_one_line_and_leaves_a_store_that_resumes(tmp_path: Path) -> None:
+    samples = synthesise(tmp_path / "data", SynthConfig(slides=1, seed=1, size_mm=0.4, genes=60))
+    store = tmp_path / "store"
+    encoder = ["--backbone", "resnet18", "--weights", "random", "--tokens", "1", "--device", "cpu"]
+    rows = ["--targets", "8", "--bins", "1500", "--spots", "60"]
+    command = ["extract", "run", "--samples", str(samples), "--store", str(store), *encoder, *rows]
+    process = start(*command)
+    while not any(store.rglob("*.partial")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    lines = interrupt(process)
+    assert process.returncode == 130
+    assert lines[-1] == "interrupted; run again to resume"
+    assert not [line for line in lines if "Traceback" in line or "Error" in line]
+    assert any(store.rglob("*.partial"))
+
+    resumed = start(*command)
+    resumed.communicate(timeout=300)
+    assert resumed.returncode == 0
+    assert not any(store.rglob("*.partial"))
+    for path in store.rglob("*.lmdb"):
+        with ArrayFile(path) as file:
+            assert file.verify() == []
+
+
+def test_a_truncated_image_is_one_line_without_the_librarys_own_words(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.tif"
+    with tifffile.TiffWriter(whole) as writer:  # the second page lies beyond the cut
+        for _ in range(2):
+            writer.write(np.zeros((512, 512, 3), np.uint8), tile=(256, 256), photometric="rgb")
+    (tmp_path / "cut.tif").write_bytes(whole.read_bytes()[:100_000])
+    sheet = tmp_path / "samples.csv"
+    sheet.write_text("slide_id,image,mpp\nP1,cut.tif,0.5\n")
+    process = start("extract", "inspect", "--samples", str(sheet), "--out", str(tmp_path / "out"))
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.startswith("P1: failed: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["empty", "absent"])
+def test_a_folder_that_is_no_store_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    process = start("cache", "info", str(tmp_path / name))
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert error.startswith(f"error: {tmp_path / name}: expected a store (a folder with store.json)")
+    assert error.count("\n") == 1

@@ -1,0 +1,12 @@
+"""The command `train`, also as `python -m train`. Thin, so that Ctrl-C is heard while the rest is imported."""
+
+from magnet_core.console import run_command
+
+
+def main() -> None:
+    """Run the command line."""
+    run_command("train.cli")
+
+
+if __name__ == "__main__":
+    main()
