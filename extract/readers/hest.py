@@ -2,7 +2,8 @@
 
 In: `st/<id>.h5ad`; the µm/px comes from a metadata table `HEST*.csv` beside it or in the folder above, from the row
 whose `id` is the file's name and its column `pixel_size_um_estimated`. Out: all spots. `obsm['spatial']` is (x, y) in
-full-resolution pixels. X may be CSR, CSC or dense; it is never made dense.
+full-resolution pixels. X may be CSR, CSC or dense; it is never made dense. Elements are read as AnnData's format says
+(`categorical` 0.2.0, `nullable-string-array`, `csr_matrix` and `csc_matrix` 0.1.0), without importing the package.
 """
 
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import polars as pl
-from anndata.io import read_elem
 from scipy import sparse
 
 from extract.readers.gene_names import unique_names
@@ -68,7 +68,13 @@ def _names(table: h5py.Group) -> np.ndarray:
 
 
 def _text(column: h5py.Dataset | h5py.Group) -> np.ndarray:
-    return np.asarray(read_elem(column)).astype(str)
+    """Read a column of text: plain, categorical, or nullable."""
+    if isinstance(column, h5py.Group):
+        if "codes" in column:
+            return _text(column["categories"])[column["codes"][...]]
+        return _text(column["values"])
+    values = column.asstr()[...] if h5py.check_string_dtype(column.dtype) else column[...]
+    return np.asarray(values).astype(str)
 
 
 def _read_counts(path: Path, stored: h5py.Dataset | h5py.Group) -> sparse.csr_matrix:
@@ -77,7 +83,7 @@ def _read_counts(path: Path, stored: h5py.Dataset | h5py.Group) -> sparse.csr_ma
         starts = range(0, len(stored), BLOCK_ROWS)
         matrix = sparse.vstack([sparse.csr_matrix(stored[start : start + BLOCK_ROWS]) for start in starts], "csr")
     else:
-        matrix = sparse.csr_matrix(read_elem(stored))
+        matrix = _read_sparse(stored)
     values = matrix.data
     raw = (values >= 0) & (values == np.rint(values))
     if not raw.all():
@@ -90,6 +96,12 @@ def _read_counts(path: Path, stored: h5py.Dataset | h5py.Group) -> sparse.csr_ma
     counts = sparse.csr_matrix((values.astype(np.int32), matrix.indices, matrix.indptr), shape=matrix.shape)
     counts.sort_indices()
     return counts
+
+
+def _read_sparse(stored: h5py.Group) -> sparse.csr_matrix:
+    kinds = {"csr_matrix": sparse.csr_matrix, "csc_matrix": sparse.csc_matrix}
+    parts = tuple(stored[name][...] for name in ("data", "indices", "indptr"))
+    return kinds[stored.attrs["encoding-type"]](parts, shape=tuple(stored.attrs["shape"])).tocsr()
 
 
 def _check(

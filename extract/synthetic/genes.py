@@ -8,7 +8,7 @@ and do not depend on the class, so a panel of the top genes holds all four.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from extract.synthetic.histology import CELL_NAMES, DOMAINS
 
@@ -58,7 +58,7 @@ class GeneModel:
 def draw_genes(number: int, rng: np.random.Generator) -> GeneModel:
     """Draw the genes of a data set."""
     classes = np.repeat(CLASSES, _shares(number))[rng.permutation(number)]
-    mean = np.exp(MEAN_LOG_SD * norm.ppf((np.arange(number) + 0.5) / number))[rng.permutation(number)]
+    mean = np.exp(MEAN_LOG_SD * ndtri((np.arange(number) + 0.5) / number))[rng.permutation(number)]
     profile, marker_target = _draw_profile(classes, mean, rng)
     domain, domain_target = _draw_domain(classes, rng)
     sign = np.where(rng.random(number) < 0.7, 1.0, -1.0)

@@ -57,6 +57,21 @@ def test_ids_are_taken_where_they_are_and_names_made_unique(tmp_path: Path) -> N
     assert list(genes.names) == ["X", "Y", "X-1", "Z", "X-2"]
 
 
+def test_text_may_be_categorical_or_nullable(tmp_path: Path) -> None:
+    path = tmp_path / "A.h5ad"
+    ids = pd.Categorical(["b", "a", "b", "c", "d"])
+    obs = pd.DataFrame(index=[f"spot{i}" for i in range(len(CENTRES))])
+    var = pd.DataFrame({"gene_ids": ids}, index=SYMBOLS)
+    anndata.AnnData(COUNTS, obs, var, obsm={"spatial": CENTRES}).write_h5ad(path)
+    assert list(read(path).genes.ids) == ["b", "a", "b-1", "c", "d"]
+    with h5py.File(path, "a") as file:
+        del file["var/gene_ids"]
+        column = file["var"].create_group("gene_ids")
+        column.attrs["encoding-type"] = "nullable-string-array"
+        column["values"], column["mask"] = list("abcde"), [False] * 5
+    assert list(read(path).genes.ids) == list("abcde")
+
+
 def test_the_resolution_is_that_of_the_sample_in_the_metadata(tmp_path: Path) -> None:
     path = write(tmp_path)
     table = tmp_path / "HEST_v1_1_0.csv"
