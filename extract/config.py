@@ -44,9 +44,13 @@ class GeometryConfig:
             _refuse("--targets", f"some of {known}", str(self.targets))
         if self.sampling not in SAMPLINGS:
             _refuse("--sampling", f"one of {', '.join(SAMPLINGS)}", f"'{self.sampling}'")
-        for name in ("bins", "spots", "window", "neighbours", "bin_patch_um", "spot_patch_um", "region_patch_um"):
+        _refuse_below_one("--bins", self.bins)
+        _refuse_below_one("--spots", self.spots)
+        for name in ("window", "neighbours", "bin_patch_um", "spot_patch_um", "region_patch_um"):
             if getattr(self, name) <= 0:
                 _refuse(name, "a positive number", str(getattr(self, name)))
+        if self.seed < 0:
+            _refuse("--seed", "0 or more", str(self.seed))
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,7 @@ class EmbeddingConfig:
         if self.views not in (1, NUM_SYMMETRIES):
             _refuse("--views", f"1 or {NUM_SYMMETRIES}", str(self.views))
         look_up(PRECISIONS, self.precision, where="--precision")
-        if self.token_grid < 1:
-            _refuse("--tokens", "1 or more tokens a side", str(self.token_grid))
+        _refuse_below_one("--tokens", self.token_grid)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,15 @@ class RunConfig:
     batch_size: int = 64
     workers: int = 2
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        _refuse_below_one("--batch-size", self.batch_size)
+        _refuse_below_one("--workers", self.workers)
+
+
+def _refuse_below_one(option: str, number: int) -> None:
+    if number < 1:
+        _refuse(option, "1 or more", str(number))
 
 
 def _refuse(where: str, expected: str, found: str) -> None:

@@ -10,9 +10,10 @@ Entry = TypeVar("Entry")
 
 
 def near_names(name: str, known: Iterable[str]) -> str:
-    """Say which known names come closest to `name`, else list them all."""
+    """Say which known names come closest to `name`, upper and lower case being the same, else list them all."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    folded = difflib.get_close_matches(name.casefold(), {each.casefold() for each in names}, n=3, cutoff=0.5)
+    close = [each for match in folded for each in names if each.casefold() == match]
     return f"did you mean {' or '.join(close)}?" if close else f"choose one of: {', '.join(names)}"
 
 

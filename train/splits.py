@@ -43,9 +43,9 @@ class FoldsFile(BaseModel):
 
 
 def fewer_folds_notice(patients: Mapping[str, str], *, folds: int) -> str | None:
-    """Say that there will be fewer folds than asked for, or return None when there are patients enough."""
+    """Say that there will be fewer folds than asked for; None where there are patients enough, or no folds at all."""
     count = len(_slides_by_patient(patients))
-    return None if count >= folds else f"{count} patients only: {count} folds in place of {folds}"
+    return f"{count} patients only: {count} folds in place of {folds}" if 2 <= count < folds else None
 
 
 def make_folds(patients: Mapping[str, str], *, folds: int = 4, seed: int = 0) -> list[Fold]:

@@ -19,11 +19,11 @@ def find_backbone(name: str) -> BackboneSpec:
         return BackboneSpec(name, architecture=name, hub_id=rest)
     if kind == "timm" and rest:
         return _timm_spec(name, rest)
-    if name in NOT_BUILT_BY_TIMM:
+    if name.lower() in NOT_BUILT_BY_TIMM:
         raise MagnetError(
             f"--backbone {name}",
             expected="a model that timm can build",
-            found=f"one that it cannot: {NOT_BUILT_BY_TIMM[name]}",
+            found=f"one that it cannot: {NOT_BUILT_BY_TIMM[name.lower()]}",
             remedy="use another of 'extract backbones', or bring its features in with 'cache import'",
         )
     return look_up(BACKBONES, name, where="--backbone")

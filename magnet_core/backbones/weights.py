@@ -23,8 +23,8 @@ def weights_file(spec: BackboneSpec, weights: str) -> Path | None:
         raise MagnetError(
             f"--weights {weights}",
             expected="'pretrained', 'random' or a file (safetensors, or a torch state dict)",
-            found="no such file",
-            remedy="check the path",
+            found="a folder" if path.is_dir() else "no such file",
+            remedy="name the file in it" if path.is_dir() else "check the path",
         )
     return path
 

@@ -130,7 +130,9 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, name: str):
         build_encoder(RESNET, str(tmp_path / name))
 
 
-def test_a_missing_file_is_named():
+def test_a_missing_file_is_named_and_a_folder_is_called_one(tmp_path: Path):
+    with pytest.raises(MagnetError, match="found a folder; name the file in it"):
+        build_encoder(RESNET, str(tmp_path))
     with pytest.raises(MagnetError, match=r"absent\.pth.*no such file"):
         build_encoder(RESNET, "absent.pth")
 

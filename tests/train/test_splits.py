@@ -45,6 +45,7 @@ def test_fewer_patients_than_folds_give_one_fold_a_patient_and_a_notice() -> Non
     assert sorted(fold.test for fold in make_folds(her2st, folds=4)) == [("B4",), ("C2", "C3")]
     assert fewer_folds_notice(her2st, folds=4) == "2 patients only: 2 folds in place of 4"
     assert fewer_folds_notice(her2st, folds=2) is None
+    assert fewer_folds_notice({"C2": "C", "C3": "C"}, folds=4) is None  # no fold at all: make_folds says so
 
 
 @pytest.mark.parametrize(
