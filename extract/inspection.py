@@ -14,7 +14,8 @@ from extract.hne_only import bins_in_tissue
 from extract.lattice import Lattice, measure_lattice
 from extract.overlay import draw_overlay
 from extract.readers import read_counts
-from extract.resolution import Resolution, resolve_mpp
+from extract.resolution import Resolution, resolve_mpp, stated_mpp
+from extract.samples import check_files
 from magnet_core.errors import MagnetError
 from magnet_core.records import Assay, Sample, SlideCounts
 from magnet_core.slides import Slide, open_slide, thumbnail
@@ -112,7 +113,7 @@ def inspect_slides(samples: list[Sample], out: Path | None) -> Iterator[Inspecti
 
 def slide_facts(sample: Sample, slide: Slide, counts: SlideCounts, *, resolution: Resolution) -> SlideFacts:
     """Gather the facts of an open slide and of its measured or laid bins; warn where they do not fit together."""
-    statements = _statements(sample, slide, counts)
+    statements = stated_mpp(sample, slide, counts)
     warnings = _mpp_warnings(resolution, statements)
     assays = _assays(counts)
     facts = [AssayFacts(um, len(assay), _median_umi(assay)) for um, assay in assays.items()]
@@ -142,6 +143,7 @@ def slide_facts(sample: Sample, slide: Slide, counts: SlideCounts, *, resolution
 
 
 def _inspect(sample: Sample, out: Path | None) -> Inspection:
+    check_files(sample)
     with open_slide(sample.image) as slide:
         measured = None if sample.counts is None else read_counts(sample)
         resolution = resolve_mpp(sample, slide, measured)
@@ -171,16 +173,6 @@ def _tissue_mm2(assay: Assay, lattice: Lattice | None, mpp: float) -> float:
     if lattice is not None and (lattice.hexagonal or not cell_um2):
         cell_um2 = lattice.cell_area_px * mpp**2
     return len(assay) * cell_um2 / 1e6
-
-
-def _statements(sample: Sample, slide: Slide, counts: SlideCounts) -> tuple[Resolution, ...]:
-    """Every statement of the slide's µm/px, in the order in which they are believed."""
-    stated = [
-        (sample.mpp, "samples.csv"),
-        (counts.mpp, counts.mpp_source),
-        (slide.mpp, slide.mpp_source),
-    ]
-    return tuple(Resolution(mpp, source) for mpp, source in stated if mpp is not None)
 
 
 def _mpp_warnings(chosen: Resolution, statements: tuple[Resolution, ...]) -> list[str]:

@@ -4,6 +4,7 @@ For each slide: read its counts, lay its levels, then pass over its pixels once;
 fine levels and the frozen encoder's features of every level. A slide with a fault is recorded and the rest go on.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
 from extract.readers import read_counts
 from extract.resolution import Resolution, resolve_mpp
-from extract.samples import read_samples, select
+from extract.samples import check_files, read_samples, select
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
 from magnet_core.backbones import Encoder, build_encoder, find_backbone
@@ -62,18 +63,18 @@ def run(config: RunConfig) -> RunSummary:
         encoder.compile()
     store = Store.create(config.store)
     summary = RunSummary()
-    bar = progress(samples, desc="slides", unit="slide")
-    for sample in bar:
-        bar.set_postfix_str(sample.slide_id)
-        try:
-            patches = extract_slide(sample, store, encoder, settings, config=config)
-        except MagnetError as error:
-            summary.failed[sample.slide_id] = str(error)
-            bar.write(f"{sample.slide_id}: failed: {error}")
-            continue
-        (summary.unchanged if patches is None else summary.written).append(sample.slide_id)
-        summary.patches += patches or 0
-        store.register([_store_row(sample)])
+    with progress(samples, desc="slides", unit="slide") as bar:
+        for sample in bar:
+            bar.set_postfix_str(sample.slide_id)
+            try:
+                patches = extract_slide(sample, store, encoder, settings, config=config)
+            except MagnetError as error:
+                summary.failed[sample.slide_id] = str(error)
+                bar.write(f"failed: {sample.slide_id}: {error}", file=sys.stderr)
+                continue
+            (summary.unchanged if patches is None else summary.written).append(sample.slide_id)
+            summary.patches += patches or 0
+            store.register([_store_row(sample)])
     return summary
 
 
@@ -81,6 +82,7 @@ def extract_slide(
     sample: Sample, store: Store, encoder: Encoder, settings: Mapping[str, Any], *, config: RunConfig
 ) -> int | None:
     """Write what the store lacks of one slide; the number of patches that took, None when nothing was lacking."""
+    check_files(sample)
     slide_settings = geometry_settings(sample, config.geometry)
     geometry_path = store.geometry_path(sample.slide_id)
     header_of_features = features_header(settings, slide_settings, config)

@@ -22,7 +22,7 @@ from extract.config import RunConfig
 from extract.geometry import geometry_settings, read_levels, write_levels
 from extract.pipeline import embedding_settings, features_header, holds_geometry, lay_slide, open_sinks
 from extract.probe import Probe
-from extract.samples import read_samples, select
+from extract.samples import check_files, read_samples, select
 from magnet_core.backbones import Encoder, build_encoder, find_backbone
 from magnet_core.console import human_bytes
 from magnet_core.device import pick_device
@@ -131,6 +131,7 @@ def plan_slide(
     probe: Probe,
 ) -> SlidePlan:
     """Plan one slide: what its arrays would hold, without those that are in the store."""
+    check_files(sample)
     slide_settings = geometry_settings(sample, config.geometry)
     geometry_path = store.geometry_path(sample.slide_id) if store else None
     has_geometry = geometry_path is not None and holds_geometry(geometry_path, slide_settings)

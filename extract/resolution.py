@@ -17,17 +17,22 @@ class Resolution:
     source: str
 
 
+def stated_mpp(sample: Sample, slide: Slide, counts: SlideCounts | None) -> tuple[Resolution, ...]:
+    """Every statement of the slide's µm/px, in the order in which they are believed."""
+    statements = (
+        (sample.mpp, "samples.csv"),
+        (counts.mpp if counts else None, counts.mpp_source if counts else ""),
+        (slide.mpp, slide.mpp_source),
+    )
+    return tuple(Resolution(mpp, source) for mpp, source in statements if mpp is not None)
+
+
 def resolve_mpp(sample: Sample, slide: Slide, counts: SlideCounts | None) -> Resolution:
-    """Return the first statement of the slide's µm/px; statements that differ by more than 5 % are an error."""
-    stated = [
-        Resolution(mpp, source)
-        for mpp, source in (
-            (sample.mpp, "samples.csv"),
-            (counts.mpp if counts else None, counts.mpp_source if counts else ""),
-            (slide.mpp, slide.mpp_source),
-        )
-        if mpp is not None
-    ]
+    """Return the first statement of the slide's µm/px.
+
+    Statements that differ from it by more than 5 % are an error, unless samples.csv overrides them.
+    """
+    stated = stated_mpp(sample, slide, counts)
     if not stated:
         hint = f" ({counts.mpp_source})" if counts and counts.mpp_source else ""
         raise MagnetError(
@@ -37,12 +42,15 @@ def resolve_mpp(sample: Sample, slide: Slide, counts: SlideCounts | None) -> Res
             remedy="write it into the column 'mpp' of samples.csv",
         )
     first = stated[0]
-    for other in stated[1:]:
-        if sample.mpp is None and abs(other.mpp / first.mpp - 1) > _TOLERANCE:
-            raise MagnetError(
-                f"slide '{sample.slide_id}'",
-                expected="one µm/px",
-                found=f"{first.mpp:.4f} from {first.source} and {other.mpp:.4f} from {other.source}",
-                remedy="write the right one into the column 'mpp' of samples.csv",
-            )
+    in_conflict = any(abs(other.mpp / first.mpp - 1) > _TOLERANCE for other in stated)
+    if in_conflict and not sample.mpp_overrides:
+        raise MagnetError(
+            f"slide '{sample.slide_id}'",
+            expected=f"one µm/px, within {_TOLERANCE:.0%}",
+            found=" and ".join(f"{each.mpp:.4f} from {each.source}" for each in stated),
+            remedy=(
+                "check that image and counts belong together; to override what the files state, write the right one "
+                f"with a '!' into the column 'mpp' of samples.csv, such as {first.mpp:.4g}!"
+            ),
+        )
     return first

@@ -1,8 +1,8 @@
 """The sample table: which slides there are, where their files lie, and what the user states about them.
 
 In: samples.csv with the columns slide_id,image,counts,platform,mpp,patient (only the first two are required), in
-comma-separated UTF-8. Paths are relative to its folder. Out: one `Sample` a row. A mistake is one line that names file
-and line.
+comma-separated UTF-8. Paths are relative to its folder. Out: one `Sample` a row. A mistake of the table is one line
+that names file and line, and stops everything; a file that is not there fails its slide alone (`check_files`).
 """
 
 import csv
@@ -18,11 +18,12 @@ from magnet_core.slides import MAX_MPP, MIN_MPP
 
 REQUIRED_COLUMNS = ("slide_id", "image")
 COLUMNS = (*REQUIRED_COLUMNS, "counts", "platform", "mpp", "patient")
+OVERRIDES = "!"  # after an mpp: it holds whatever the files state
 FOLDER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Read and check samples.csv; the files it names must exist. Raises `MagnetError` at the first mistake."""
+    """Read and check samples.csv, not the files it names. Raises `MagnetError` at the first mistake."""
     rows = _read_rows(path)
     if not rows:
         raise MagnetError(
@@ -61,6 +62,26 @@ def read_samples(path: Path) -> list[Sample]:
     return samples
 
 
+def check_files(sample: Sample) -> None:
+    """Refuse a slide whose image or counts are not there."""
+    image, counts = sample.image, sample.counts
+    for column, path in (("image", image), ("counts", counts)):
+        if path is not None and not path.exists():
+            raise MagnetError(
+                f"slide '{sample.slide_id}'",
+                expected=f"column '{column}' of samples.csv to name an existing path",
+                found=f"nothing at {path}",
+                remedy="correct it; paths are relative to the folder of samples.csv",
+            )
+    if not image.is_file():
+        raise MagnetError(
+            f"slide '{sample.slide_id}'",
+            expected="an image file",
+            found=f"the folder {image}",
+            remedy="name the file in column 'image' of samples.csv",
+        )
+
+
 def select(samples: Sequence[Sample], ids: Sequence[str]) -> list[Sample]:
     """Return the samples with these ids, in the order of `ids`; an unknown id is an error with the near names."""
     by_id = {sample.slide_id: sample for sample in samples}
@@ -70,9 +91,8 @@ def select(samples: Sequence[Sample], ids: Sequence[str]) -> list[Sample]:
 def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
     """Line number and stripped cells of each line that is not blank; a byte-order mark is skipped."""
     if not path.is_file():
-        raise MagnetError(
-            path, expected="a sample table", found="no such file", remedy="write one, or pass --samples PATH"
-        )
+        found = "a folder" if path.is_dir() else "no such file"
+        raise MagnetError(path, expected="a sample table", found=found, remedy="write one, or pass --samples PATH")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -114,41 +134,30 @@ def _sample(where: str, cells: dict[str, str], *, folder: Path) -> Sample:
             found=f"'{slide_id}'",
             remedy="use up to 100 letters, digits, '.', '_' and '-', a letter or digit first and no '.' last",
         )
-    image = _existing(where, "image", cells["image"], folder=folder)
-    if not image.is_file():
-        raise MagnetError(where, expected="an image file", found=f"the folder {image}", remedy="name the file")
+    if not cells["image"]:
+        raise MagnetError(where, expected="a path in column 'image'", found="nothing", remedy="fill it in")
     counts, platform = cells.get("counts", ""), cells.get("platform", "")
     if platform:
         look_up(READERS, platform, where=f"{where}, platform")
+    mpp, overrides = _mpp(where, cells.get("mpp", ""))
     return Sample(
         slide_id=slide_id,
-        image=image,
-        counts=_existing(where, "counts", counts, folder=folder) if counts else None,
+        image=folder / Path(cells["image"]).expanduser(),
+        counts=folder / Path(counts).expanduser() if counts else None,
         platform=platform or None,
-        mpp=_mpp(where, cells.get("mpp", "")),
+        mpp=mpp,
         patient=cells.get("patient", "") or slide_id,
+        mpp_overrides=overrides,
     )
 
 
-def _existing(where: str, column: str, cell: str, *, folder: Path) -> Path:
+def _mpp(where: str, cell: str) -> tuple[float | None, bool]:
+    """Read `0.5`, or `0.5!`: the µm/px, and whether it overrides what the files state."""
     if not cell:
-        raise MagnetError(where, expected=f"a path in column '{column}'", found="nothing", remedy="fill it in")
-    path = folder / Path(cell).expanduser()
-    if not path.exists():
-        raise MagnetError(
-            where,
-            expected=f"column '{column}' to name an existing path",
-            found=f"nothing at {path}",
-            remedy=f"correct it; paths are relative to {folder.resolve()}",
-        )
-    return path
-
-
-def _mpp(where: str, cell: str) -> float | None:
-    if not cell:
-        return None
+        return None, False
+    number, overrides = cell.removesuffix(OVERRIDES), cell.endswith(OVERRIDES)
     try:
-        mpp = float(cell)
+        mpp = float(number)
     except ValueError:
         mpp = float("nan")
     if not MIN_MPP <= mpp <= MAX_MPP:
@@ -158,4 +167,4 @@ def _mpp(where: str, cell: str) -> float | None:
             found=f"'{cell}'",
             remedy="write a number such as 0.25, or leave it empty where the slide or Space Ranger states it",
         )
-    return mpp
+    return mpp, overrides

@@ -15,7 +15,10 @@ from scipy import sparse
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of samples.csv. `counts` is None for an H&E-only slide."""
+    """One row of samples.csv. `counts` is None for an H&E-only slide.
+
+    `mpp_overrides` says that `mpp` holds whatever the files state; else files that contradict it are an error.
+    """
 
     slide_id: str
     image: Path
@@ -23,6 +26,7 @@ class Sample:
     platform: str | None = None
     mpp: float | None = None
     patient: str = ""
+    mpp_overrides: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from magnet_core.records import Assay, Genes, Sample, SlideCounts
 from magnet_core.slides import Slide, open_slide
 
 MPP = 0.5
+OVERRIDDEN = {"mpp": 0.45, "mpp_overrides": True}
 TISSUE_BOX_PX = (100, 140, 500, 300)  # left, top, right, bottom: wider than high, so that a swap shows
 
 
@@ -64,8 +65,9 @@ def test_facts_of_a_good_slide_are_exact_and_without_warning(image: Path):
         (bins_on(TISSUE_BOX_PX, umi=12), {}, "median UMI of 8 µm bins: 12, below 20"),
         (bins_on(TISSUE_BOX_PX, shift_px=(300, 0)), {}, "of the centres lie outside the image; 'extract run' will"),
         (bins_on(TISSUE_BOX_PX, shift_px=(0, -140)), {}, "of the centres in tissue lie on bare glass"),
-        (bins_on(TISSUE_BOX_PX), {"mpp": 0.45}, "0.4500 from samples.csv, but 0.5000 from Space Ranger (+11.1%)"),
-        (bins_on(TISSUE_BOX_PX), {"mpp": 0.45}, "neighbours lie 7.20 µm apart"),
+        (bins_on(TISSUE_BOX_PX), {"mpp": 0.49}, "0.4900 from samples.csv, but 0.5000 from Space Ranger (+2.0%)"),
+        (bins_on(TISSUE_BOX_PX), OVERRIDDEN, "0.4500 from samples.csv, but 0.5000 from Space Ranger (+11.1%)"),
+        (bins_on(TISSUE_BOX_PX), OVERRIDDEN, "neighbours lie 7.20 µm apart"),
     ],
 )
 def test_the_usual_mistakes_are_warned_of(image: Path, counts: SlideCounts, columns: dict[str, object], said: str):
@@ -118,11 +120,14 @@ def test_mask_and_scale_bar():
 def test_command_goes_on_after_a_bad_slide_and_exits_with_1(tmp_path: Path, image: Path):
     (tmp_path / "broken.tif").write_bytes(b"not a slide")
     sheet = tmp_path / "samples.csv"
-    sheet.write_text(f"slide_id,image,mpp\nA,broken.tif,0.5\nB,{image.name},2.0\n")
+    Image.open(image).save(tmp_path / "tagged.tif", dpi=(50_800, 50_800))  # 0.5 µm/px
+    sheet.write_text(f"slide_id,image,mpp\nA,broken.tif,0.5\nB,{image.name},2.0\nC,absent.tif,\nD,tagged.tif,2.0\n")
     result = CliRunner().invoke(app, ["inspect", "--samples", str(sheet), "--out", str(tmp_path / "pictures")])
     assert result.exit_code == 1
-    assert result.stderr.startswith("A: failed: ")
-    assert result.stderr.count("\n") == 1
+    broken, absent, conflict = result.stderr.splitlines()
+    assert broken.startswith("A: failed: ")
+    assert absent.startswith("C: failed: slide 'C': expected column 'image' of samples.csv to name an existing path")
+    assert "2.0000 from samples.csv and 0.5000 from resolution tags" in conflict
     assert "B · patient B · hne_only" in result.stdout
     assert "· laid over the tissue" in result.stdout
     assert "no counts: the slide can be predicted" in result.stdout

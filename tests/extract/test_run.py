@@ -190,7 +190,10 @@ def bad_samples(folder: Path, small_samples: Path) -> Path:
         {"slide_id": "mismatch", "image": image, "counts": folder / "foreign"},
         {"slide_id": "empty", "image": image, "counts": folder / "bare"},
         {"slide_id": "no_mpp", "image": flat, "counts": folder / "spots"},
-        {"slide_id": "wrong_image", "image": flat, "counts": whole / "outs", "mpp": 0.25},
+        {"slide_id": "wrong_image", "image": flat, "counts": whole / "outs"},
+        {"slide_id": "no_image", "image": folder / "absent.btf"},
+        {"slide_id": "no_counts", "image": image, "counts": folder / "absent"},
+        {"slide_id": "other_mpp", "image": image, "counts": whole / "outs", "mpp": 1.5},
         {"slide_id": "whole", "image": image, "counts": whole / "outs"},
     ]
     sheet = folder / "samples.csv"
@@ -211,6 +214,9 @@ def test_each_bad_slide_is_one_line_the_others_are_done_and_the_exit_code_is_1(t
         "empty": "expected 8 µm bins in tissue, found none",
         "no_mpp": "expected its µm/px in samples.csv",
         "wrong_image": "full-resolution input image",
+        "no_image": "column 'image' of samples.csv to name an existing path",
+        "no_counts": "column 'counts' of samples.csv to name an existing path",
+        "other_mpp": "1.5000 from samples.csv and 0.",
     }
     assert summary.failed.keys() == says.keys()
     for slide_id, text in says.items():
@@ -222,7 +228,8 @@ def test_each_bad_slide_is_one_line_the_others_are_done_and_the_exit_code_is_1(t
     arguments = ["run", "--samples", str(sheet), "--store", str(tmp_path / "other"), "--backbone", BACKBONE]
     result = CliRunner().invoke(app, [*arguments, "--weights", "random", "--slide", "no_mpp"])
     assert result.exit_code == 1
-    assert "failed: no_mpp" in result.output
+    assert result.stderr.count("expected its µm/px in samples.csv") == 1
+    assert result.stderr.endswith("failed: no_mpp (the reasons are above and in the record)\n")
 
 
 def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path):
@@ -234,6 +241,14 @@ def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path):
         (["--device", "gpu"], "auto, cpu, cuda"),
         (["--views", "4"], "1 or 8"),
         (["--precision", "fp8"], "did you mean fp32 or fp16"),
+        (["--backbone", "UNI"], "did you mean uni"),
+        (["--samples", str(tmp_path)], "expected a sample table, found a folder"),
+        (["--bins", "0"], "--bins: expected 1 or more, found 0"),
+        (["--spots", "-1"], "--spots: expected 1 or more, found -1"),
+        (["--tokens", "0"], "--tokens: expected 1 or more, found 0"),
+        (["--workers", "0"], "--workers: expected 1 or more, found 0"),
+        (["--batch-size", "0"], "--batch-size: expected 1 or more, found 0"),
+        (["--seed", "-1"], "--seed: expected 0 or more, found -1"),
     ):
         result = CliRunner().invoke(app, ["run", "--store", str(tmp_path / "store"), "--weights", "random", *options])
         assert isinstance(result.exception, MagnetError)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from extract.samples import read_samples, select
+from extract.samples import check_files, read_samples, select
 from magnet_core.errors import MagnetError
 from magnet_core.records import Sample
 
@@ -37,6 +37,26 @@ def test_two_columns_are_enough_in_any_order_and_absolute_paths_stay(folder: Pat
     ]
 
 
+def test_a_mark_after_the_mpp_overrides_the_files(folder: Path) -> None:
+    samples = read_samples(write(folder, "slide_id,image,mpp\nP1,a.tif,0.5!\nP2,b.tif,0.25\n"))
+    assert [(sample.mpp, sample.mpp_overrides) for sample in samples] == [(0.5, True), (0.25, False)]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("P1,c.tif,", r"slide 'P1': expected column 'image' of samples.csv to name .* found nothing at .*c\.tif"),
+        ("P1,a.tif,out", "slide 'P1': expected column 'counts' of samples.csv to name an existing path"),
+        ("P1,outs,", "slide 'P1': expected an image file, found the folder"),
+    ],
+)
+def test_a_file_that_is_not_there_is_the_slides_fault_and_not_the_tables(folder: Path, row: str, message: str) -> None:
+    broken, whole = read_samples(write(folder, f"slide_id,image,counts\n{row}\nP2,b.tif,outs\n"))
+    check_files(whole)
+    with pytest.raises(MagnetError, match=message):
+        check_files(broken)
+
+
 def test_what_spreadsheets_add_is_no_mistake(folder: Path) -> None:
     text = '\r\n slide_id , image ,mpp\r\n\r\nP1, "a.tif" ,0.25 \r\n"P2",b.tif,\r\n,,\r\n'.replace(
         ' "a.tif" ', "a.tif "
@@ -65,14 +85,13 @@ def test_what_spreadsheets_add_is_no_mistake(folder: Path) -> None:
         ("slide_id,image\nP 1,a.tif", "can name a folder"),
         ("slide_id,image\n,a.tif", "can name a folder, found ''"),
         ("slide_id,image\nP1,", "line 2: expected a path in column 'image', found nothing"),
-        ("slide_id,image\nP1,c.tif", r"line 2: expected column 'image' .* found nothing at .*c\.tif"),
-        ("slide_id,image\nP1,outs", "expected an image file, found the folder"),
-        ("slide_id,image,counts\nP1,a.tif,out", "column 'counts' to name an existing path"),
         ("slide_id,image,platform\nP1,a.tif,space_ranger", "did you mean space_ranger_hd"),
         ("slide_id,image\nP1,a.tif,0.25", "line 2: expected 2 cells, as the header has, found 3"),
         ("slide_id,image,mpp\nP1,a.tif", "line 2: expected 3 cells"),
         ('slide_id,image,mpp\nP1,a.tif,"0,25"', "line 2: expected mpp in µm/px between 0.05 and 20, found '0,25'"),
         ("slide_id,image,mpp\nP1,a.tif,0", "found '0'"),
+        ("slide_id,image,mpp\nP1,a.tif,!", "found '!'"),
+        ("slide_id,image,mpp\nP1,a.tif,0.5!!", "found '0.5!!'"),
         ("slide_id,image,mpp\nP1,a.tif,-0.25", "found '-0.25'"),
         ("slide_id,image,mpp\nP1,a.tif,250", "found '250'"),
         ("slide_id,image,mpp\nP1,a.tif,nan", "found 'nan'"),
@@ -89,6 +108,8 @@ def test_each_mistake_is_one_line(folder: Path, text: str, message: str) -> None
 def test_a_missing_table_and_one_of_another_encoding(folder: Path) -> None:
     with pytest.raises(MagnetError, match="no such file"):
         read_samples(folder / "samples.csv")
+    with pytest.raises(MagnetError, match="expected a sample table, found a folder"):
+        read_samples(folder / "outs")
     with pytest.raises(MagnetError, match="expected UTF-8 text"):
         read_samples(write(folder, "slide_id,image\nPatientin_Müller,a.tif", encoding="latin-1"))
 
