@@ -180,7 +180,7 @@ def growth(rows: list[dict[str, object]], samples: dict[float, Path]) -> None:
             options = ["--samples", str(sheet), "--store", store, "--backbone", SMALL, "--weights", "random"]
             limits = ["--targets", "8", "--sampling", "all", "--workers", "1"]
             start = time.perf_counter()
-            program = "from extract.cli import main; main()"
+            program = "from extract.__main__ import main; main()"
             with subprocess.Popen(
                 [sys.executable, "-c", program, "run", *options, *limits],
                 stdout=subprocess.DEVNULL,
