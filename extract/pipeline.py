@@ -33,6 +33,7 @@ from magnet_core.console import progress
 from magnet_core.device import pick_device, pick_precision
 from magnet_core.errors import MagnetError
 from magnet_core.levels import CENTRE, REGION, SPOT
+from magnet_core.prefetch import read_ahead
 from magnet_core.records import Genes, Sample
 from magnet_core.slides import ScaledSlide, Slide, open_slide
 from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP
@@ -167,7 +168,7 @@ def pour(
     }
     total = sum(int(request.wanted.sum()) for request in requests.values())
     with progress(total=total, desc=title, unit="patch", leave=False) as bar:
-        for name, first_row, patches in stream_patches(slide, requests, workers=workers):
+        for name, first_row, patches in read_ahead(stream_patches(slide, requests, workers=workers)):
             for sink in sinks[name]:
                 sink.add(first_row, patches)
             bar.update(len(patches))

@@ -3,8 +3,9 @@
 In: a slide at the working resolution, and for each level its patch centres in reading order. Out: runs of patches,
 (level, first row, (n, p, p, 3) uint8), in which the rows of each level come in order.
 
-The slide is read in square tiles of 128 µm. A band of tiles is read ahead by worker threads; tiles are dropped when no
-later patch can touch them, so that memory grows with the width of the slide, not with its area.
+The slide is read in square tiles of 64 µm, 256 pixels, as most slides are stored. A band of tiles is read ahead by
+worker threads; tiles are dropped when no later patch can touch them, so that memory grows with the width of the slide,
+not with its area.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from magnet_core.units import WORKING_MPP, patch_px
 
 # n patches of one run, p pixels a side
 
-TILE_PX = patch_px(BAND_UM)
+TILE_PX = 256
 _RUN = 256  # patches handed over at a time
 
 
