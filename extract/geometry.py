@@ -20,6 +20,7 @@ from cache.reader import ArrayFile
 from cache.schema import SCHEMA_VERSION
 from cache.writer import ArrayWriter
 from extract.config import GeometryConfig
+from extract.count_rows import CountRows
 from extract.levels import Level
 from extract.readers import count_files
 from extract.resolution import Resolution
@@ -67,11 +68,24 @@ def write_levels(writer: ArrayWriter, levels: list[Level], genes: Genes) -> None
     for level in levels:
         arrays = {"barcode": level.barcodes, "centres_um": level.centres_um, "edges": level.edges}
         arrays |= {f"pair/{context}": rows.astype(np.int32) for context, rows in level.pairs.items()}
-        if level.counts is not None:
-            arrays["counts/indptr"] = level.counts.indptr.astype(np.int64)
-            arrays["counts/indices"] = level.counts.indices.astype(np.int32)
-            arrays["counts/values"] = level.counts.data.astype(np.int32)
         put_all(writer, {f"{level.name}/{name}": values for name, values in arrays.items()})
+        if level.counts is not None:
+            put_counts(writer, f"{level.name}/counts", level.counts)
+
+
+def put_counts(writer: ArrayWriter, prefix: str, counts: CountRows) -> None:
+    """Declare and write raw counts; genes and values are gathered a block at a time."""
+    row_ends = counts.row_ends()
+    put_all(writer, {f"{prefix}/indptr": row_ends})
+    names = f"{prefix}/indices", f"{prefix}/values"
+    for name in names:
+        writer.declare(name, (int(row_ends[-1]),), np.int32)
+    missing = {name: set(writer.missing_blocks(name)) for name in names}
+    for block in sorted(set.union(*missing.values())):
+        stored = writer.block_rows(names[0], block)
+        for name, values in zip(names, counts.stored(row_ends, stored.start, stored.stop), strict=True):
+            if block in missing[name]:
+                writer.put_block(name, block, values)
 
 
 def read_levels(geometry: ArrayFile) -> list[Level]:

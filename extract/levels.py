@@ -11,6 +11,7 @@ from scipy import sparse
 
 from cache.knn import knn_edges
 from extract.config import GeometryConfig
+from extract.count_rows import CountRows
 from extract.sampling import sample_rows
 from magnet_core.errors import MagnetError
 from magnet_core.grid import Tiling, dilate, sum_by_owner, tile
@@ -28,7 +29,7 @@ class Level:
     """One level of one slide.
 
     centres_um (N, 2) float64, (x, y) from the slide's top-left; barcodes (N,) str; edges (N, k) int32, nearest first
-    counts     (N, G) raw, None for a level that was not measured
+    counts     raw, of N rows, None for a level that was not measured
     pairs      for each context level, the row it pairs with each of these rows, (N,) int64
     pixels     whether the patches themselves are stored, because this level's encoder is fine-tuned
     """
@@ -38,7 +39,7 @@ class Level:
     centres_um: np.ndarray
     barcodes: np.ndarray
     edges: np.ndarray
-    counts: sparse.csr_matrix | None = None
+    counts: CountRows | None = None
     pairs: dict[str, np.ndarray] = field(default_factory=dict)
     pixels: bool = False
 
@@ -84,7 +85,8 @@ def _lay_on_bins(bins: dict[int, Assay], mpp: float, config: GeometryConfig, *, 
             config,
             patch_um=config.bin_patch_um,
             barcodes=bins[um].barcodes[rows],
-            counts=_rows(bins[um].counts, rows),
+            counts=bins[um].counts,
+            count_rows=rows,
             pixels=True,
         )
         for um, rows in sampled.items()
@@ -102,7 +104,7 @@ def _lay_on_spots(spots: Assay, mpp: float, config: GeometryConfig, *, slide_id:
     rows = _sample(spots, mpp, config, pitch_um=spots.pitch_um or 100.0, wanted=config.spots, rng=rng)
     points_um = spots.centres_px[rows] * mpp
     regions = tile(points_um, config.region_patch_um)
-    spot_counts = _rows(spots.counts, rows)
+    spot_counts = None if spots.counts is None else spots.counts[rows]
     region_counts = _sum_inside(spot_counts, points_um, regions)
     levels = _context_levels(points_um, spot_counts, spots.barcodes[rows], regions, region_counts, config)
     return _pair(levels, {REGION: regions})
@@ -150,17 +152,15 @@ def _level(
     patch_um: float,
     barcodes: np.ndarray,
     counts: sparse.csr_matrix | None,
+    count_rows: np.ndarray | None = None,
     pixels: bool = False,
 ) -> Level:
+    """Put rows into the order of reading; `count_rows` are their rows in `counts`, where those hold more."""
     order = reading_order(points_um)
     points_um = np.ascontiguousarray(points_um[order])
     edges = knn_edges(points_um, config.neighbours)
-    return Level(name, patch_um, points_um, barcodes[order], edges, _rows(counts, order), {}, pixels)
-
-
-def _rows(counts: sparse.csr_matrix | None, rows: np.ndarray) -> sparse.csr_matrix | None:
-    """Return these rows of the counts, None where nothing was measured."""
-    return None if counts is None else counts[rows]
+    ordered = None if counts is None else CountRows(counts, order if count_rows is None else count_rows[order])
+    return Level(name, patch_um, points_um, barcodes[order], edges, ordered, {}, pixels)
 
 
 def _sum_inside(counts: sparse.csr_matrix | None, points_um: np.ndarray, tiling: Tiling) -> sparse.csr_matrix | None:

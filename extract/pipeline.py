@@ -7,7 +7,7 @@ fine levels and the frozen encoder's features of every level. A slide with a fau
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,7 @@ def extract_slide(
             header = geometry_header(slide_settings, sample, resolution, levels)
             geometry = stack.enter_context(ArrayWriter(geometry_path, header))
             write_levels(geometry, levels, genes)
+            levels = [replace(level, counts=None) for level in levels]  # which are written, and fill gigabytes
         features = None
         if not features_path.exists():
             features = stack.enter_context(ArrayWriter(features_path, header_of_features))
