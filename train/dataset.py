@@ -3,7 +3,7 @@
 In: a store, a target, a gene panel. Out: `SlideData`, whose levels hand out rows. Nothing here opens a vendor's file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from train.config import DataConfig
 # N rows of a level, k neighbours, T tokens, D features, p pixels, P panel genes
 
 _SCALE_ROWS = 4096  # evenly spaced rows are enough for a mean and a standard deviation
+_COUNT_ROWS = 16_384  # whose counts are held at a time
 _SD_FLOOR = 1e-2  # of the mean sd: a feature that hardly varies is not blown up
 
 
@@ -103,13 +104,22 @@ class LevelData:
         """Patches (n, p, p, 3) uint8."""
         return self._geometry.gather(f"{self.name}/pixels", rows)
 
-    def counts(self, num_genes: int) -> sparse.csr_matrix | None:
-        """Raw counts (N, G), or None where the level was not measured."""
-        prefix = f"{self.name}/counts"
-        if f"{prefix}/indptr" not in self._geometry.names():
-            return None
-        parts = [self._geometry.read(f"{prefix}/{part}") for part in ("values", "indices", "indptr")]
-        return sparse.csr_matrix((parts[0], parts[1], parts[2]), shape=(len(self), num_genes))
+    @property
+    def measured(self) -> bool:
+        """Whether the level has counts."""
+        return f"{self.name}/counts/indptr" in self._geometry.names()
+
+    def count_blocks(self, num_genes: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
+        """Raw counts (n, G) of a measured level, a block of rows at a time: those of a whole slide fill gigabytes."""
+        row_ends = self._geometry.read(f"{self.name}/counts/indptr")
+        for start in range(0, len(self), _COUNT_ROWS):
+            rows = slice(start, min(start + _COUNT_ROWS, len(self)))
+            first, last = int(row_ends[rows.start]), int(row_ends[rows.stop])
+            values, genes = (
+                self._geometry.slice(f"{self.name}/counts/{part}", first, last) for part in ("values", "indices")
+            )
+            parts = (values, genes, row_ends[rows.start : rows.stop + 1] - first)
+            yield rows, sparse.csr_matrix(parts, shape=(rows.stop - rows.start, num_genes))
 
 
 @dataclass(frozen=True)
@@ -131,13 +141,30 @@ class Slide:
 
     def mean_counts(self) -> np.ndarray:
         """Mean raw count of each gene over the fine rows, (G,)."""
-        return np.asarray(_measured(self).mean(axis=0)).ravel()
+        if not self.fine.measured:
+            raise MagnetError(
+                f"slide '{self.slide_id}'",
+                expected="counts, to learn from or to be compared with",
+                found="an H&E-only slide",
+                remedy="leave it out of the folds; it can be predicted",
+            )
+        total = np.zeros(len(self.genes))
+        for _, counts in self.fine.count_blocks(len(self.genes)):
+            total += np.bincount(counts.indices, weights=counts.data, minlength=len(self.genes))
+        return total / len(self.fine)
 
     def labels(self, panel: Genes, config: NormaliseConfig) -> dict[str, np.ndarray | None]:
         """Normalised expression (N, P) of every level, None for a level that was not measured."""
+        return {level.name: self._labels_of(level, panel, config) for level in (self.fine, *self.contexts.values())}
+
+    def _labels_of(self, level: LevelData, panel: Genes, config: NormaliseConfig) -> np.ndarray | None:
+        if not level.measured:
+            return None
         columns = columns_of(self.genes, panel.ids)
-        counts = {level.name: level.counts(len(self.genes)) for level in (self.fine, *self.contexts.values())}
-        return {name: None if raw is None else expression(raw, columns, config) for name, raw in counts.items()}
+        labels = np.empty((len(level), len(columns)), dtype=np.float32)
+        for rows, counts in level.count_blocks(len(self.genes)):
+            labels[rows] = expression(counts, columns, config)
+        return labels
 
 
 def open_slide_data(store: Store, slide_id: str, target: Target, config: DataConfig) -> Slide:
@@ -161,15 +188,3 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
         {name: LevelData(name, geometry, features, standardise=config.standardise) for name in target.contexts},
         features.header,
     )
-
-
-def _measured(slide: Slide) -> sparse.csr_matrix:
-    counts = slide.fine.counts(len(slide.genes))
-    if counts is None:
-        raise MagnetError(
-            f"slide '{slide.slide_id}'",
-            expected="counts, to learn from or to be compared with",
-            found="an H&E-only slide",
-            remedy="leave it out of the folds; it can be predicted",
-        )
-    return counts
