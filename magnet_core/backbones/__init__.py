@@ -4,5 +4,16 @@ from magnet_core.backbones.encoder import Encoder, Features, build_encoder
 from magnet_core.backbones.find import find_backbone
 from magnet_core.backbones.spec import BackboneSpec
 from magnet_core.backbones.table import BACKBONES
+from magnet_core.backbones.tuning import TuningConfig, merge, tune
 
-__all__ = ["BACKBONES", "BackboneSpec", "Encoder", "Features", "build_encoder", "find_backbone"]
+__all__ = [
+    "BACKBONES",
+    "BackboneSpec",
+    "Encoder",
+    "Features",
+    "TuningConfig",
+    "build_encoder",
+    "find_backbone",
+    "merge",
+    "tune",
+]
