@@ -5,6 +5,7 @@ gather of rows is one NumPy fancy index over a strided view that has a row where
 """
 
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import lmdb
 import numpy as np
 
 from cache.lmdb_file import (
+    REDO,
     AbsentFileError,
     block_fault,
     check_finished,
@@ -171,19 +173,33 @@ class ArrayFile:
             raise self._out_of_range(array.spec, f"{rows.min()} to {rows.max()}")
         return _readable(array.spec, array.gather(rows))
 
-    def verify(self) -> list[str]:
-        """Read every block and list what is wrong: truncation, missing blocks, checksums that do not match."""
+    def verify(self, names: Iterable[str] | None = None) -> list[str]:
+        """Read every block and list what is wrong: truncation, missing blocks, checksums that do not match.
+
+        `names` are the arrays to read; all, if not given.
+        """
         file_map = self._file_map()
         if self.path.stat().st_size < used_bytes(file_map.env):
             return [f"truncated to {self.path.stat().st_size} bytes of {used_bytes(file_map.env)}"]
         faults: list[str] = []
-        for spec in file_map.specs.values():
+        for spec in file_map.specs.values() if names is None else map(self.spec, names):
             try:
                 found = (block_fault(file_map.txn, spec, block) for block in range(spec.num_blocks))
                 faults += [fault for fault in found if fault]
             except lmdb.Error as error:
                 faults.append(f"{spec.name}: {error}")
         return faults
+
+    def require_intact(self, names: Iterable[str]) -> None:
+        """Verify these arrays; a fault is an error that names the block."""
+        faults = self.verify(names)
+        if faults:
+            raise MagnetError(
+                self.path,
+                expected="every block as it was written",
+                found=faults[0] + (f"; {len(faults) - 1} more faults" if len(faults) > 1 else ""),
+                remedy=REDO,
+            )
 
     def close(self) -> None:
         """Let go of the file; it opens again when used again."""

@@ -168,7 +168,10 @@ class Slide:
 
 
 def open_slide_data(store: Store, slide_id: str, target: Target, config: DataConfig) -> Slide:
-    """Open one slide for one target; a slide extracted without that target is an error that says how to add it."""
+    """Open one slide for one target; a slide extracted without that target is an error that says how to add it.
+
+    All blocks that the target can ask for are compared with their checksums, once: no damaged value is learnt from.
+    """
     geometry = store.geometry(slide_id)
     features = store.features(slide_id, config.backbone, config.settings_digest or None)
     missing = [level for level in target.levels if level not in geometry.header["levels"]]
@@ -179,6 +182,8 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
             found=f"no {', '.join(missing)}",
             remedy=f"extract with --targets {target.um}, or choose another --target",
         )
+    for file in (geometry, features):
+        file.require_intact([name for name in file.names() if name.partition("/")[0] in ("genes", *target.levels)])
     return Slide(
         slide_id,
         geometry.header["patient"],
