@@ -6,6 +6,8 @@ loss and its unweighted parts. PCC(p, y) as a loss is 1 - Pearson's correlation,
     L_p = MSE(p_b, y_b) + Σ λ_i PCC(p_i, y_i)   over the fine level and the contexts      (Eq. 3)
     L_c = Σ λ PCC(p_b, p_i)                     over the contexts, p_i of the paired node (Eq. 4)
     L   = γ_1 L_p + γ_2 L_c                                                               (Eq. 5)
+
+In the place of MSE(p_b, y_b) the negative log-likelihood of the raw counts can be had, see `magnet_core.likelihood`.
 """
 
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 
 from magnet_core.errors import MagnetError
+from magnet_core.likelihood import negative_binomial_loss, poisson_loss
 from magnet_core.model.batch import Predictions, Subgraph
 from magnet_core.registry import look_up
 
@@ -28,6 +31,12 @@ VARIANCE_FLOOR = 1e-8
 
 Over = Literal["bins", "genes"]
 OVER_DIM = {"bins": 0, "genes": 1}  # the dimension of (N, G) along which the correlation runs
+Likelihood = Literal["mse", "poisson", "negative_binomial"]
+NEEDED: dict[str, tuple[str, ...]] = {  # of the labels, by likelihood
+    "mse": (),
+    "poisson": ("counts", "library"),
+    "negative_binomial": ("counts", "library", "dispersion"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,23 @@ class Labels:
     fine     (N, G)
     contexts by level (M, G), or None for a level that was not measured: it has no prediction loss
 
+    A likelihood of raw counts needs these too, all of the fine level:
+
+    counts     (N, G) raw counts of the panel
+    library    (N,) what the counts were scaled by; `scale` where the normalisation does not scale
+    dispersion (G,) of the negative binomial, see `estimate_dispersion`
+    scale      what a library was scaled to
+
     NaN marks what was not measured, a gene on this slide or a whole row; it is left out of every term. Fine nodes that
-    are there as halo only get a row of NaN.
+    are there as halo only get a row of NaN. A count is left out too where `fine` is NaN or the library is 0.
     """
 
     fine: Tensor
     contexts: Mapping[str, Tensor | None] = field(default_factory=dict)
+    counts: Tensor | None = None
+    library: Tensor | None = None
+    dispersion: Tensor | None = None
+    scale: float = 1e4
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,9 @@ class LossConfig:
 
     `pcc_over="bins"` correlates each gene over the nodes of the batch, which is what biologists look at; `"genes"`
     correlates each node's G genes, which is what the paper reports, and which the genes' means alone nearly satisfy.
-    `consistency=False` is the ablation of Table 2.
+    Correlations over bins do not see a gene's offset: a context level then learns none, and keeps what it started from.
+    `consistency=False` is the ablation of Table 2. `likelihood` is what the fine level fits: log expression by squared
+    error (the paper's), or raw counts as Poisson or negative binomial.
     """
 
     lambda_fine: float = 0.8
@@ -61,9 +83,11 @@ class LossConfig:
     gamma_consistency: float = 0.25
     pcc_over: Over = "bins"
     consistency: bool = True
+    likelihood: Likelihood = "mse"
 
     def __post_init__(self) -> None:
         look_up(OVER_DIM, self.pcc_over, where="loss.pcc_over")
+        look_up(NEEDED, self.likelihood, where="loss.likelihood")
         for name in (
             "lambda_fine",
             "lambda_context",
@@ -87,15 +111,18 @@ def magnet_loss(
     """Return the loss of Eq. 5 and its parts, unweighted and detached, by name.
 
     A context node counts in L_p only if a labelled fine node is paired with it: the others are there as neighbours.
-    The parts are `mse`, `pcc_fine`, and per context level `pcc_<level>` and `consistency_<level>`. Consistency is taken
-    where the fine node is measured, and its gradient reaches both sides: a context without labels learns from it alone.
+    The parts are `mse`, whether it is fitted or not, the likelihood by its name, `pcc_fine`, and per context level
+    `pcc_<level>` and `consistency_<level>`. Consistency is taken where the fine node is measured, and its gradient
+    reaches both sides: a context without labels learns from it alone.
     """
     measured = ~labels.fine.isnan()  # (N, G)
     parts = {
         "mse": mse_loss(predictions.fine, labels.fine),
         "pcc_fine": pcc_loss(predictions.fine, labels.fine, over=config.pcc_over),
     }
-    loss_prediction = parts["mse"] + config.lambda_fine * parts["pcc_fine"]
+    if config.likelihood != "mse":
+        parts[config.likelihood] = likelihood_loss(predictions.fine, labels, likelihood=config.likelihood)
+    loss_prediction = parts[config.likelihood] + config.lambda_fine * parts["pcc_fine"]
     loss_consistency = torch.zeros_like(loss_prediction)
     for name, predicted in predictions.contexts.items():
         pair = graph.contexts[name].pair
@@ -111,6 +138,28 @@ def magnet_loss(
             loss_consistency = loss_consistency + config.lambda_consistency * parts[f"consistency_{name}"]
     loss = config.gamma_prediction * loss_prediction + config.gamma_consistency * loss_consistency
     return loss, {name: part.detach() for name, part in parts.items()}
+
+
+def likelihood_loss(prediction: Tensor, labels: Labels, *, likelihood: Likelihood) -> Tensor:
+    """Mean negative log-likelihood of the fine level's raw counts; an error where the labels lack what it needs."""
+    absent = [name for name in NEEDED[likelihood] if getattr(labels, name) is None]
+    if absent:
+        raise MagnetError(
+            f"loss.likelihood={likelihood}",
+            expected=f"labels with {', '.join(NEEDED[likelihood])}",
+            found=f"no {', '.join(absent)}",
+            remedy="set loss.likelihood=mse, or train on a store that holds raw counts",
+        )
+    assert labels.counts is not None
+    assert labels.library is not None
+    _check_shapes(prediction, labels.counts)
+    counts = labels.counts.masked_fill(labels.fine.isnan(), torch.nan)
+    if likelihood == "poisson":
+        return poisson_loss(prediction, counts, library=labels.library, scale=labels.scale)
+    assert labels.dispersion is not None
+    return negative_binomial_loss(
+        prediction, counts, library=labels.library, dispersion=labels.dispersion, scale=labels.scale
+    )
 
 
 def mse_loss(prediction: Tensor, truth: Tensor) -> Tensor:

@@ -69,10 +69,65 @@ def test_equals_equations_3_to_5(predictions: Predictions, labels: Labels, graph
     assert parts["pcc_spot"].item() == pytest.approx(numpy_pcc(p.contexts["spot"], TRUTH["spot"], over), rel=1e-6)
 
 
+@pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
+def test_a_likelihood_replaces_the_squared_error_and_nothing_else(
+    predictions: Predictions, labels: Labels, graph: Subgraph, likelihood: Any
+) -> None:
+    counts = torch.poisson(3 * rand(N, G, seed=5), generator=torch.Generator().manual_seed(6))
+    library, dispersion = counts.sum(dim=1), rand(G, seed=7)
+    counted = Labels(labels.fine, labels.contexts, counts=counts, library=library, dispersion=dispersion, scale=20.0)
+    config = LossConfig(gamma_prediction=0.9)
+    squared, squared_parts = magnet_loss(predictions, counted, graph=graph, config=config)
+    loss, parts = magnet_loss(
+        predictions, counted, graph=graph, config=dataclasses.replace(config, likelihood=likelihood)
+    )
+    mean = library.unsqueeze(1) / 20.0 * torch.expm1(torch.nn.functional.softplus(predictions.fine, beta=8))
+    expected = mean - counts * mean.log()
+    if likelihood == "negative_binomial":
+        expected = (counts + 1 / dispersion) * (1 + dispersion * mean).log() - counts * mean.log()
+    assert parts[likelihood].item() == pytest.approx(expected.mean().item())
+    assert (loss - squared).item() == pytest.approx(0.9 * (expected.mean() - parts["mse"]).item())
+    assert {name: part for name, part in parts.items() if name != likelihood} == squared_parts
+
+
+def test_halo_nodes_have_no_likelihood_either(predictions: Predictions, labels: Labels, graph: Subgraph) -> None:
+    halo = torch.arange(8, N)
+    counts, library = rand(N, G, seed=5).round(), torch.full((N,), 50.0)
+    masked = Labels(labels.fine.index_fill(0, halo, torch.nan), counts=counts, library=library)
+    prediction = predictions.fine.requires_grad_()
+    config = LossConfig(likelihood="poisson", lambda_fine=0.0, consistency=False)
+    loss, _ = magnet_loss(Predictions(prediction), masked, graph=graph, config=config)
+    (gradient,) = torch.autograd.grad(loss, prediction)
+    assert torch.equal(gradient.any(dim=1), torch.arange(N) < 8)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "given", "absent"),
+    [
+        ("poisson", {}, "counts, library"),
+        ("poisson", {"counts": torch.ones(N, G)}, "library"),
+        ("negative_binomial", {"counts": torch.ones(N, G), "library": torch.ones(N)}, "dispersion"),
+    ],
+    ids=str,
+)
+def test_a_likelihood_without_counts_is_refused(
+    predictions: Predictions, labels: Labels, graph: Subgraph, likelihood: Any, given: dict[str, Any], absent: str
+) -> None:
+    with pytest.raises(MagnetError, match=f"loss.likelihood={likelihood}: expected .* found no {absent}; set"):
+        magnet_loss(predictions, Labels(labels.fine, **given), graph=graph, config=LossConfig(likelihood=likelihood))
+
+
+def test_counts_of_another_panel_are_refused(predictions: Predictions, labels: Labels, graph: Subgraph) -> None:
+    other = Labels(labels.fine, counts=torch.ones(N, G - 1), library=torch.ones(N))
+    with pytest.raises(MagnetError, match="labels of the shape"):
+        magnet_loss(predictions, other, graph=graph, config=LossConfig(likelihood="poisson"))
+
+
 def test_defaults_are_the_papers() -> None:
     config = LossConfig()
     assert (config.lambda_fine, config.lambda_context, config.lambda_consistency) == (0.8, 0.25, 0.1)
     assert (config.gamma_prediction, config.gamma_consistency) == (1.0, 0.25)
+    assert config.likelihood == "mse"
 
 
 def test_consistency_compares_predictions(predictions: Predictions, labels: Labels, graph: Subgraph) -> None:
@@ -221,7 +276,9 @@ def test_labels_of_another_panel_are_refused() -> None:
         mse_loss(rand(4, 3), rand(4, 1))
 
 
-@pytest.mark.parametrize("wrong", [{"pcc_over": "nodes"}, {"lambda_fine": -1.0}, {"gamma_consistency": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"likelihood": "nb"}, {"pcc_over": "nodes"}, {"lambda_fine": -1.0}, {"gamma_consistency": float("nan")}]
+)
 def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(MagnetError, match=r"loss\."):
         LossConfig(**wrong)
