@@ -69,6 +69,20 @@ def test_rounds_equal_equation_2_in_loops(block: GatTransformer, nodes: Tensor) 
 
 
 @torch.no_grad()
+def test_a_round_equals_equation_2_for_any_number_of_neighbours(block: GatTransformer, nodes: Tensor) -> None:
+    """Graphs of 0 to N neighbours a node, with scores on both sides of the LeakyReLU's kink."""
+    gat_round = block.rounds[0]
+    assert isinstance(gat_round, GatRound)
+    for weight in (gat_round.attention.att_src, gat_round.attention.att_dst, gat_round.attention.bias):
+        weight.normal_(generator=torch.Generator().manual_seed(6))
+    generator = torch.Generator().manual_seed(7)
+    for density in (0.0, 0.3, 0.7, 1.0):
+        looks = torch.rand(N, N, generator=generator) < density  # target by source
+        edges = looks.fill_diagonal_(False).nonzero().T.flip(0)  # the loops are the layer's to add
+        torch.testing.assert_close(gat_round(nodes, edges), gat_round_slowly(nodes, edges, gat_round))
+
+
+@torch.no_grad()
 def test_transformer_sees_the_rounds_of_one_node(block: GatTransformer, nodes: Tensor) -> None:
     together = block(nodes, PATH)
     per_round = block.run_rounds(nodes, PATH)

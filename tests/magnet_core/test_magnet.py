@@ -59,14 +59,18 @@ def make_batch(num_fine: int = N, *, tokens: int = 4, seed: int = 0) -> tuple[Te
         )
 
     fine = torch.randn(num_fine, C_FINE, generator=generator)
-    return fine, Subgraph(ring(num_fine), {"spot": context(8, C_SPOT), "region": context(3, C_REGION)})
+    return fine, Subgraph(ring(num_fine), {"spot": context(8, C_SPOT), "region": context(6, C_REGION)})
 
 
 def make_labels(seed: int = 1) -> Labels:
     generator = torch.Generator().manual_seed(seed)
+    counts = torch.poisson(torch.full((N, G), 2.0), generator=generator)
     return Labels(
         torch.rand(N, G, generator=generator),
-        {"spot": torch.rand(8, G, generator=generator), "region": torch.rand(3, G, generator=generator)},
+        {"spot": torch.rand(8, G, generator=generator), "region": torch.rand(6, G, generator=generator)},
+        counts=counts,
+        library=counts.sum(dim=1),
+        dispersion=torch.full((G,), 0.5),
     )
 
 
@@ -79,18 +83,49 @@ def every_tensor(predictions: Predictions) -> list[Tensor]:
     return [predictions.fine, *predictions.contexts.values()]
 
 
-@pytest.mark.parametrize("config", ALL_MODES, ids=str)
-@pytest.mark.parametrize("measured", [("spot", "region"), ("spot",), ()], ids=str)
-def test_every_parameter_gets_a_gradient(config: ModelConfig, measured: tuple[str, ...]) -> None:
-    model = make_model(config)
-    fine, graph = make_batch()
-    labels = make_labels()
-    labels = Labels(labels.fine, {name: labels.contexts[name] for name in measured})
-    loss, _ = magnet_loss(model(fine, graph), labels, graph=graph, config=LossConfig())
-    gradients = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
-    names = [name for name, _ in model.named_parameters()]
-    assert [n for n, gradient in zip(names, gradients, strict=True) if not gradient.any()] == []
+def names_without_gradient(model: MagNet, batch: tuple[Tensor, Subgraph], labels: Labels, loss: LossConfig) -> set[str]:
+    """Names of the parameters whose gradient is 0 but for rounding, in float64."""
+    fine, graph = batch
+    model = model.double()
+    contexts = {
+        n: dataclasses.replace(c, pooled=c.pooled.double(), tokens=c.tokens.double()) for n, c in graph.contexts.items()
+    }
+    value, _ = magnet_loss(model(fine.double(), Subgraph(graph.edges, contexts)), labels, graph=graph, config=loss)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
     assert all(gradient.isfinite().all() for gradient in gradients)
+    sizes = torch.stack([gradient.abs().max() for gradient in gradients])
+    return {name for name, size in zip(names, sizes, strict=True) if size < 1e-9 * sizes.max()}
+
+
+@pytest.mark.parametrize("config", ALL_MODES, ids=str)
+@pytest.mark.parametrize("over", ["bins", "genes"])
+@pytest.mark.parametrize("likelihood", ["mse", "poisson", "negative_binomial"])
+def test_every_parameter_gets_a_gradient(config: ModelConfig, over: Any, likelihood: Any) -> None:
+    """All but what sets the offset of a context's genes: a context has correlations only, those over bins ignore it."""
+    model, batch, labels = make_model(config), make_batch(), make_labels()
+    offsets = {f"decode_context.{n}.head.{part}.bias" for n in model.context_dims for part in ("norm", "linear")}
+    for measured in (("spot", "region"), ("spot",), ()):
+        known = dataclasses.replace(labels, contexts={name: labels.contexts[name] for name in measured})
+        found = names_without_gradient(model, batch, known, LossConfig(pcc_over=over, likelihood=likelihood))
+        assert found == (offsets if over == "bins" else set())
+
+
+def test_a_context_that_nothing_is_compared_with_learns_nothing() -> None:
+    """Without labels and without consistency; its features still reach the fine level by the cross-attention."""
+    model = make_model()
+    only_spot = Labels(make_labels().fine, {"spot": make_labels().contexts["spot"]})
+    found = names_without_gradient(model, make_batch(), only_spot, LossConfig(pcc_over="genes", consistency=False))
+    own = ("decode_context.region.", "project_context.region.")
+    assert found == {name for name, _ in model.named_parameters() if name.startswith(own)}
+
+
+@pytest.mark.parametrize("attend", ["tokens", "graph"])
+def test_with_one_token_a_query_has_nothing_to_choose(attend: Any) -> None:
+    model = make_model(dataclasses.replace(SMALL, attend=attend))
+    found = names_without_gradient(model, make_batch(tokens=1), make_labels(), LossConfig(pcc_over="genes"))
+    choosing = {f"attend.{level}.{part}.weight" for level in model.context_dims for part in ("query", "key")}
+    assert found == (choosing if attend == "tokens" else set())
 
 
 def test_what_is_switched_off_is_not_built() -> None:
