@@ -5,7 +5,7 @@ from magnet_core.console import run_command
 
 def main() -> None:
     """Run the command line."""
-    run_command("train.cli")
+    run_command("train.cli", interrupted="interrupted; run it again to go on from its last checkpoint")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A trained run on disk: safetensors for the weights, JSON for everything needed to use them.
 
-model.safetensors   `encoder.*` and `model.*`, float32
+model.safetensors   `encoder.*`, unless it is frozen, and `model.*`, float32
 run.json            configuration, backbone, panel, widths, versions: enough to build both anew without a store
 """
 
@@ -15,31 +15,40 @@ from safetensors.torch import load_file, save_file
 
 from cache.fingerprint import state_sha256
 from cache.store import package_versions
-from magnet_core.backbones import Encoder, build_encoder, find_backbone
+from magnet_core.backbones import Encoder, build_encoder, find_backbone, merge, tune
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json
 from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from train.config import FitConfig, as_plain, build
 from train.dataset import Slide
+from train.predictor import Predictor
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "run.json"
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run has learnt: an encoder for the fine level, the model on top, and the genes it predicts."""
+    """What a run has learnt: a predictor, and the genes it predicts."""
 
     config: FitConfig
     panel: Genes
-    encoder: Encoder
-    model: MagNet
+    predictor: Predictor
 
 
-def build_model(config: FitConfig, slide: Slide, *, encoder: Encoder, num_genes: int) -> MagNet:
-    """Build an untrained model that fits the features of a slide; its weights are drawn from the global seed."""
+def build_predictor(config: FitConfig, slide: Slide, *, num_genes: int) -> Predictor:
+    """Build an untrained predictor that fits the features of a slide; its weights are drawn from the global seed.
+
+    Its encoder is the one the slide's features were made with, made trainable as the configuration says; none where
+    the encoder stays frozen, as its features are in the store.
+    """
+    encoder = None
+    if config.encoder.mode != "frozen":
+        encoder = rebuild_encoder(slide.features_header)
+        tune(encoder, config.encoder)
     widths = {name: level.width for name, level in slide.contexts.items()}
-    return MagNet(config.model, fine_dim=encoder.width, context_dims=widths, num_genes=num_genes)
+    model = MagNet(config.model, fine_dim=slide.fine.width, context_dims=widths, num_genes=num_genes)
+    return Predictor(encoder, model, config.compute)
 
 
 def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:
@@ -50,7 +59,7 @@ def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:
             f"backbone '{features_header['backbone']}'",
             expected="features made by 'extract run', whose encoder can be fine-tuned",
             found="imported ones, without their encoder",
-            remedy="run 'extract run --backbone' with the encoder's weights",
+            remedy="pass --bins frozen, or run 'extract run --backbone' with the encoder's weights",
         )
     encoder = build_encoder(find_backbone(features_header["backbone"]), weights["source"], seed=weights["seed"])
     expected = features_header["settings"]["weights_sha256"]
@@ -65,17 +74,21 @@ def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:
 
 
 def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None:
-    """Write weights and description; the description comes last, so that a folder with it is whole."""
-    tensors = {f"encoder.{name}": value for name, value in run.encoder.state_dict().items()}
-    tensors |= {f"model.{name}": value for name, value in run.model.state_dict().items()}
+    """Write weights and description; the description comes last, so that a folder with it is whole.
+
+    Adapters of the encoder are merged into its weights first.
+    """
+    predictor = run.predictor
+    if predictor.encoder is not None:
+        merge(predictor.encoder)
     partial = folder / f"{WEIGHTS}.partial"
-    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
+    save_file({name: value.detach().cpu().contiguous() for name, value in predictor.state_dict().items()}, partial)
     partial.replace(folder / WEIGHTS)
     description = {
         "config": as_plain(run.config),
-        "backbone": run.encoder.spec.name,
-        "fine_dim": run.model.fine_dim,
-        "context_dims": run.model.context_dims,
+        "backbone": run.config.data.backbone,
+        "fine_dim": predictor.model.fine_dim,
+        "context_dims": predictor.model.context_dims,
         "panel": {"id": run.panel.ids.tolist(), "name": run.panel.names.tolist()},
         "versions": package_versions(),
         **extra,
@@ -95,15 +108,14 @@ def load_run(folder: Path) -> TrainedRun:
     description = json.loads((folder / DESCRIPTION).read_text())
     panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
     config = build(FitConfig, description["config"], where=str(folder / DESCRIPTION))
-    encoder = build_encoder(find_backbone(description["backbone"]), "random")
+    frozen = config.encoder.mode == "frozen"
+    encoder = None if frozen else build_encoder(find_backbone(description["backbone"]), "random")
     model = MagNet(
         config.model,
         fine_dim=description["fine_dim"],
         context_dims=description["context_dims"],
         num_genes=len(panel),
     )
-    tensors = load_file(folder / WEIGHTS)
-    for prefix, module in (("encoder.", encoder), ("model.", model)):
-        state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        module.load_state_dict(state)
-    return TrainedRun(config, panel, encoder.eval(), model.eval())
+    predictor = Predictor(encoder, model, config.compute)
+    predictor.load_state_dict(load_file(folder / WEIGHTS))
+    return TrainedRun(config, panel, predictor.eval())

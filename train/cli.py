@@ -1,5 +1,6 @@
 """The command `train`: fit."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,29 @@ import typer
 from train.config import load_config
 from train.evaluate import text_table
 from train.pipeline import fit
+
+
+class Bins(StrEnum):
+    """What becomes of the bin encoder."""
+
+    FINETUNED = "finetuned"
+    FROZEN = "frozen"
+
+
+class Block(StrEnum):
+    """What the paper's ablations leave out."""
+
+    GAT = "gat"
+    MULTIRES = "multires"
+    CONSISTENCY = "consistency"
+
+
+BIN_MODES = {Bins.FINETUNED: "full", Bins.FROZEN: "frozen"}
+ABLATIONS = {
+    Block.GAT: "model.use_gat=false",
+    Block.MULTIRES: "model.use_multires=false",
+    Block.CONSISTENCY: "loss.consistency=false",
+}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -25,6 +49,8 @@ def fit_command(
     store: Annotated[Path | None, typer.Option(help="Store written by 'extract run'.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder for runs and folds.json.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
+    bins: Annotated[Bins | None, typer.Option(help="Fine-tune the bin encoder, or use its cached features.")] = None,
+    without: Annotated[list[Block] | None, typer.Option(help="Leave out a block, as the paper's ablations do.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file of settings, see recipes/.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=1e-3.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a finished run of the same name.")] = False,
@@ -41,8 +67,10 @@ def fit_command(
         "name": name,
         "overwrite": str(overwrite).lower(),
         "device": device,
+        "encoder.mode": BIN_MODES[bins] if bins else None,
     }
     settings = [f"{key}={value}" for key, value in named.items() if value is not None]
+    settings += [ABLATIONS[block] for block in without or ()]
     result = fit(load_config(recipe, [*settings, *(set_ or ())]))
     typer.echo(f"\nfold {result.fold.index}, test slides: {', '.join(result.fold.test)}")
     typer.echo(text_table(result.systems))

@@ -4,6 +4,7 @@ The parts live beside their owners (model, losses, expression); here are those o
 """
 
 import dataclasses
+import math
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from magnet_core.backbones import TuningConfig
 from magnet_core.errors import MagnetError
 from magnet_core.expression import NormaliseConfig
 from magnet_core.losses import LossConfig
@@ -56,6 +58,7 @@ class OptimConfig:
     warmup      share of all steps in which the learning rate rises linearly
     batch_size  fine nodes of a subgraph
     clip_norm   the gradient is scaled down to this norm; 0 leaves it
+    ema         share of the past that a running average of the weights keeps at each step, such as 0.999; 0 for none
     """
 
     name: Literal["sgd", "adamw"] = "sgd"
@@ -68,17 +71,50 @@ class OptimConfig:
     epochs: int = 50
     batch_size: int = 256
     clip_norm: float = 0.0
+    ema: float = 0.0
 
     def __post_init__(self) -> None:
         positive, infinity = 1e-30, float("inf")
         limits = {"lr": (positive, infinity), "epochs": (1, infinity), "batch_size": (1, infinity), "momentum": (0, 1)}
         limits |= {"encoder_lr": (0, infinity), "weight_decay": (0, infinity), "clip_norm": (0, infinity)}
-        limits |= {"final_lr": (0, 1), "warmup": (0, 1)}
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                expected = "a positive number" if low else f"0 to {high:g}" if high < infinity else "0 or more"
-                raise MagnetError(f"optim.{name}", expected=expected, found=str(value), remedy="change the setting")
+        limits |= {"final_lr": (0, 1), "warmup": (0, 1), "ema": (0, 1)}
+        _check_limits(self, "optim", limits)
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Slides of the training patients that choose the epoch whose weights are kept; never the test slides.
+
+    share     of the training patients, rounded down: with few of them, none, and the last epoch is kept
+    patience  epochs without a better score before training stops; 0 trains all of them
+    """
+
+    share: float = 0.2
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        _check_limits(self, "validation", {"share": (0, 0.9), "patience": (0, float("inf"))})
+
+
+@dataclass(frozen=True)
+class ComputeConfig:
+    """How a run is computed.
+
+    precision           of the fine encoder: auto (bf16 on a GPU), fp32 or bf16
+    micro_batch         patches encoded at a time, with the gradients of all at once; 0 encodes a subgraph in one piece
+    compile             compile the fine encoder
+    resident            cached features are held on the device: auto (where they fit into half of its free memory)
+    checkpoint_minutes  between two checkpoints
+    """
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    micro_batch: int = 0
+    compile: bool = False
+    resident: Literal["auto", "always", "never"] = "auto"
+    checkpoint_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_limits(self, "compute", {"micro_batch": (0, float("inf")), "checkpoint_minutes": (0, float("inf"))})
 
 
 @dataclass(frozen=True)
@@ -87,6 +123,7 @@ class FitConfig:
 
     overwrite  replace a finished run of the same name, which is refused otherwise
     sampler    how a slide is cut into subgraphs: `compact` neighbourhoods, or `random` rows as the authors do
+    halo       hops of neighbours that join each subgraph as context without loss; at prediction it is always full
     augment    turn each subgraph's pixels by one of the 8 symmetries of the square
     """
 
@@ -97,12 +134,19 @@ class FitConfig:
     seed: int = 0
     device: str = "auto"
     sampler: Literal["compact", "random"] = "compact"
+    halo: int = 0
     augment: bool = True
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
+    encoder: TuningConfig = field(default_factory=TuningConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    def __post_init__(self) -> None:
+        _check_limits(self, "", {"halo": (0, 8)})
 
     @property
     def run_name(self) -> str:
@@ -153,6 +197,23 @@ def as_plain(config: Any) -> dict[str, Any]:
         else value
         for item in dataclasses.fields(config)
     }
+
+
+def _check_limits(config: Any, table: str, limits: Mapping[str, tuple[float, float]]) -> None:
+    """Refuse a number outside its limits, both of which it may take."""
+    for name, (low, high) in limits.items():
+        value = getattr(config, name)
+        if not low <= value <= high:
+            expected = (
+                "a positive number"
+                if 0 < low < 1
+                else f"{low:g} to {high:g}"
+                if high < math.inf
+                else f"{low:g} or more"
+            )
+            raise MagnetError(
+                f"{table}.{name}".strip("."), expected=expected, found=str(value), remedy="change the setting"
+            )
 
 
 def _checked(kind: Any, value: Any, *, where: str) -> Any:

@@ -60,6 +60,7 @@ class LevelData:
         self._standardise = standardise
         self._geometry = geometry
         self._features = features
+        self._held: dict[str, Tensor] = {}
         self.centres_um: np.ndarray = geometry.read(f"{name}/centres_um")
         self.edges: np.ndarray = geometry.read(f"{name}/edges")  # (N, k)
 
@@ -99,6 +100,29 @@ class LevelData:
     def tokens(self, rows: np.ndarray, *, view: int = 0) -> np.ndarray:
         """Raw token features (n, T, D) float16 of one view."""
         return self._features.gather(feature_name(self.name, "tokens", view=view), rows)
+
+    def features(self, kind: str, rows: np.ndarray, *, view: int = 0, device: torch.device) -> Tensor:
+        """Raw features of rows on a device, float16: `pooled` (n, D) or `tokens` (n, T, D).
+
+        Taken from the device where `hold` put them there, else gathered from the store. Of a store without views every
+        view is the first.
+        """
+        name = feature_name(self.name, kind, view=view % self.num_views)
+        held = self._held.get(name)
+        if held is not None:
+            return held[torch.from_numpy(rows).to(held.device)]
+        gathered = torch.from_numpy(self._features.gather(name, rows))
+        return gathered.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else gathered.to(device)
+
+    def num_bytes(self, kind: str) -> int:
+        """Bytes of one kind of features in all views."""
+        return self.num_views * self._features.spec(f"{self.name}/{kind}").nbytes
+
+    def hold(self, kind: str, device: torch.device) -> None:
+        """Copy one kind of features, in all views, to a device, where they stay."""
+        for view in range(self.num_views):
+            name = feature_name(self.name, kind, view=view)
+            self._held[name] = torch.from_numpy(self._features.read(name)).to(device)
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
         """Patches (n, p, p, 3) uint8."""

@@ -7,6 +7,7 @@ are read when all predictions are made.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,17 @@ from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from magnet_core.seeding import seed_everything
 from train.baselines import Baseline, ColourRidge, FeatureRidge, GeneMean
-from train.checkpoint import DESCRIPTION, TrainedRun, build_model, rebuild_encoder, save_run
+from train.checkpoint import DESCRIPTION, TrainedRun, build_predictor, save_run
 from train.config import DataConfig, FitConfig
 from train.dataset import Slide, open_slide_data
 from train.evaluate import SystemScore, genes_table, metrics_row, score, write_genes
+from train.labels import SlideLabels, fine_labels
 from train.predict import predict_slide
+from train.residency import place_features
 from train.splits import Fold, fewer_folds_notice, load_or_create_folds
+from train.state import Progress, forget
 from train.trainer import train
+from train.validation import split_validation, validator
 
 SUMMARY, GENES = "summary.json", "genes.parquet"
 
@@ -43,10 +48,9 @@ class FitResult:
 
 
 def fit(config: FitConfig) -> FitResult:
-    """Train one fold and compare MagNet with the plain baselines on its test slides."""
+    """Train one fold, going on where it was stopped, and compare MagNet with the plain baselines on its test slides."""
     folder = run_folder(config)
     seed_everything(config.seed)
-    device = pick_device(config.device)
     store = Store(config.data.store)
     fold = choose_fold(store, config)
     slides = open_slides(store, (*fold.train, *fold.test), config.data)
@@ -56,38 +60,49 @@ def fit(config: FitConfig) -> FitResult:
         {slide.slide_id: slide.genes for slide in train_slides},
         size=config.data.panel,
     )
-    train_labels = {slide.slide_id: slide.labels(panel, config.data.normalise) for slide in train_slides}
-    fine_labels = {slide.slide_id: _fine(slide, train_labels[slide.slide_id]) for slide in train_slides}
+    labels = {slide.slide_id: slide.labels(panel, config.data.normalise) for slide in train_slides}
+    learnt, held_out = split_validation(train_slides, config)
 
-    encoder = rebuild_encoder(train_slides[0].features_header).to(device)
-    model = build_model(config, train_slides[0], encoder=encoder, num_genes=len(panel)).to(device)
-    set_mean_output(model, train_slides, train_labels)
-    clear(folder)
-    losses = train(encoder, model, train_slides, train_labels, config=config, log_dir=folder / "tensorboard")
-    save_run(folder, TrainedRun(config, panel, encoder, model), extra={"fold": fold.index, "losses": losses})
+    predictor = build_predictor(config, train_slides[0], num_genes=len(panel)).to(pick_device(config.device))
+    set_mean_output(predictor.model, learnt, labels)
+    tqdm.write(place_features(predictor, train_slides, config.compute.resident))
+    done = train(predictor, learnt, labels, config=config, folder=folder, validate=validator(held_out, labels))
+    save_run(folder, TrainedRun(config, panel, predictor), extra=describe_training(fold, held_out, done))
 
-    predictions = {"magnet": {slide.slide_id: predict_slide(encoder, model, slide) for slide in test_slides}}
-    predictions |= predict_baselines(train_slides, fine_labels, test_slides)
-    truth = {slide.slide_id: _fine(slide, slide.labels(panel, config.data.normalise)) for slide in test_slides}
+    predictions = {"magnet": {slide.slide_id: predict_slide(predictor, slide) for slide in test_slides}}
+    of_fine = {slide.slide_id: fine_labels(slide, labels[slide.slide_id]) for slide in train_slides}
+    predictions |= predict_baselines(train_slides, of_fine, test_slides)
+    truth = {slide.slide_id: fine_labels(slide, slide.labels(panel, config.data.normalise)) for slide in test_slides}
     scores = {name: score(by_slide, truth) for name, by_slide in predictions.items()}
-    return write_results(folder, fold, panel, scores)
+    result = write_results(folder, fold, panel, scores)
+    forget(folder)
+    return result
 
 
 def run_folder(config: FitConfig) -> Path:
-    """Return the run's folder; one that holds a finished run is refused unless it may be overwritten."""
+    """Make the run's folder; a finished run in it is refused, or removed if it may be overwritten."""
     folder = config.runs / config.run_name
-    if (folder / SUMMARY).exists() and not config.overwrite:
-        raise MagnetError(
-            folder, expected="a new run", found="a finished one", remedy="give another --name, or --overwrite"
-        )
+    if (folder / SUMMARY).exists():
+        if not config.overwrite:
+            raise MagnetError(
+                folder, expected="a new run", found="a finished one", remedy="give another --name, or --overwrite"
+            )
+        forget(folder)
+        for name in (SUMMARY, GENES, DESCRIPTION):
+            (folder / name).unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def clear(folder: Path) -> None:
-    """Make the folder, without the files that would let a run that is under way pass for a finished one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (SUMMARY, GENES, DESCRIPTION):
-        (folder / name).unlink(missing_ok=True)
+def describe_training(fold: Fold, held_out: Sequence[Slide], done: Progress) -> dict[str, Any]:
+    """Say how a training went, for the run's description."""
+    return {
+        "fold": fold.index,
+        "validation_slides": [slide.slide_id for slide in held_out],
+        "validation_scores": done.scores,
+        "kept_epoch": done.kept_epoch,
+        "losses": done.history,
+    }
 
 
 def choose_fold(store: Store, config: FitConfig) -> Fold:
@@ -137,7 +152,7 @@ def predict_baselines(
     return predictions
 
 
-def set_mean_output(model: MagNet, slides: Sequence[Slide], labels: Mapping[str, dict[str, np.ndarray | None]]) -> None:
+def set_mean_output(model: MagNet, slides: Sequence[Slide], labels: SlideLabels) -> None:
     """Start the heads at the mean expression of the training slides."""
     device = next(model.parameters()).device
 
@@ -163,9 +178,3 @@ def write_results(folder: Path, fold: Fold, panel: Genes, scores: Mapping[str, S
     split = {"index": fold.index, "train": list(fold.train), "test": list(fold.test)}
     write_json(folder / SUMMARY, {"systems": systems, "slides": slides, "fold": split})
     return FitResult(folder, fold, systems)
-
-
-def _fine(slide: Slide, labels: Mapping[str, np.ndarray | None]) -> np.ndarray:
-    fine = labels[slide.fine.name]
-    assert fine is not None  # mean_counts refuses slides without counts
-    return fine

@@ -1,25 +1,56 @@
-"""Predictions of a whole slide on its whole graph: they depend neither on a batch size nor on batch mates."""
+"""Predictions of a whole slide: each with its full neighbourhood, so that they depend neither on how many rows are
+predicted together nor on which.
+
+The fine level is encoded once; its features wait on disk, as those of a whole slide fill gigabytes.
+"""
+
+import tempfile
 
 import numpy as np
 import torch
 
-from magnet_core.backbones import Encoder
-from magnet_core.model import MagNet
 from train.dataset import Slide
-from train.subgraph import whole_slide_graph
+from train.predictor import Predictor
+from train.sampler import along_curve
+from train.subgraph import SubgraphPlan, gather_graph, within_hops
 
-# N fine rows, P panel genes
+# N fine rows, n rows of a chunk, P panel genes, D features
+
+ENCODED_ROWS = 256  # patches encoded together
+PREDICTED_ROWS = 4096  # rows predicted together, with their halo
 
 
 @torch.inference_mode()
-def predict_slide(encoder: Encoder, model: MagNet, slide: Slide, *, batch_size: int = 256) -> np.ndarray:
+def predict_slide(predictor: Predictor, slide: Slide, *, batch_size: int = PREDICTED_ROWS) -> np.ndarray:
     """Normalised expression of every fine row of a slide, float32 (N, P)."""
-    encoder.eval()
-    model.eval()
+    predictor.eval()
+    model = predictor.model
     device = next(model.parameters()).device
-    rows = np.arange(len(slide.fine))
-    features = []
-    for start in range(0, len(rows), batch_size):
-        pixels = torch.from_numpy(slide.fine.pixels(rows[start : start + batch_size])).to(device)
-        features.append(slide.fine.scale(encoder(pixels, token_grid=1).pooled))
-    return model(torch.cat(features), whole_slide_graph(slide, device)).fine.float().cpu().numpy()
+    plan = SubgraphPlan.to_predict(model)
+    order = along_curve(slide.fine.centres_um)
+    predictions = np.empty((len(slide.fine), model.num_genes), np.float32)
+    with tempfile.TemporaryFile() as file:
+        features = encode_slide(predictor, slide, file)
+        for start in range(0, len(order), batch_size):
+            rows = np.sort(order[start : start + batch_size])
+            nodes = within_hops(slide.fine.edges, rows, hops=plan.halo)
+            graph, _ = gather_graph(slide, nodes, plan=plan, device=device)
+            fine = slide.fine.scale(torch.from_numpy(features[nodes]).to(device))
+            chunk = model(fine, graph).fine.float().cpu().numpy()
+            predictions[rows] = chunk[np.searchsorted(nodes, rows)]
+        del features
+    return predictions
+
+
+def encode_slide(predictor: Predictor, slide: Slide, file: object) -> np.ndarray:
+    """Raw features (N, D) of every fine row, mapped from `file`; cached ones where the encoder is frozen."""
+    device = next(predictor.parameters()).device
+    dtype = np.float32 if predictor.encoder is not None else np.float16
+    features: np.ndarray = np.memmap(file, dtype, "w+", shape=(len(slide.fine), slide.fine.width))  # type: ignore[call-overload]
+    for start in range(0, len(features), ENCODED_ROWS):
+        rows = np.arange(start, min(start + ENCODED_ROWS, len(features)))
+        if predictor.encoder is None:
+            features[rows] = slide.fine.pooled(rows)
+        else:
+            features[rows] = predictor.features(torch.from_numpy(slide.fine.pixels(rows)).to(device)).cpu().numpy()
+    return features

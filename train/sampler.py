@@ -16,17 +16,21 @@ _ORDER = 12  # the curve fills a square of 4,096 cells a side, whatever the size
 
 def compact_batches(centres_um: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Cut all rows into batches of neighbours, equal to within one row, none above `batch_size`."""
-    low, high = centres_um.min(axis=0), centres_um.max(axis=0)
-    extent = max(float((high - low).max()), 1.0)
-    shifted = (centres_um - low) / extent + rng.uniform(0, 1, size=2)  # within 0 … 2 in both axes
-    cells = (shifted * (2 ** (_ORDER - 1) - 1)).astype(np.int64)
-    along = np.argsort(hilbert_index(cells, order=_ORDER), kind="stable")
-    return _cut(along, batch_size)
+    return _cut(along_curve(centres_um, shift=rng.uniform(0, 1, size=2)), batch_size)
 
 
 def random_batches(centres_um: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Cut all rows into batches of any rows."""
     return _cut(rng.permutation(len(centres_um)), batch_size)
+
+
+def along_curve(centres_um: np.ndarray, *, shift: np.ndarray | float = 0.0) -> np.ndarray:
+    """Rows in their order along the curve, (N,); `shift` within 0 … 1 moves it, as a part of the slide's extent."""
+    low, high = centres_um.min(axis=0), centres_um.max(axis=0)
+    extent = max(float((high - low).max()), 1.0)
+    shifted = (centres_um - low) / extent + shift  # within 0 … 2 in both axes
+    cells = (shifted * (2 ** (_ORDER - 1) - 1)).astype(np.int64)
+    return np.argsort(hilbert_index(cells, order=_ORDER), kind="stable")
 
 
 SAMPLERS: dict[str, Callable[[np.ndarray, int, np.random.Generator], list[np.ndarray]]] = {

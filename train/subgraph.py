@@ -1,32 +1,67 @@
-"""A batch: N fine rows of one slide, the edges among them, and the spots and regions they need.
+"""A batch: fine rows of one slide, the edges among them, and the spots and regions they need.
 
 The context rows of a batch are those paired with its fine rows plus everything within L hops of these on the level's
 own graph, so that predictions at the paired rows are exactly those of the whole slide, at a cost that does not grow
-with it.
+with it. With a halo of L hops the same holds for the fine rows.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from magnet_core.losses import Labels
+from magnet_core.model import MagNet
 from magnet_core.model.batch import Context, Subgraph
 from train.dataset import LevelData, Slide
+from train.labels import LevelLabels, fine_labels
 
-# N fine rows, M context rows, k neighbours, E edges, P panel genes
+# N fine rows, M context rows, k neighbours, E edges, P panel genes, p pixels, D features
+
+
+@dataclass(frozen=True)
+class SubgraphPlan:
+    """What a model needs of a slide around some fine rows.
+
+    hops            rounds L of its graph attention
+    contexts        names of the context levels it reads
+    halo            hops of neighbours that join the fine rows, as context without loss
+    whole_contexts  every row of the contexts, for a model whose attention runs over all of them
+    pixels          the fine rows as pixels to be encoded, rather than as cached features
+    """
+
+    hops: int
+    contexts: tuple[str, ...]
+    halo: int = 0
+    whole_contexts: bool = False
+    pixels: bool = True
+
+    @classmethod
+    def to_train(cls, model: MagNet, *, halo: int, pixels: bool) -> "SubgraphPlan":
+        """Plan for training: contexts exact, fine rows with the halo that is asked for."""
+        return cls(model.config.reach, tuple(model.context_dims), halo, pixels=pixels)
+
+    @classmethod
+    def to_predict(cls, model: MagNet) -> "SubgraphPlan":
+        """Plan for prediction from features that are there already: exact, whatever rows are predicted together."""
+        whole = model.config.attend == "graph"
+        return cls(model.config.reach, tuple(model.context_dims), model.config.reach, whole, pixels=False)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One subgraph of a slide, on a device: its fine rows, the graph around them, and the labels of all its nodes.
+    """One subgraph of a slide, on a device.
 
-    `symmetry` is the one its fine pixels are to be turned by; cached features are turned already, where the store
-    holds them in every view.
+    rows      (N,) the fine rows, sorted, those of the halo among them
+    fine      (N, p, p, 3) uint8 pixels, or cached features (N, D)
+    symmetry  how the pixels are to be turned; cached features are turned already, if the store has every view
+    labels    of all nodes; NaN for fine rows of the halo
     """
 
     slide: Slide
     rows: np.ndarray
+    fine: Tensor
     symmetry: int
     graph: Subgraph
     labels: Labels
@@ -46,59 +81,79 @@ def within_hops(edges: np.ndarray, rows: np.ndarray, *, hops: int) -> np.ndarray
 
 
 def edges_among(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Edges of the graph (N, k) with both ends in `rows`, renumbered by position: (2, E), source over target."""
-    position = np.full(len(edges), -1, dtype=np.int64)
-    position[rows] = np.arange(len(rows))
-    sources = position[edges[rows]]  # (n, k)
-    targets, kept = np.nonzero(sources >= 0)
-    return np.stack([sources[targets, kept], targets])
+    """Edges of the graph (N, k) with both ends in sorted `rows`, renumbered by position: (2, E), source over target.
+
+    Costs what the rows cost, not what the slide does.
+    """
+    sources = edges[rows]  # (n, k)
+    position = np.searchsorted(rows, sources).clip(max=len(rows) - 1)
+    targets, kept = np.nonzero(rows[position] == sources)
+    return np.stack([position[targets, kept], targets])
 
 
 def build_batch(
     slide: Slide,
     rows: np.ndarray,
-    labels: dict[str, np.ndarray | None],
+    labels: LevelLabels,
     *,
-    hops: int,
+    plan: SubgraphPlan,
     device: torch.device,
     symmetry: int = 0,
 ) -> Batch:
-    """Gather one batch from the store; `hops` is the number of GAT rounds L."""
+    """Gather the subgraph of some fine rows, with their labels, from the store."""
+    nodes = within_hops(slide.fine.edges, rows, hops=plan.halo)
+    graph, context_rows = gather_graph(slide, nodes, plan=plan, device=device, symmetry=symmetry)
+    if plan.pixels:
+        fine = _to(torch.from_numpy(slide.fine.pixels(nodes)), device)
+    else:
+        fine = slide.fine.features("pooled", nodes, view=symmetry, device=device)
+    return Batch(slide, nodes, fine, symmetry, graph, _labels(slide, labels, rows, nodes, context_rows, device=device))
+
+
+def gather_graph(
+    slide: Slide, nodes: np.ndarray, *, plan: SubgraphPlan, device: torch.device, symmetry: int = 0
+) -> tuple[Subgraph, dict[str, np.ndarray]]:
+    """Return the graph around sorted fine rows, and the rows of each context level in it."""
     contexts: dict[str, Context] = {}
-    context_labels: dict[str, torch.Tensor | None] = {}
-    for name, level in slide.contexts.items():
-        paired = slide.pairs[name][rows]
-        context_rows = within_hops(level.edges, paired, hops=hops)
-        contexts[name] = _context(level, context_rows, np.searchsorted(context_rows, paired), device, symmetry)
-        known = labels[name]
-        context_labels[name] = None if known is None else torch.from_numpy(known[context_rows]).to(device)
-    edges = torch.from_numpy(edges_among(slide.fine.edges, rows)).to(device)
-    fine_labels = labels[slide.fine.name]
-    assert fine_labels is not None
-    return Batch(
-        slide,
-        rows,
-        symmetry,
-        Subgraph(edges, contexts),
-        Labels(torch.from_numpy(fine_labels[rows]).to(device), context_labels),
-    )
+    rows_of: dict[str, np.ndarray] = {}
+    for name in plan.contexts:
+        level = slide.contexts[name]
+        paired = slide.pairs[name][nodes]
+        rows = np.arange(len(level)) if plan.whole_contexts else within_hops(level.edges, paired, hops=plan.hops)
+        contexts[name] = _context(level, rows, np.searchsorted(rows, paired), device=device, symmetry=symmetry)
+        rows_of[name] = rows
+    return Subgraph(_to(torch.from_numpy(edges_among(slide.fine.edges, nodes)), device), contexts), rows_of
 
 
-def whole_slide_graph(slide: Slide, device: torch.device) -> Subgraph:
-    """Return the graph of all rows of a slide: what predictions are made on."""
-    contexts = {
-        name: _context(level, np.arange(len(level)), slide.pairs[name], device)
-        for name, level in slide.contexts.items()
-    }
-    edges = edges_among(slide.fine.edges, np.arange(len(slide.fine)))
-    return Subgraph(torch.from_numpy(edges).to(device), contexts)
+def _labels(
+    slide: Slide,
+    labels: LevelLabels,
+    rows: np.ndarray,
+    nodes: np.ndarray,
+    context_rows: dict[str, np.ndarray],
+    *,
+    device: torch.device,
+) -> Labels:
+    """Labels of all nodes; NaN for those of the halo, which are not among `rows`."""
+    known = fine_labels(slide, labels)
+    fine = np.full((len(nodes), known.shape[1]), np.nan, dtype=np.float32)
+    fine[np.searchsorted(nodes, rows)] = known[rows]
+    contexts: dict[str, Tensor | None] = {}
+    for name, rows_of_level in context_rows.items():
+        level = labels[name]
+        contexts[name] = None if level is None else _to(torch.from_numpy(level[rows_of_level]), device)
+    return Labels(_to(torch.from_numpy(fine), device), contexts)
 
 
-def _context(level: LevelData, rows: np.ndarray, pair: np.ndarray, device: torch.device, symmetry: int = 0) -> Context:
-    view = symmetry % level.num_views
+def _context(level: LevelData, rows: np.ndarray, pair: np.ndarray, *, device: torch.device, symmetry: int) -> Context:
     return Context(
-        pooled=level.scale(torch.from_numpy(level.pooled(rows, view=view)).to(device)),
-        tokens=level.scale(torch.from_numpy(level.tokens(rows, view=view)).to(device)),
-        edges=torch.from_numpy(edges_among(level.edges, rows)).to(device),
-        pair=torch.from_numpy(pair).to(device),
+        pooled=level.scale(level.features("pooled", rows, view=symmetry, device=device)),
+        tokens=level.scale(level.features("tokens", rows, view=symmetry, device=device)),
+        edges=_to(torch.from_numpy(edges_among(level.edges, rows)), device),
+        pair=_to(torch.from_numpy(pair), device),
     )
+
+
+def _to(values: Tensor, device: torch.device) -> Tensor:
+    """Move to a device; pinned on the way to a GPU, so that the copy does not wait."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -30,7 +30,7 @@ def test_settings_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path:
         ("optim.lr=fast", "optim: lr: expected .*number.*found 'fast'"),
         ("optim.name=adam", "expected .*'sgd' or 'adamw', found 'adam'"),
         ("optim.lr", "expected key=value"),
-        ("optim.epochs=0", "optim.epochs: expected a positive number, found 0"),
+        ("optim.epochs=0", "optim.epochs: expected 1 or more, found 0"),
         ("optim.momentum=-3", "optim.momentum: expected 0 to 1, found -3"),
         ("optim.clip_norm=-1", "optim.clip_norm: expected 0 or more, found -1"),
         ("optim=sgd", "expected settings of 'optim', found optim=sgd; set optim.name, optim.lr"),

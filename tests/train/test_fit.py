@@ -9,43 +9,18 @@ import torch
 from cache.store import Store
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.pipeline import run
-from magnet_core.backbones import Encoder
 from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.losses import magnet_loss
-from magnet_core.model import MagNet
-from magnet_core.records import Genes
+from tests.train.setting import config, labels_of, parts
 from train import pipeline
-from train.checkpoint import build_model, load_run, rebuild_encoder
-from train.config import FitConfig, load_config
+from train.checkpoint import load_run
 from train.dataset import Slide, open_slide_data
 from train.pipeline import fit
 from train.predict import predict_slide
-from train.subgraph import build_batch, whole_slide_graph
+from train.subgraph import SubgraphPlan, build_batch
 
 CPU = torch.device("cpu")
-
-
-def config(store: Store, runs: Path, *settings: str) -> FitConfig:
-    return load_config(
-        None,
-        [
-            f"data.store={store.root}", f"runs={runs}", f"split.file={runs / 'folds.json'}",
-            "data.backbone=timm:test_convnext", "data.panel=20", "optim.name=adamw", "optim.lr=3e-3",
-            "optim.epochs=2", "optim.batch_size=64", "model.width=32", *settings,
-        ],
-    )  # fmt: skip
-
-
-def parts(store: Store, settings: FitConfig, slide_id: str = "S1") -> tuple[Slide, Encoder, MagNet]:
-    slide = open_slide_data(store, slide_id, find_target(settings.data.target), settings.data)
-    encoder = rebuild_encoder(slide.features_header)
-    torch.manual_seed(0)
-    return slide, encoder, build_model(settings, slide, encoder=encoder, num_genes=20)
-
-
-def first_genes(slide: Slide, count: int) -> Genes:
-    return Genes(slide.genes.ids[:count], slide.genes.names[:count])
 
 
 @pytest.mark.parametrize("target", [8, 16, 55])
@@ -67,7 +42,7 @@ def test_fit_leaves_a_whole_run_that_predicts_as_it_did(small_store: Store, tmp_
     loaded = load_run(result.folder)
     (test_slide,) = summary["fold"]["test"]
     slide = open_slide_data(small_store, test_slide, find_target(target), settings.data)
-    prediction = predict_slide(loaded.encoder, loaded.model, slide)
+    prediction = predict_slide(loaded.predictor, slide)
     truth = slide.labels(loaded.panel, settings.data.normalise)[slide.fine.name]
     assert truth is not None
     assert np.mean((prediction - truth) ** 2) == pytest.approx(summary["systems"]["magnet"]["mse"], rel=1e-5)
@@ -97,30 +72,10 @@ def test_panel_baselines_and_model_are_the_same_whatever_the_test_slide_holds(
     assert set(asked) == set(fold.train)
     first, second = load_run(plain.folder), load_run(marked.folder)
     np.testing.assert_array_equal(first.panel.ids, second.panel.ids)
-    for name, value in first.model.state_dict().items():
-        torch.testing.assert_close(value, second.model.state_dict()[name], rtol=0, atol=0)
+    for name, value in first.predictor.state_dict().items():
+        torch.testing.assert_close(value, second.predictor.state_dict()[name], rtol=0, atol=0)
     for system in plain.systems:
         assert marked.systems[system]["mse"] > 1e5  # the same predictions, far from the planted marker
-
-
-def test_predictions_at_paired_spots_are_those_of_the_whole_slide(small_store: Store, tmp_path: Path):
-    settings = config(small_store, tmp_path)
-    slide, _, model = parts(small_store, settings)
-    model.eval()
-    labels = slide.labels(first_genes(slide, 20), settings.data.normalise)
-    rows = np.arange(40, 90)
-    batch = build_batch(slide, rows, labels, hops=model.config.reach, device=CPU)
-    whole = whole_slide_graph(slide, CPU)
-    fine = torch.from_numpy(slide.fine.pooled(np.arange(len(slide.fine)))).float()
-    with torch.inference_mode():
-        of_batch, of_slide = model(fine[rows], batch.graph), model(fine, whole)
-    for name, context in batch.graph.contexts.items():
-        torch.testing.assert_close(
-            of_batch.contexts[name][context.pair],
-            of_slide.contexts[name][whole.contexts[name].pair[rows]],
-            rtol=1e-4,
-            atol=1e-5,
-        )
 
 
 def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path):
@@ -134,9 +89,9 @@ def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path):
     run(extraction)
     store = Store(extraction.store)
     settings = config(store, tmp_path, "data.target=55", "data.standardise=false")
-    slide, _, model = parts(store, settings)
-    labels = slide.labels(first_genes(slide, 20), settings.data.normalise)
-    batch = build_batch(slide, np.arange(9), labels, hops=model.config.reach, device=CPU, symmetry=5)
+    slide, predictor = parts(store, settings)
+    plan = SubgraphPlan.to_train(predictor.model, halo=0, pixels=True)
+    batch = build_batch(slide, np.arange(9), labels_of(slide, settings), plan=plan, device=CPU, symmetry=5)
     assert batch.symmetry == 5
     features = store.features("S1", "timm:test_convnext")
     turned = features.gather("region/view5/tokens", slide.pairs["region"][:9])
@@ -146,16 +101,14 @@ def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path):
 
 def test_every_parameter_of_encoder_and_model_gets_a_gradient(small_store: Store, tmp_path: Path):
     settings = config(small_store, tmp_path)
-    slide, encoder, model = parts(small_store, settings)
-    labels = slide.labels(first_genes(slide, 20), settings.data.normalise)
-    batch = build_batch(slide, np.arange(48), labels, hops=model.config.reach, device=CPU)
-    fine = encoder(torch.from_numpy(slide.fine.pixels(batch.rows)), token_grid=1).pooled
-    loss, _ = magnet_loss(model(fine, batch.graph), batch.labels, graph=batch.graph, config=settings.loss)
+    slide, predictor = parts(small_store, settings)
+    plan = SubgraphPlan.to_train(predictor.model, halo=0, pixels=True)
+    batch = build_batch(slide, np.arange(48), labels_of(slide, settings), plan=plan, device=CPU)
+    loss, _ = magnet_loss(predictor(batch), batch.labels, graph=batch.graph, config=settings.loss)
     loss.backward()
-    for module in (encoder, model):
-        for name, parameter in module.named_parameters():
-            assert parameter.grad is not None, name
-            assert parameter.grad.abs().sum() > 0, name
+    for name, parameter in predictor.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
 
 
 def test_training_follows_the_seed(small_store: Store, tmp_path: Path):

@@ -1,0 +1,41 @@
+"""What the tests of stage two share: a small configuration, and the parts of a run that was not trained."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cache.store import Store
+from magnet_core.levels import find_target
+from magnet_core.records import Genes
+from train.checkpoint import build_predictor
+from train.config import FitConfig, load_config
+from train.dataset import Slide, open_slide_data
+from train.predictor import Predictor
+
+NUM_GENES = 20
+
+
+def config(store: Store, runs: Path, *settings: str) -> FitConfig:
+    """Small and quick to learn."""
+    return load_config(
+        None,
+        [
+            f"data.store={store.root}", f"runs={runs}", f"split.file={runs / 'folds.json'}",
+            "data.backbone=timm:test_convnext", f"data.panel={NUM_GENES}", "optim.name=adamw", "optim.lr=3e-3",
+            "optim.epochs=2", "optim.batch_size=64", "model.width=32", *settings,
+        ],
+    )  # fmt: skip
+
+
+def parts(store: Store, settings: FitConfig, slide_id: str = "S1") -> tuple[Slide, Predictor]:
+    """A slide, and an untrained predictor for it."""
+    slide = open_slide_data(store, slide_id, find_target(settings.data.target), settings.data)
+    torch.manual_seed(0)
+    return slide, build_predictor(settings, slide, num_genes=NUM_GENES)
+
+
+def labels_of(slide: Slide, settings: FitConfig) -> dict[str, Any]:
+    """Labels of the slide's first genes."""
+    panel = Genes(slide.genes.ids[:NUM_GENES], slide.genes.names[:NUM_GENES])
+    return slide.labels(panel, settings.data.normalise)

@@ -1,0 +1,224 @@
+"""Training: going on where it was stopped, validation slides, the running average, frozen bins, what stops it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cache.store import Store
+from magnet_core.errors import MagnetError
+from tests.train.setting import config, labels_of, parts
+from train import trainer
+from train.checkpoint import load_run
+from train.config import FitConfig
+from train.dataset import LevelData
+from train.epoch import epoch_batches, plan_epoch
+from train.pipeline import fit
+from train.predictor import Predictor
+from train.state import BEST, CHECKPOINT, TrainingState
+from train.subgraph import SubgraphPlan
+from train.trainer import start, train, training_step
+from train.validation import split_validation
+
+CPU = torch.device("cpu")
+
+
+def weights(predictor: Predictor) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in predictor.state_dict().items()}
+
+
+def train_anew(store: Store, settings: FitConfig, folder: Path) -> Predictor:
+    folder.mkdir(exist_ok=True)
+    slide, predictor = parts(store, settings)
+    torch.manual_seed(1)
+    labels = {slide.slide_id: labels_of(slide, settings)}
+    train(predictor, [slide], labels, config=settings, folder=folder, validate=lambda _: 0.0)
+    return predictor
+
+
+class StoppedError(Exception):
+    """In place of a power cut."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model.dropout=0.2"],
+        ["optim.name=sgd", "optim.ema=0.9"],
+        ["encoder.mode=frozen", "halo=1", "optim.warmup=0.5"],
+        ["encoder.mode=last", "encoder.last_blocks=1", "compute.micro_batch=16"],
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_a_training_that_goes_on_ends_as_one_that_never_stopped(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str], steps: int
+):
+    wanted = config(small_store, tmp_path, "compute.checkpoint_minutes=0", "optim.batch_size=70", *settings)
+    expected = weights(train_anew(small_store, wanted, tmp_path / "whole"))
+
+    def interrupted(state: TrainingState, *arguments: object, **options: object) -> object:
+        if state.progress.step == steps:
+            raise StoppedError
+        return training_step(state, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "training_step", interrupted)
+    with pytest.raises(StoppedError):
+        train_anew(small_store, wanted, tmp_path / "stopped")
+    monkeypatch.undo()
+    got = weights(train_anew(small_store, wanted, tmp_path / "stopped"))
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused_by_name(small_store: Store, tmp_path: Path):
+    settings = config(small_store, tmp_path)
+    _, predictor = parts(small_store, settings)
+    state = start(predictor, 10, settings)
+    state.save(tmp_path, config={"optim": {"lr": 1.0, "epochs": 2}, "device": "cpu"})
+    with pytest.raises(MagnetError, match=r"one that differs in optim\.lr; give another --name"):
+        state.resume(tmp_path, config={"optim": {"lr": 2.0, "epochs": 2}, "device": "cuda"})
+
+
+def test_a_finished_fit_leaves_no_checkpoint_and_a_stopped_one_goes_on(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    whole = fit(config(small_store, tmp_path / "whole"))
+    assert not (whole.folder / CHECKPOINT).exists()
+    assert not (whole.folder / BEST).exists()
+
+    settings = config(small_store, tmp_path / "stopped", "compute.checkpoint_minutes=0")
+    calls = iter(range(100))
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        if next(calls) == 5:
+            raise StoppedError
+        return training_step(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "training_step", interrupted)
+    with pytest.raises(StoppedError):
+        fit(settings)
+    monkeypatch.undo()
+    assert not (settings.runs / settings.run_name / "summary.json").exists()
+    resumed = fit(settings)
+    assert "going on after step 5" in capsys.readouterr().out
+    assert resumed.systems == whole.systems
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_saves_and_ends_with_130(small_store: Store, tmp_path: Path, signal_number: signal.Signals):
+    settings = [
+        f"--store={small_store.root}", f"--runs={tmp_path}", "--backbone=timm:test_convnext", "--name=stopped",
+        "--set=data.panel=20", "--set=optim.epochs=400", "--set=optim.batch_size=32", "--set=model.width=32",
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "train", "fit", *settings]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        events = tmp_path / "stopped/tensorboard"
+        while not (events.exists() and any(events.iterdir())):
+            assert process.poll() is None
+            time.sleep(0.2)
+        time.sleep(2)
+        process.send_signal(signal_number)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert (tmp_path / "stopped" / CHECKPOINT).exists()
+
+
+def test_validation_slides_are_whole_patients_of_the_training_side(small_store: Store, tmp_path: Path):
+    settings = config(small_store, tmp_path, "validation.share=0.4")
+    slides = [parts(small_store, settings, name)[0] for name in ("S1", "S2", "S3")]
+    learnt, held_out = split_validation(slides, settings)
+    assert len(held_out) == 1
+    assert {slide.patient for slide in learnt}.isdisjoint(slide.patient for slide in held_out)
+    assert sorted(slide.slide_id for slide in [*learnt, *held_out]) == ["S1", "S2", "S3"]
+    few = config(small_store, tmp_path, "validation.share=0.2")
+    assert split_validation(slides, few) == (slides, [])
+
+
+def test_the_best_epoch_is_kept_and_training_stops_after_the_patience(small_store: Store, tmp_path: Path):
+    settings = config(small_store, tmp_path, "optim.epochs=9", "validation.patience=2", "encoder.mode=frozen")
+    slide, predictor = parts(small_store, settings)
+    scores, seen = iter([0.1, 0.5, 0.3, 0.4, 0.9, 1.0]), []
+
+    def validate(judged: Predictor) -> float:
+        seen.append(weights(judged))
+        return next(scores)
+
+    labels = {slide.slide_id: labels_of(slide, settings)}
+    done = train(predictor, [slide], labels, config=settings, folder=tmp_path, validate=validate)
+    assert done.scores == [0.1, 0.5, 0.3, 0.4]
+    assert done.kept_epoch == 2
+    for name, value in weights(predictor).items():
+        torch.testing.assert_close(value, seen[1][name], rtol=0, atol=0)
+        assert name.startswith("model.")
+
+
+def test_a_validated_fit_says_which_slides_chose(small_store: Store, tmp_path: Path):
+    result = fit(config(small_store, tmp_path, "validation.share=0.5", "encoder.mode=frozen"))
+    described = json.loads((result.folder / "run.json").read_text())
+    assert len(described["validation_slides"]) == 1
+    assert set(described["validation_slides"]) < set(result.fold.train)
+    assert len(described["validation_scores"]) == 2
+    assert described["kept_epoch"] in (1, 2)
+
+
+def test_the_running_average_is_what_is_kept(small_store: Store, tmp_path: Path):
+    settings = config(small_store, tmp_path, "optim.ema=0.5", "encoder.mode=frozen", "optim.epochs=1")
+    slide, predictor = parts(small_store, settings)
+    labels = {slide.slide_id: labels_of(slide, settings)}
+    state = start(predictor, 4, settings)
+    literal = weights(predictor)
+    plan = SubgraphPlan.to_train(predictor.model, halo=0, pixels=False)
+    for step, batch in enumerate(epoch_batches(plan_epoch([slide], 0, config=settings), labels, plan=plan, device=CPU)):
+        training_step(state, batch, config=settings)
+        now = weights(predictor)
+        literal = now if step == 0 else {name: 0.5 * literal[name] + 0.5 * now[name] for name in now}
+    state.finish(tmp_path)
+    for name, value in weights(predictor).items():
+        torch.testing.assert_close(value, literal[name])
+
+
+def test_frozen_bins_need_no_encoder_and_read_no_pixels(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = config(small_store, tmp_path, "encoder.mode=frozen")
+
+    def refuse(*_: object) -> np.ndarray:
+        raise AssertionError("pixels were read")
+
+    slide, predictor = parts(small_store, settings)
+    monkeypatch.setattr(LevelData, "pixels", refuse)
+    labels = {slide.slide_id: labels_of(slide, settings)}
+    train(predictor, [slide], labels, config=settings, folder=tmp_path)
+    assert predictor.encoder is None
+
+
+def test_a_frozen_run_is_loaded_without_encoder(small_store: Store, tmp_path: Path):
+    result = fit(config(small_store, tmp_path, "encoder.mode=frozen"))
+    assert load_run(result.folder).predictor.encoder is None
+    assert all(name.startswith("model.") for name in load_file(result.folder / "model.safetensors"))
+
+
+def test_micro_batches_train_to_the_same_weights(small_store: Store, tmp_path: Path):
+    settings = ["model.dropout=0", "optim.name=sgd", "optim.lr=1e-2", "optim.epochs=1"]
+    direct = train_anew(small_store, config(small_store, tmp_path, *settings), tmp_path / "a")
+    cached = train_anew(small_store, config(small_store, tmp_path, "compute.micro_batch=10", *settings), tmp_path / "b")
+    for (name, one), other in zip(weights(direct).items(), weights(cached).values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_slide_and_rows(small_store: Store, tmp_path: Path):
+    settings = config(small_store, tmp_path, "optim.name=sgd", "optim.lr=1e30", "encoder.mode=frozen")
+    with pytest.raises(
+        MagnetError, match=r"step \d+, slide 'S1', rows \d+ to \d+: expected a finite loss, found (nan|inf)"
+    ):
+        train_anew(small_store, settings, tmp_path / "run")

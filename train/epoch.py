@@ -1,0 +1,51 @@
+"""The subgraphs of one epoch, drawn from the seed and the epoch's number alone: a training that goes on in the middle
+of an epoch meets the same ones in the same order.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from magnet_core.prefetch import read_ahead
+from magnet_core.registry import look_up
+from magnet_core.symmetry import NUM_SYMMETRIES
+from train.config import FitConfig
+from train.dataset import Slide
+from train.labels import SlideLabels
+from train.sampler import SAMPLERS
+from train.subgraph import Batch, SubgraphPlan, build_batch
+
+# N fine rows of a subgraph
+
+
+@dataclass(frozen=True)
+class Part:
+    """Fine rows (N,) of a slide that are trained on together, and how their pixels are turned."""
+
+    slide: Slide
+    rows: np.ndarray
+    symmetry: int
+
+
+def plan_epoch(slides: Sequence[Slide], epoch: int, *, config: FitConfig) -> list[Part]:
+    """Cut every slide into parts, each of one slide, and mix them."""
+    rng = np.random.default_rng([config.seed, epoch])
+    sampler = look_up(SAMPLERS, config.sampler, where="sampler")
+    parts = [(slide, rows) for slide in slides for rows in sampler(slide.fine.centres_um, config.optim.batch_size, rng)]
+    order = rng.permutation(len(parts))
+    symmetries = rng.integers(NUM_SYMMETRIES, size=len(parts)) if config.augment else np.zeros(len(parts), np.int64)
+    return [Part(*parts[position], int(symmetries[position])) for position in order]
+
+
+def epoch_batches(
+    parts: Sequence[Part], labels: SlideLabels, *, plan: SubgraphPlan, device: torch.device
+) -> Generator[Batch]:
+    """Yield the subgraphs of an epoch's parts, gathered while the one before is trained on."""
+    return read_ahead(
+        build_batch(
+            part.slide, part.rows, labels[part.slide.slide_id], plan=plan, device=device, symmetry=part.symmetry
+        )
+        for part in parts
+    )
