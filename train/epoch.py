@@ -36,7 +36,10 @@ def plan_epoch(slides: Sequence[Slide], epoch: int, *, config: FitConfig) -> lis
     parts = [(slide, rows) for slide in slides for rows in sampler(slide.fine.centres_um, config.optim.batch_size, rng)]
     order = rng.permutation(len(parts))
     symmetries = rng.integers(NUM_SYMMETRIES, size=len(parts)) if config.augment else np.zeros(len(parts), np.int64)
-    return [Part(*parts[position], int(symmetries[position])) for position in order]
+    return [
+        Part(slide, rows, int(symmetry))
+        for (slide, rows), symmetry in zip((parts[p] for p in order), symmetries, strict=True)
+    ]
 
 
 def epoch_batches(
