@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from magnet_core.backbones.architecture import draw_model, model_to_fill
 from magnet_core.backbones.checkpoint import load_weights
 from magnet_core.backbones.hub import require_timm_config
 from magnet_core.backbones.spec import BackboneSpec
@@ -118,10 +118,10 @@ def build_encoder(spec: BackboneSpec, weights: str = "pretrained", *, seed: int 
     path = weights_file(spec, weights)
     if spec.architecture.startswith("hf-hub:"):
         require_timm_config(spec)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.kwargs)
-    if path is not None:
+    if path is None:
+        model = draw_model(spec, seed=seed)
+    else:
+        model = model_to_fill(spec)
         load_weights(model, path, name=spec.name)
     if spec.input_px is None:
         spec = replace(spec, input_px=_only_input_px(model))

@@ -1,0 +1,45 @@
+"""Build the timm model of a spec: with weights drawn at random, or with room for weights that a checkpoint brings.
+
+Drawing the weights of a ViT-g takes half a minute; those of a checkpoint replace every one of them.
+"""
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from magnet_core.backbones.spec import BackboneSpec
+
+
+def draw_model(spec: BackboneSpec, *, seed: int) -> nn.Module:
+    """Build a model with weights drawn from `seed`; the global generator stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _create(spec)
+
+
+def model_to_fill(spec: BackboneSpec) -> nn.Module:
+    """Build a model whose parameters and buffers have yet to be loaded, every one that its state dict names.
+
+    It is laid out on the meta device, which computes nothing. A model with values of its own that no checkpoint holds
+    (tables of positions, masks), or that cannot be laid out so, is built in the ordinary way.
+    """
+    try:
+        with torch.device("meta"):
+            model = _create(spec)
+    except RuntimeError:  # a value was asked for while it was built
+        return draw_model(spec, seed=0)
+    if _has_values_of_its_own(model):
+        return draw_model(spec, seed=0)
+    return model.to_empty(device="cpu")
+
+
+def _create(spec: BackboneSpec) -> nn.Module:
+    return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.kwargs)
+
+
+def _has_values_of_its_own(model: nn.Module) -> bool:
+    """Tell whether there are buffers beyond the state dict, or tensors that are mere attributes of a module."""
+    stored = model.state_dict().keys()
+    if any(name not in stored for name, _ in model.named_buffers()):
+        return True
+    return any(isinstance(value, Tensor) for module in model.modules() for value in vars(module).values())
