@@ -3,7 +3,7 @@ of an epoch meets the same ones in the same order.
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from magnet_core.symmetry import NUM_SYMMETRIES
 from train.config import FitConfig
 from train.dataset import Slide
 from train.labels import SlideLabels
+from train.raw_counts import RawCounts
 from train.sampler import SAMPLERS
 from train.subgraph import Batch, SubgraphPlan, build_batch
 
@@ -43,12 +44,20 @@ def plan_epoch(slides: Sequence[Slide], epoch: int, *, config: FitConfig) -> lis
 
 
 def epoch_batches(
-    parts: Sequence[Part], labels: SlideLabels, *, plan: SubgraphPlan, device: torch.device
+    parts: Sequence[Part],
+    labels: SlideLabels,
+    *,
+    plan: SubgraphPlan,
+    device: torch.device,
+    raw_counts: RawCounts | None = None,
 ) -> Generator[Batch]:
     """Yield the subgraphs of an epoch's parts, gathered while the one before is trained on."""
-    return read_ahead(
-        build_batch(
-            part.slide, part.rows, labels[part.slide.slide_id], plan=plan, device=device, symmetry=part.symmetry
-        )
-        for part in parts
-    )
+    return read_ahead(_gather(part, labels, plan=plan, device=device, raw_counts=raw_counts) for part in parts)
+
+
+def _gather(
+    part: Part, labels: SlideLabels, *, plan: SubgraphPlan, device: torch.device, raw_counts: RawCounts | None
+) -> Batch:
+    of_slide = labels[part.slide.slide_id]
+    batch = build_batch(part.slide, part.rows, of_slide, plan=plan, device=device, symmetry=part.symmetry)
+    return batch if raw_counts is None else replace(batch, labels=raw_counts.labels_of(batch))

@@ -29,6 +29,7 @@ from train.dataset import Slide, open_slide_data
 from train.evaluate import SystemScore, genes_table, metrics_row, score, write_genes
 from train.labels import SlideLabels, fine_labels
 from train.predict import predict_slide
+from train.raw_counts import RawCounts
 from train.residency import place_features
 from train.splits import Fold, fewer_folds_notice, load_or_create_folds
 from train.state import Progress, forget
@@ -66,7 +67,9 @@ def fit(config: FitConfig) -> FitResult:
     predictor = build_predictor(config, train_slides[0], num_genes=len(panel)).to(pick_device(config.device))
     set_mean_output(predictor.model, learnt, labels)
     tqdm.write(place_features(predictor, train_slides, config.compute.resident))
-    done = train(predictor, learnt, labels, config=config, folder=folder, validate=validator(held_out, labels))
+    raw_counts = None if config.loss.likelihood == "mse" else RawCounts.of(learnt, panel, config.data.normalise)
+    validate = validator(held_out, labels)
+    done = train(predictor, learnt, labels, config=config, folder=folder, validate=validate, raw_counts=raw_counts)
     save_run(folder, TrainedRun(config, panel, predictor), extra=describe_training(fold, held_out, done))
 
     predictions = {"magnet": {slide.slide_id: predict_slide(predictor, slide) for slide in test_slides}}

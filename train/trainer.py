@@ -23,6 +23,7 @@ from train.epoch import epoch_batches, plan_epoch
 from train.labels import SlideLabels
 from train.optim import build_average, build_optimiser, build_schedule, clip_gradient
 from train.predictor import Predictor
+from train.raw_counts import RawCounts
 from train.state import Progress, TrainingState
 from train.subgraph import Batch, SubgraphPlan
 
@@ -39,12 +40,14 @@ def train(
     config: FitConfig,
     folder: Path,
     validate: Validate | None = None,
+    raw_counts: RawCounts | None = None,
 ) -> Progress:
     """Train a predictor, or go on where the folder's checkpoint stands; leaves the best weights in it.
 
     The weights kept are those of the epoch with the best score where there is a `validate`, else the last.
     """
     plan = SubgraphPlan.to_train(predictor.model, halo=config.halo, pixels=predictor.encoder is not None)
+    device = next(predictor.parameters()).device
     steps_of_epoch = sum(-(-len(slide.fine) // config.optim.batch_size) for slide in slides)
     state = start(predictor, steps_of_epoch * config.optim.epochs, config)
     settings = as_plain(config)
@@ -60,7 +63,7 @@ def train(
         saved_at = time.monotonic()
         for epoch in range(state.progress.epoch, config.optim.epochs):
             parts = plan_epoch(slides, epoch, config=config)[state.progress.step_of_epoch :]
-            for batch in epoch_batches(parts, labels, plan=plan, device=next(predictor.parameters()).device):
+            for batch in epoch_batches(parts, labels, plan=plan, device=device, raw_counts=raw_counts):
                 loss, terms = training_step(state, batch, config=config)
                 _log(board, loss, terms, step=state.progress.step)
                 bar.update()
