@@ -13,7 +13,8 @@ import numpy as np
 from extract.hne_only import bins_in_tissue
 from extract.lattice import Lattice, measure_lattice
 from extract.overlay import draw_overlay
-from extract.readers import read_counts
+from extract.picture_match import match_warnings, vendor_picture
+from extract.readers import count_files, read_counts
 from extract.resolution import Resolution, resolve_mpp, stated_mpp
 from extract.samples import check_files
 from magnet_core.errors import MagnetError
@@ -122,7 +123,10 @@ def slide_facts(sample: Sample, slide: Slide, counts: SlideCounts, *, resolution
     if finest.counts is None:
         warnings.append("no counts: the slide can be predicted, not trained on")
     warnings += _lattice_warnings(finest_um, finest, lattice, resolution)
-    warnings += _place_warnings(finest.centres_px, slide)
+    picture, scale = thumbnail(slide, _THUMBNAIL_PX)
+    warnings += _place_warnings(finest.centres_px, slide, picture, scale=scale)
+    if sample.counts is not None and (vendors := vendor_picture(count_files(sample))) is not None:
+        warnings += match_warnings(vendors, picture)
     warnings += [
         f"median UMI of {assay.name}: {assay.median_umi:,.0f}, below {LOW_UMI[assay.bin_um]:,}: expect little of it"
         for assay in facts
@@ -197,8 +201,11 @@ def _lattice_warnings(bin_um: int, assay: Assay, lattice: Lattice | None, resolu
     ]
 
 
-def _place_warnings(centres_px: np.ndarray, slide: Slide) -> list[str]:
-    """Centres lie inside the image, and on tissue; if they would do better with x and y swapped, say so."""
+def _place_warnings(centres_px: np.ndarray, slide: Slide, picture: np.ndarray, *, scale: float) -> list[str]:
+    """Centres lie inside the image, and on tissue; if they would do better with x and y swapped, say so.
+
+    `picture` is a thumbnail of the slide, `scale` its pixels per pixel of the slide.
+    """
     size = np.array(slide.size_px)
     outside, swapped_outside = (
         float(((points < 0) | (points > size)).any(axis=1).mean()) for points in (centres_px, centres_px[:, ::-1])
@@ -208,19 +215,18 @@ def _place_warnings(centres_px: np.ndarray, slide: Slide) -> list[str]:
         refused = "; 'extract run' will refuse the slide" if outside > OUTSIDE_REFUSED else ""
         swapped = "; x and y may be swapped" if swapped_outside < outside / 10 else ""
         found.append(f"{outside:.1%} of the centres lie outside the image{swapped}{refused}")
-    glass, swapped_glass = glass_shares(centres_px, slide)
+    glass, swapped_glass = glass_shares(centres_px * scale, picture)
     if glass > ON_GLASS:
         swapped = f"; with x and y swapped it would be {swapped_glass:.0%}" if swapped_glass < glass / 2 else ""
         found.append(f"{glass:.0%} of the centres in tissue lie on bare glass{swapped}: look at the picture")
     return found
 
 
-def glass_shares(centres_px: np.ndarray, slide: Slide) -> tuple[float, float]:
-    """Share of centres (N, 2) that lie on bare glass, as given, and with x and y swapped."""
-    picture, scale = thumbnail(slide, _THUMBNAIL_PX)
+def glass_shares(centres_px: np.ndarray, picture: np.ndarray) -> tuple[float, float]:
+    """Share of centres (N, 2) that lie on bare glass in a picture (h, w, 3), as given, and with x and y swapped."""
     glass = (picture.min(axis=2) >= GLASS_MIN) & (np.ptp(picture, axis=2) <= GLASS_SPREAD)
     height, width = glass.shape
-    x, y = np.floor(centres_px * scale).astype(np.int64).T
+    x, y = np.floor(centres_px).astype(np.int64).T
     shares = []
     for column, row in ((x, y), (y, x)):
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
