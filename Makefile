@@ -13,7 +13,7 @@ STAMP := .venv/installed-$(FAISS)-$(shell cat $(LOCKS) pyproject.toml | cksum | 
 CODE := magnet_core cache extract train
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint bench-extract clean
+.PHONY: help venv demo test test-all lint bench-extract bench-train clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -70,6 +70,9 @@ lint: $(STAMP) ## ruff and mypy, on the code and the tests
 
 bench-extract: $(STAMP) ## stage one against the limits it cannot beat; minutes
 	@$(BIN)/python benchmarks/bench_extract.py
+
+bench-train: $(STAMP) ## stage two against the limits it cannot beat; minutes
+	@$(BIN)/python benchmarks/bench_train.py
 
 clean: ## remove what the targets made, .venv included
 	@rm -rf .venv demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

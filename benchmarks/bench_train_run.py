@@ -1,0 +1,105 @@
+"""A training as `train.trainer.train` holds it, for the benchmarks to take apart: steps one by one, and their waits.
+
+In: a slide and settings. Out: the seconds of steps taken as the trainer takes them, subgraphs being read ahead by its
+own thread, and how much of them it waited for the next subgraph.
+"""
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from magnet_core.device import pick_device
+from train.checkpoint import build_predictor
+from train.config import FitConfig, load_config
+from train.dataset import Slide
+from train.epoch import Part, epoch_batches, plan_epoch
+from train.labels import SlideLabels
+from train.residency import place_features
+from train.state import TrainingState
+from train.subgraph import Batch, SubgraphPlan
+from train.trainer import start, training_step
+
+UNCOUNTED = 1  # step at the start of a run of steps: it waits for the first subgraph, which nothing hides
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one step, on average over a run of steps, and those of them spent waiting for the subgraph."""
+
+    step_s: float
+    wait_s: float
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What stays and what changes in a training on one slide."""
+
+    slide: Slide
+    config: FitConfig
+    labels: SlideLabels
+    plan: SubgraphPlan
+    state: TrainingState
+
+    @classmethod
+    def build(cls, slide: Slide, settings: Sequence[str]) -> "TrainingRun":
+        """Build all that `train fit` builds of the defaults with these settings; the slide's features are placed."""
+        config = load_config(None, settings)
+        labels = {slide.slide_id: slide.labels(slide.genes, config.data.normalise)}
+        predictor = build_predictor(config, slide, num_genes=len(slide.genes)).to(pick_device(config.device))
+        place_features(predictor, [slide], config.compute.resident)
+        plan = SubgraphPlan.to_train(predictor.model, halo=config.halo, pixels=predictor.encoder is not None)
+        return cls(slide, config, labels, plan, start(predictor, 10_000, config))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return next(self.state.predictor.parameters()).device
+
+    def parts(self, epoch: int) -> list[Part]:
+        """The parts of an epoch, in its order."""
+        return plan_epoch([self.slide], epoch, config=self.config)
+
+    def batches(self, parts: Sequence[Part]) -> Generator[Batch]:
+        """Subgraphs, read ahead."""
+        return epoch_batches(parts, self.labels, plan=self.plan, device=self.device)
+
+    def step(self, batch: Batch) -> None:
+        """Learn from one subgraph."""
+        training_step(self.state, batch, config=self.config)
+
+    def time_steps(self, parts: Sequence[Part]) -> Timing:
+        """Take one step for each part; the first is not counted.
+
+        On a GPU a step's tail still runs while the next subgraph is waited for, so that waits count in full there, and
+        steps as if they did.
+        """
+        waits, started = [], 0.0
+        batches = self.batches(parts)
+        for number in range(len(parts)):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waits.append(time.perf_counter() - asked)
+            self.step(batch)
+            if number + 1 == UNCOUNTED:
+                self.finish()
+                started = time.perf_counter()
+        self.finish()
+        counted = len(parts) - UNCOUNTED
+        batches.close()
+        return Timing((time.perf_counter() - started) / counted, sum(waits[UNCOUNTED:]) / counted)
+
+    def time_epoch(self, epoch: int) -> float:
+        """Seconds of a whole epoch, from drawing its parts to its last step."""
+        self.finish()
+        started = time.perf_counter()
+        for batch in self.batches(self.parts(epoch)):
+            self.step(batch)
+        self.finish()
+        return time.perf_counter() - started
+
+    def finish(self) -> None:
+        """Wait until a GPU has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
