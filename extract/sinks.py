@@ -4,6 +4,7 @@ In: runs of patches of one level, in row order. Out: row blocks, each written in
 run that was stopped resumes at the block it was in.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
@@ -24,7 +25,7 @@ from magnet_core.levels import feature_name
 from magnet_core.symmetry import turn
 from magnet_core.units import patch_px
 
-# N rows of a level, n rows of a batch, T tokens, D features, p pixels
+# N rows of a level, n rows of a batch, T tokens, D pooled features, C features of a token, p pixels
 
 
 class Sink(Protocol):
@@ -59,7 +60,7 @@ class PixelSink:
 class FeatureSink:
     """Encodes patches with the frozen encoder and stores raw features in float16.
 
-    pooled (N, D) for every level; tokens (N, T, D) for context levels, the keys of the cross-attention. Views beyond
+    pooled (N, D) for every level; tokens (N, T, C) for context levels, the keys of the cross-attention. Views beyond
     the first, of the patch turned, are stored under `<level>/view<number>/`.
     """
 
@@ -81,9 +82,9 @@ class FeatureSink:
         self._config = config
         shapes: dict[str, tuple[int, ...]] = {"pooled": (len(level), encoder.width)}
         if tokens:
-            shapes["tokens"] = (len(level), config.token_grid**2, encoder.width)
+            shapes["tokens"] = (len(level), *encoder.token_shape(config.token_grid))
         self._kinds = tuple(shapes)
-        widest = (config.token_grid**2 if tokens else 1) * encoder.width * np.dtype(np.float16).itemsize
+        widest = max(math.prod(shape[1:]) for shape in shapes.values()) * np.dtype(np.float16).itemsize
         missing: dict[int, slice] = {}
         for view in range(config.views):
             for kind, shape in shapes.items():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cache.reader import ArrayFile
 from cache.store import Store
+from magnet_core.backbones import with_class_token
 from magnet_core.errors import MagnetError
 from magnet_core.expression import NormaliseConfig, columns_of, expression
 from magnet_core.levels import Target, feature_name
@@ -97,16 +98,18 @@ class LevelData:
         """Raw pooled features (n, D) float16 of one view."""
         return self._features.gather(feature_name(self.name, "pooled", view=view), rows)
 
-    def tokens(self, rows: np.ndarray, *, view: int = 0) -> np.ndarray:
-        """Raw token features (n, T, D) float16 of one view."""
-        return self._features.gather(feature_name(self.name, "tokens", view=view), rows)
-
     def features(self, kind: str, rows: np.ndarray, *, view: int = 0, device: torch.device) -> Tensor:
         """Raw features of rows on a device, float16: `pooled` (n, D) or `tokens` (n, T, D).
 
         Taken from the device where `hold` put them there, else gathered from the store. Of a store without views every
         view is the first.
         """
+        stored = self._stored_features(kind, rows, view=view, device=device)
+        if kind == "tokens" and stored.shape[2] < self.width:
+            return with_class_token(stored, self._stored_features("pooled", rows, view=view, device=device))
+        return stored
+
+    def _stored_features(self, kind: str, rows: np.ndarray, *, view: int, device: torch.device) -> Tensor:
         name = feature_name(self.name, kind, view=view % self.num_views)
         held = self._held.get(name)
         if held is not None:

@@ -1,9 +1,9 @@
 """From uint8 patches to features: one wrapper for every timm model.
 
-In: patches (B, H, W, 3) uint8. Out: pooled (B, D) and tokens (B, T, D), where T = token_grid² squares of the patch in
+In: patches (B, H, W, 3) uint8. Out: pooled (B, D) and tokens (B, T, C), where T = token_grid² squares of the patch in
 row-major order, averaged from the model's own feature map, and T = 1 (the pooled feature) for token_grid 1. How the
-pooled feature is made is the spec's `pooling`; for `cls+mean` each token too is the class token beside its square's
-mean, so that both have one width and the tokens' mean is the pooled feature.
+pooled feature is made is the spec's `pooling`; for `cls+mean` it is the class token beside the mean, and so twice as
+wide as the tokens, which do not repeat the class token: `with_class_token` puts it beside each of them.
 """
 
 import math
@@ -21,12 +21,12 @@ from magnet_core.backbones.hub import require_timm_config
 from magnet_core.backbones.spec import BackboneSpec
 from magnet_core.backbones.weights import weights_file
 
-# B patches, T tokens, D features, C channels of the model's own feature map, h × w (D = 2 C for cls+mean, else C)
+# B patches, T tokens, D pooled features, C channels of the model's own map (h, w) and of a token; D = 2 C for cls+mean
 
 
 @dataclass(frozen=True)
 class Features:
-    """Raw features of B patches: pooled (B, D), tokens (B, T, D)."""
+    """Raw features of B patches: pooled (B, D), tokens (B, T, C)."""
 
     pooled: Tensor
     tokens: Tensor
@@ -52,9 +52,13 @@ class Encoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """Number of features D, of the pooled feature and of a token."""
+        """Number of features D of the pooled feature."""
         channels = int(self.model.num_features)
         return 2 * channels if self.spec.pooling == "cls+mean" else channels
+
+    def token_shape(self, token_grid: int) -> tuple[int, int]:
+        """Return T and C of the tokens of a patch; the one token of grid 1 is the pooled feature."""
+        return (1, self.width) if token_grid == 1 else (token_grid**2, int(self.model.num_features))
 
     def train(self, mode: bool = True) -> "Encoder":
         """Switch to training mode, except for the BatchNorm statistics."""
@@ -72,10 +76,7 @@ class Encoder(nn.Module):
         if token_grid == 1:
             return Features(pooled, pooled.unsqueeze(1))
         squares = F.adaptive_avg_pool2d(feature_map, token_grid)  # (B,C,h,w) -> (B,C,g,g)
-        tokens = squares.flatten(2).transpose(1, 2)  # (B,C,g,g) -> (B,T,C)
-        if self.spec.pooling == "cls+mean":
-            tokens = torch.cat([raw[:, :1].expand_as(tokens), tokens], dim=2)  # (B,T,C) -> (B,T,2C)
-        return Features(pooled, tokens)
+        return Features(pooled, squares.flatten(2).transpose(1, 2))  # (B,C,g,g) -> (B,T,C)
 
     def normalise(self, patches: Tensor) -> Tensor:
         """Return (B, 3, h, w) normalised float images of the size the model takes."""
@@ -108,6 +109,17 @@ class Encoder(nn.Module):
                 return self.model.forward_head(raw, pre_logits=True)
             case _:
                 return feature_map.mean(dim=(2, 3))
+
+
+def with_class_token(tokens: Tensor, pooled: Tensor) -> Tensor:
+    """Bring tokens (B, T, C) to the width of the pooled feature (B, D), by the class token that it begins with.
+
+    Their mean is then the pooled feature. Tokens that have its width already are returned as they are.
+    """
+    class_token = pooled[:, None, : pooled.shape[1] - tokens.shape[2]]
+    if class_token.shape[2] == 0:
+        return tokens
+    return torch.cat([class_token.expand(-1, tokens.shape[1], -1), tokens], dim=2)
 
 
 def build_encoder(spec: BackboneSpec, weights: str = "pretrained", *, seed: int = 0) -> Encoder:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_core.backbones import BackboneSpec, Encoder, build_encoder, find_backbone
+from magnet_core.backbones import BackboneSpec, Encoder, build_encoder, find_backbone, with_class_token
 from magnet_core.backbones.spec import Pooling
 
 
@@ -97,8 +97,9 @@ def test_the_pooled_feature_follows_the_spec(pooling: Pooling, expected: Callabl
         raw = encoder.model.forward_features(encoder.normalise(patches))  # 1 class, 4 register, 16 patch tokens
         features = encoder(patches)
     torch.testing.assert_close(features.pooled, expected(raw))
-    assert features.pooled.shape[1] == features.tokens.shape[2] == encoder.width
-    torch.testing.assert_close(features.tokens[:, :, -12:], raw[:, 5:])
+    assert features.pooled.shape[1] == encoder.width
+    assert features.tokens.shape[1:] == encoder.token_shape(4) == (16, 12)
+    torch.testing.assert_close(features.tokens, raw[:, 5:])
 
 
 def test_beside_the_class_token_the_tokens_still_average_to_the_pooled_feature():
@@ -106,7 +107,12 @@ def test_beside_the_class_token_the_tokens_still_average_to_the_pooled_feature()
     with torch.inference_mode():
         features = encoder(random_patches(side=32), token_grid=2)
         single = encoder(random_patches(side=32), token_grid=1)
-    torch.testing.assert_close(features.tokens.mean(dim=1), features.pooled)
+    assert features.tokens.shape[1:] == encoder.token_shape(2) == (4, 12)
+    tokens = with_class_token(features.tokens, features.pooled)
+    torch.testing.assert_close(tokens.mean(dim=1), features.pooled)
+    torch.testing.assert_close(tokens[:, :, 12:], features.tokens)
+    assert with_class_token(tokens, features.pooled) is tokens
+    assert single.tokens.shape[1:] == encoder.token_shape(1) == (1, 24)
     torch.testing.assert_close(single.tokens[:, 0], features.pooled)
 
 

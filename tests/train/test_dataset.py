@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 
 from cache.reader import ArrayFile
 from cache.store import Store
+from cache.writer import ArrayWriter
 from magnet_core.errors import MagnetError
 from magnet_core.expression import NormaliseConfig, columns_of, expression
 from magnet_core.levels import find_target
 from magnet_core.records import Genes
 from train import dataset
 from train.config import DataConfig
-from train.dataset import Slide, open_slide_data
+from train.dataset import LevelData, Slide, open_slide_data
 
 
 def open_first(store: Store) -> Slide:
@@ -48,6 +50,27 @@ def test_labels_and_means_read_block_by_block_are_those_of_all_rows(
         np.testing.assert_array_equal(labels, expression(counts, columns_of(slide.genes, panel.ids), config))
     counts = whole_counts(small_store, slide.fine.name, len(slide.genes))
     np.testing.assert_allclose(slide.mean_counts(), counts.toarray().mean(axis=0), rtol=1e-12)
+
+
+def test_tokens_get_the_class_token_of_the_pooled_feature_beside_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pooled, tokens = (rng.normal(size=shape).astype(np.float16) for shape in ((5, 6), (5, 4, 3)))
+    wide = np.concatenate([np.repeat(pooled[:, None, :3], 4, axis=1), tokens], axis=2)
+    arrays = {"spot/pooled": pooled, "spot/tokens": tokens, "wide/pooled": pooled, "wide/tokens": wide}
+    for name in ("spot", "wide"):
+        arrays |= {f"{name}/centres_um": np.zeros((5, 2)), f"{name}/edges": np.zeros((5, 1), np.int32)}
+    with ArrayWriter(tmp_path / "file.lmdb", {}) as writer:
+        for name, values in arrays.items():
+            writer.put(name, values)
+        writer.commit()
+    file, rows, cpu = ArrayFile(tmp_path / "file.lmdb"), np.array([4, 0, 4]), torch.device("cpu")
+    for name in ("spot", "wide"):  # as stored now, and as stored before
+        level = LevelData(name, file, file, standardise=False)
+        np.testing.assert_array_equal(level.features("tokens", rows, device=cpu).numpy(), wide[rows])
+        for kind in ("pooled", "tokens"):
+            level.hold(kind, cpu)
+        np.testing.assert_array_equal(level.features("tokens", rows, device=cpu).numpy(), wide[rows])
+        np.testing.assert_array_equal(level.features("pooled", rows, device=cpu).numpy(), pooled[rows])
 
 
 def flip_a_byte(path: Path, array: str, block: int) -> None:
