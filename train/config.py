@@ -125,6 +125,7 @@ class FitConfig:
     sampler    how a slide is cut into subgraphs: `compact` neighbourhoods, or `random` rows as the authors do
     halo       hops of neighbours that join each subgraph as context without loss; at prediction it is always full
     augment    turn each subgraph's pixels by one of the 8 symmetries of the square
+    baselines  fit the plain baselines too, for the table
     """
 
     name: str = ""
@@ -136,6 +137,7 @@ class FitConfig:
     sampler: Literal["compact", "random"] = "compact"
     halo: int = 0
     augment: bool = True
+    baselines: bool = True
     data: DataConfig = field(default_factory=DataConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     encoder: TuningConfig = field(default_factory=TuningConfig)

@@ -73,8 +73,9 @@ def fit(config: FitConfig) -> FitResult:
     save_run(folder, TrainedRun(config, panel, predictor), extra=describe_training(fold, held_out, done))
 
     predictions = {"magnet": {slide.slide_id: predict_slide(predictor, slide) for slide in test_slides}}
-    of_fine = {slide.slide_id: fine_labels(slide, labels[slide.slide_id]) for slide in train_slides}
-    predictions |= predict_baselines(train_slides, of_fine, test_slides)
+    if config.baselines:
+        of_fine = {slide.slide_id: fine_labels(slide, labels[slide.slide_id]) for slide in train_slides}
+        predictions |= predict_baselines(train_slides, of_fine, test_slides)
     truth = {slide.slide_id: fine_labels(slide, slide.labels(panel, config.data.normalise)) for slide in test_slides}
     scores = {name: score(by_slide, truth) for name, by_slide in predictions.items()}
     result = write_results(folder, fold, panel, scores)

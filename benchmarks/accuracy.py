@@ -1,0 +1,165 @@
+"""What each part of the model is worth on synthetic slides, by what drives a gene, beside an oracle.
+
+In: the folder that `extract synth` wrote, and a store extracted from it. Every variant is fitted on every fold, with
+frozen bins unless `--set encoder.mode=full` says otherwise; what is finished already is not fitted again. Out: the PCC
+per gene over the bins of a slide, averaged over genes and test slides, by class of gene and as a share of the oracle's
+(the mean label given the true rates); and what the full model gains over each variant, with a 95% interval by bootstrap
+over slides.
+
+    python benchmarks/accuracy.py DATA STORE --runs RUNS --recipe recipes/quick.toml --out results.json
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import h5py
+import numpy as np
+import polars as pl
+import typer
+
+from cache.store import Store
+from extract.synthetic.counts import negative_binomial
+from extract.synthetic.genes import CLASSES
+from extract.synthetic.truth import Truth, read_truth
+from magnet_core.expression import columns_of
+from magnet_core.levels import find_target
+from magnet_core.metrics import evaluate
+from magnet_core.records import Genes
+from train.checkpoint import load_run
+from train.config import load_config
+from train.dataset import open_slide_data
+from train.labels import fine_labels
+from train.pipeline import GENES, SUMMARY, fit
+
+# N bins of a slide, P panel genes
+
+VARIANTS: dict[str, list[str]] = {
+    "full": [],
+    "no gat": ["model.use_gat=false"],
+    "no multires": ["model.use_multires=false"],
+    "neither": ["model.use_gat=false", "model.use_multires=false"],
+    "no consistency": ["loss.consistency=false"],
+    "pcc over genes": ["loss.pcc_over=genes"],
+    "poisson": ["loss.likelihood=poisson"],
+    "negative binomial": ["loss.likelihood=negative_binomial"],
+    "random batches": ["sampler=random"],
+    "halo 2": ["halo=2"],
+}
+ORACLE = "oracle"
+DRAWS = 16  # of counts, for the oracle's mean label
+RESAMPLES = 2000
+
+
+def main(
+    data: Path,
+    store: Path,
+    runs: Path = Path("runs"),
+    recipe: Path = Path("recipes/quick.toml"),
+    backbone: str = "timm:test_mambaout",
+    folds: int = 4,
+    variants: str = ",".join(VARIANTS),
+    set_: Annotated[list[str] | None, typer.Option("--set")] = None,
+    out: Path | None = None,
+) -> None:
+    """Fit, compare, print."""
+    common = ["encoder.mode=frozen", f"data.store={store}", f"data.backbone={backbone}", f"runs={runs}"]
+    common += [f"split.file={runs / 'folds.json'}", f"split.folds={folds}", *(set_ or ())]
+    tables = []
+    for variant in variants.split(","):
+        for fold in range(folds):
+            name = f"{variant.replace(' ', '-')}-fold{fold}"
+            if not (runs / name / SUMMARY).exists():
+                own = [f"fold={fold}", f"name={name}", f"baselines={str(variant == 'full').lower()}"]
+                fit(load_config(recipe, [*common, *VARIANTS[variant], *own]))
+            genes = pl.read_parquet(runs / name / GENES)
+            tables.append(genes.with_columns(pl.col("system").replace({"magnet": variant})))
+            if variant == "full":
+                tables.append(oracle(data, store, runs / name))
+    scores = pl.concat(table.select("system", "slide_id", "gene_id", "pcc") for table in tables)
+    rows = report(scores.join(gene_classes(data), on="gene_id"))
+    if out is not None:
+        out.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+
+
+def oracle(data: Path, store: Path, run: Path) -> pl.DataFrame:
+    """PCC of each gene for who knows the true rates, on the test slides of a run."""
+    trained = load_run(run)
+    config, panel = trained.config.data, trained.panel
+    tables = []
+    for slide_id in json.loads((run / SUMMARY).read_text())["fold"]["test"]:
+        slide = open_slide_data(Store(store), slide_id, find_target(config.target), config)
+        truth, dispersion = truth_of(data, slide_id)
+        order = {barcode: row for row, barcode in enumerate(truth.barcodes.tolist())}
+        rows = [order[barcode] for barcode in slide.fine.barcodes().tolist()]
+        rates = truth.rates[rows][:, columns_of(Genes(truth.gene_ids, truth.gene_ids), panel.ids)]
+        expected = mean_label(rates, dispersion, scale=config.normalise.scale)
+        known = fine_labels(slide, slide.labels(panel, config.normalise))
+        pcc = evaluate(expected, known).gene_pcc
+        tables.append(pl.DataFrame({"system": ORACLE, "slide_id": slide_id, "gene_id": panel.ids, "pcc": pcc}))
+    return pl.concat(tables)
+
+
+def mean_label(rates: np.ndarray, dispersion: float, *, scale: float) -> np.ndarray:
+    """Mean normalised log expression (N, P) of counts drawn at the rates (N, P)."""
+    rng = np.random.default_rng(0)
+    total = np.zeros(rates.shape)
+    for _ in range(DRAWS):
+        counts = negative_binomial(rates, dispersion, rng).toarray()
+        total += np.log1p(counts * (scale / np.maximum(counts.sum(axis=1, keepdims=True), 1)))
+    return total / DRAWS
+
+
+def truth_of(data: Path, slide_id: str) -> tuple[Truth, float]:
+    """The truth of a slide, and the dispersion its counts were drawn with."""
+    path = data / slide_id / "truth" / "truth.h5"
+    with h5py.File(path, "r") as file:
+        dispersion = json.loads(file.attrs["config"])["dispersion"]
+    return read_truth(path), dispersion
+
+
+def gene_classes(data: Path) -> pl.DataFrame:
+    """Class of each gene; it is the same on all slides."""
+    truth = read_truth(next(data.glob("*/truth/truth.h5")))
+    return pl.DataFrame({"gene_id": truth.gene_ids, "class": truth.gene_class})
+
+
+def report(scores: pl.DataFrame) -> list[dict[str, object]]:
+    """Print, and return, a row for each system."""
+    per_slide = {
+        name: {system[0]: table.sort("slide_id")["pcc"].to_numpy() for system, table in by_class.group_by("system")}
+        for name, by_class in {
+            "all": scores.group_by("system", "slide_id").agg(pl.col("pcc").fill_nan(None).mean()),
+            **{
+                each: scores.filter(pl.col("class") == each)
+                .group_by("system", "slide_id")
+                .agg(pl.col("pcc").fill_nan(None).mean())
+                for each in CLASSES
+            },
+        }.items()
+    }
+    print(f"{'system':<20}" + "".join(f"{name:>22}" for name in per_slide) + f"{'full - system (95%)':>30}")
+    rows: list[dict[str, object]] = []
+    for system in sorted(per_slide["all"], key=lambda name: -per_slide["all"][name].mean()):
+        row: dict[str, object] = {"system": system}
+        for name, table in per_slide.items():
+            row[name] = round(float(table[system].mean()), 4)
+            row[f"{name} ÷ oracle"] = round(float(table[system].mean() / table[ORACLE].mean()), 3)
+        row["full - system"] = gain(per_slide["all"], system)
+        rows.append(row)
+        cells = "".join(f"{row[name]:>13} ({row[f'{name} ÷ oracle']:.3f})" for name in per_slide)
+        print(f"{system:<20}{cells}{row['full - system']!s:>30}", flush=True)
+    return rows
+
+
+def gain(per_slide: Mapping[str, np.ndarray], system: str) -> list[float]:
+    """Mean difference of the full model to a system over test slides, and its 95% interval."""
+    difference = per_slide["full"] - per_slide[system]
+    rng = np.random.default_rng(0)
+    means = difference[rng.integers(len(difference), size=(RESAMPLES, len(difference)))].mean(axis=1)
+    return [round(float(value), 4) for value in (difference.mean(), *np.quantile(means, [0.025, 0.975]))]
+
+
+if __name__ == "__main__":
+    typer.run(main)
