@@ -28,7 +28,11 @@ def interrupt(process: subprocess.Popen[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"), [("extract", "interrupted; run again to resume"), ("train", "interrupted; run it again to go on from its last checkpoint")]
+    ("command", "said"),
+    [
+        ("extract", "interrupted; run again to resume"),
+        ("train", "interrupted; run it again to go on from its last checkpoint"),
+    ],
 )
 def test_ctrl_c_during_the_imports_is_one_line(command: str, said: str) -> None:
     process = start(command, "--help")
