@@ -120,7 +120,7 @@ def gather_graph(
         level = slide.contexts[name]
         paired = slide.pairs[name][nodes]
         rows = np.arange(len(level)) if plan.whole_contexts else within_hops(level.edges, paired, hops=plan.hops)
-        contexts[name] = _context(level, rows, np.searchsorted(rows, paired), device=device, symmetry=symmetry)
+        contexts[name] = _context(level, rows, paired, device=device, symmetry=symmetry)
         rows_of[name] = rows
     return Subgraph(_to(torch.from_numpy(edges_among(slide.fine.edges, nodes)), device), contexts), rows_of
 
@@ -145,12 +145,15 @@ def _labels(
     return Labels(_to(torch.from_numpy(fine), device), contexts)
 
 
-def _context(level: LevelData, rows: np.ndarray, pair: np.ndarray, *, device: torch.device, symmetry: int) -> Context:
+def _context(level: LevelData, rows: np.ndarray, paired: np.ndarray, *, device: torch.device, symmetry: int) -> Context:
+    """Features of sorted `rows` (M,), and tokens of those that a fine row is paired with (N,), a small part of them."""
+    with_tokens, token_pair = np.unique(paired, return_inverse=True)
     return Context(
         pooled=level.scale(level.features("pooled", rows, view=symmetry, device=device)),
-        tokens=level.scale(level.features("tokens", rows, view=symmetry, device=device)),
+        tokens=level.scale(level.features("tokens", with_tokens, view=symmetry, device=device)),
         edges=_to(torch.from_numpy(edges_among(level.edges, rows)), device),
-        pair=_to(torch.from_numpy(pair), device),
+        pair=_to(torch.from_numpy(np.searchsorted(rows, paired)), device),
+        token_pair=_to(torch.from_numpy(token_pair), device),
     )
 
 

@@ -8,23 +8,25 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-# N fine nodes, M nodes of a context level, T tokens of a patch, D raw feature width, E edges, G genes
+# N fine nodes, M nodes of a context level, P of them paired with a fine node, T tokens of a patch, D raw feature width, E edges, G genes
 
 
 @dataclass(frozen=True)
 class Context:
     """One frozen level of a subgraph.
 
-    pooled (M, D)    raw pooled features, as cached
-    tokens (M, T, D) raw token features, as cached
-    edges  (2, E)    int64, row 0 = source (the neighbour), row 1 = target (the node that looks)
-    pair   (N,)      int64, which of the M context nodes each fine node is paired with
+    pooled     (M, D)    raw pooled features, as cached
+    tokens     (P, T, D) raw token features, as cached, of the nodes that a fine node is paired with
+    edges      (2, E)    int64, row 0 = source (the neighbour), row 1 = target (the node that looks)
+    pair       (N,)      int64, which of the M context nodes each fine node is paired with
+    token_pair (N,)      int64, which of the P rows of tokens is its; None where there are tokens of all M nodes
     """
 
     pooled: Tensor
     tokens: Tensor
     edges: Tensor
     pair: Tensor
+    token_pair: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from magnet_core.model.batch import Context
 
-# N fine nodes, M context nodes, T tokens of a patch, C raw context width, D model width
+# N fine nodes, M context nodes, P of them paired, T tokens of a patch, C raw context width, D model width
 
 
 class CrossAttention(nn.Module):
@@ -42,11 +42,12 @@ class TokenAttention(CrossAttention):
     """
 
     def forward(self, fine: Tensor, context: Context) -> Tensor:
-        """Attend from `fine` (N, D) to `context.tokens` (M, T, C) of the paired nodes; returns (N, D)."""
+        """Attend from `fine` (N, D) to `context.tokens` (P, T, C) of the paired nodes; returns (N, D)."""
+        pair = context.pair if context.token_pair is None else context.token_pair
         tokens = self.norm(context.tokens.to(self.key.weight.dtype))
-        # Each context node is projected once, then gathered: N fine nodes share M of them, N >> M at HD.
-        keys = self.key(tokens).index_select(0, context.pair)  # (M, T, C) -> (M, T, D) -> (N, T, D)
-        values = self.value(tokens).index_select(0, context.pair)
+        # Each context node is projected once, then gathered: N fine nodes share P of them, N >> P at HD.
+        keys = self.key(tokens).index_select(0, pair)  # (P, T, C) -> (P, T, D) -> (N, T, D)
+        values = self.value(tokens).index_select(0, pair)
         queries = self.query(fine).unsqueeze(1)  # (N, D) -> (N, 1, D)
         return F.scaled_dot_product_attention(queries, keys, values).squeeze(1)  # (N, 1, D) -> (N, D)
 
