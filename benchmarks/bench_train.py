@@ -20,22 +20,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from bench_extract import add
 from bench_train_memory import measure_peak
-from bench_train_run import UNCOUNTED, TrainingRun
+from bench_train_run import TrainingRun
 from bench_train_slide import SlideSize, make_slide
 
 from magnet_core.device import autocast, pick_device
+from train.epoch import Part
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
-REPEATS = 7  # measurements, each beside its limit: the machine's speed changes under other people's work
+REPEATS = 15  # measurements, each beside its limit: the machine's speed changes under other people's work
+EPOCH_EVERY = 4  # measurements: a frozen epoch
 PAPER_BATCH = 256
 AREAS = (1, 4, 16)
 FROZEN = "encoder.mode=frozen"
 GRAPH_SIZES, MICRO_BATCH = (32, 256), 16
-GROWTH_STEPS = 12
+GROWTH_STEPS = 6
 
 
 @dataclass(frozen=True)
@@ -79,53 +80,53 @@ def main() -> None:
 def steps(rows: list[dict[str, object]], store: Path, backbone: str, scale: Scale) -> None:
     """Fine-tuned steps beside the encoder alone, and frozen epochs beside fine-tuned ones.
 
-    A fine-tuned epoch is as many of its measured steps as it has. Where it does not have the paper's batch, a frozen
-    epoch that does is compared with the encoder alone on all bins, which is less than a fine-tuned epoch.
+    A fine-tuned epoch is as many of its measured steps as it has. Frozen epochs of the paper's batch are compared with
+    the encoder alone on all bins, which is less than a fine-tuned epoch of any batch.
     """
     slide, batch = make_slide(store, backbone, SlideSize()), f"optim.batch_size={scale.batch_size}"
     tuned, frozen = TrainingRun.build(slide, [batch]), TrainingRun.build(slide, [batch, FROZEN])
     frozen_paper = TrainingRun.build(slide, [f"optim.batch_size={PAPER_BATCH}", FROZEN])
     parts = tuned.parts(epoch=0)
-    over_encoder, wait_share, frozen_share, paper_share = [], [], [], []
+    tuned.time_steps(parts[: scale.steps])  # warms up allocator and kernels
+    encoder_alone(tuned, parts[: scale.steps])
+    timings, alone_s, frozen_s, paper_s = [], [], [], []
     for repeat in range(REPEATS):
-        first = repeat * scale.steps % (len(parts) - scale.steps)
-        some = parts[first : first + UNCOUNTED + scale.steps]
-        timing = tuned.time_steps(some)
-        alone_s = encoder_alone(tuned, [part.rows for part in some])
-        over_encoder.append(timing.step_s / alone_s)
-        wait_share.append(timing.wait_s / timing.step_s)
-        frozen_share.append(frozen.time_epoch(repeat) / (timing.step_s * len(parts)))
-        if scale.batch_size != PAPER_BATCH:
-            paper_share.append(frozen_paper.time_epoch(repeat) / (alone_s * len(parts)))
-        print(f"  {backbone}: step {timing.step_s:.3f} s, encoder alone {alone_s:.3f} s", flush=True)
+        first = repeat * scale.steps % (len(parts) - scale.steps + 1)
+        timings.append(tuned.time_steps(parts[first : first + scale.steps]))
+        alone_s.append(encoder_alone(tuned, parts[first : first + scale.steps]))
+        if repeat % EPOCH_EVERY == 0:
+            frozen_s.append(frozen.time_epoch(repeat))
+            paper_s.append(frozen_paper.time_epoch(repeat))
+        print(f"  {backbone}: step {timings[-1].step_s:.3f} s, encoder alone {alone_s[-1]:.3f} s", flush=True)
+    over_encoder = statistics.median(timing.step_s / alone for timing, alone in zip(timings, alone_s, strict=True))
+    tuned_epoch_s = statistics.median(timing.step_s for timing in timings) * len(parts)
+    encoder_epoch_s = statistics.median(alone_s) * len(parts)
     where = f"{backbone}, batch {scale.batch_size}"
-    add(rows, f"step ÷ encoder alone (forward, backward, optimiser), {where}", statistics.median(over_encoder), 1.15)
-    add(rows, f"wait for the next subgraph ÷ step, {where}", statistics.median(wait_share), 0.02)
-    add(rows, f"frozen epoch ÷ fine-tuned epoch, {where}", statistics.median(frozen_share), 0.01)
-    if paper_share:
-        what = f"frozen epoch, batch {PAPER_BATCH} ÷ encoder alone on as many bins, {backbone}"
-        add(rows, what, statistics.median(paper_share), 0.01)
+    add(rows, f"step ÷ encoder alone (forward, backward, optimiser), {where}", over_encoder, 1.15)
+    wait_share = statistics.median(timing.wait_s / timing.step_s for timing in timings)
+    add(rows, f"wait for the next subgraph ÷ step, {where}", wait_share, 0.02)
+    add(rows, f"frozen epoch ÷ fine-tuned epoch, {where}", statistics.median(frozen_s) / tuned_epoch_s, 0.01)
+    what = f"frozen epoch, batch {PAPER_BATCH} ÷ encoder alone on as many bins, {backbone}"
+    add(rows, what, statistics.median(paper_s) / encoder_epoch_s, 0.01)
 
 
-def encoder_alone(run: TrainingRun, rows_of_steps: Sequence[np.ndarray]) -> float:
-    """Seconds of a step of the encoder and nothing else, on bins that lie on the device; the first is not counted."""
+def encoder_alone(run: TrainingRun, parts: Sequence[Part]) -> float:
+    """Seconds of a step of the encoder and nothing else, on bins that lie on the device."""
     encoder = run.state.predictor.encoder
     assert encoder is not None
     optimiser = torch.optim.SGD(encoder.parameters(), lr=1e-6, momentum=0.9, weight_decay=1e-4, fused=True)
-    batches = [torch.from_numpy(run.slide.fine.pixels(rows)).to(run.device) for rows in rows_of_steps]
+    batches = [torch.from_numpy(run.slide.fine.pixels(part.rows)).to(run.device) for part in parts]
     encoder.train()
-    started = 0.0
-    for number, patches in enumerate(batches, start=1):
+    run.finish()
+    started = time.perf_counter()
+    for patches in batches:
         with autocast(run.config.compute.precision, run.device):
             features = encoder(patches, token_grid=1).pooled.float()
         optimiser.zero_grad(set_to_none=True)
         features.square().mean().backward()
         optimiser.step()
-        if number == UNCOUNTED:
-            run.finish()
-            started = time.perf_counter()
     run.finish()
-    return (time.perf_counter() - started) / (len(batches) - UNCOUNTED)
+    return (time.perf_counter() - started) / len(batches)
 
 
 def memory(rows: list[dict[str, object]], store: Path, backbone: str, scale: Scale) -> None:
@@ -142,7 +143,10 @@ def memory(rows: list[dict[str, object]], store: Path, backbone: str, scale: Sca
 
 
 def growth(rows: list[dict[str, object]], folder: Path) -> None:
-    """Frozen steps on slides of 1, 4 and 16 times the bins, spots and regions, taken in turn."""
+    """Frozen steps on slides of 1, 4 and 16 times the bins, spots and regions, taken in turn.
+
+    By the bin: the sampler cuts a slide into equal parts, which hold 250 bins of the small slide and 255 of the others.
+    """
     runs = {}
     for area in AREAS:
         slide = make_slide(folder / f"area{area}", "resnet50", SlideSize(area, pixels=False))
@@ -150,10 +154,11 @@ def growth(rows: list[dict[str, object]], folder: Path) -> None:
     seconds: dict[int, list[float]] = {area: [] for area in AREAS}
     for repeat in range(REPEATS):
         for area, run in runs.items():
-            seconds[area].append(run.time_steps(run.parts(repeat)[: UNCOUNTED + GROWTH_STEPS]).step_s)
+            parts = run.parts(repeat)[:GROWTH_STEPS]
+            seconds[area].append(run.time_steps(parts).step_s / sum(len(part.rows) for part in parts))
     for area in AREAS[1:]:
         ratio = statistics.median(large / small for large, small in zip(seconds[area], seconds[1], strict=True))
-        add(rows, f"frozen step: {area} times the slide ÷ 1, batch {PAPER_BATCH}", ratio, 1.1)
+        add(rows, f"frozen step, by the bin: {area} times the slide ÷ 1, batch {PAPER_BATCH}", ratio, 1.1)
 
 
 if __name__ == "__main__":

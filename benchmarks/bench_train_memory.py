@@ -38,7 +38,7 @@ def main(store: str, backbone: str, graph_size: str, micro_batch: str) -> None:
         torch.set_num_threads(1)
     run = TrainingRun.build(
         open_made(Path(store), backbone),
-        [f"optim.batch_size={graph_size}", f"compute.micro_batch={micro_batch}", "compute.resident=never"],
+        [f"optim.batch_size={graph_size}", f"compute.micro_batch={micro_batch}"],
     )
     parts = run.parts(epoch=0)
 

@@ -21,12 +21,10 @@ from train.state import TrainingState
 from train.subgraph import Batch, SubgraphPlan
 from train.trainer import start, training_step
 
-UNCOUNTED = 1  # step at the start of a run of steps: it waits for the first subgraph, which nothing hides
-
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one step, on average over a run of steps, and those of them spent waiting for the subgraph."""
+    """Seconds of one step, on average over a run of steps, and those of them spent waiting for the next subgraph."""
 
     step_s: float
     wait_s: float
@@ -70,25 +68,21 @@ class TrainingRun:
         training_step(self.state, batch, config=self.config)
 
     def time_steps(self, parts: Sequence[Part]) -> Timing:
-        """Take one step for each part; the first is not counted.
+        """Take one step for each of two parts or more, from when the first subgraph has come.
 
-        On a GPU a step's tail still runs while the next subgraph is waited for, so that waits count in full there, and
-        steps as if they did.
+        A GPU works on a step's end while the next subgraph is waited for; the wait is counted in full all the same.
         """
-        waits, started = [], 0.0
         batches = self.batches(parts)
-        for number in range(len(parts)):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waits.append(time.perf_counter() - asked)
-            self.step(batch)
-            if number + 1 == UNCOUNTED:
-                self.finish()
-                started = time.perf_counter()
+        batch: Batch | None = next(batches)
         self.finish()
-        counted = len(parts) - UNCOUNTED
-        batches.close()
-        return Timing((time.perf_counter() - started) / counted, sum(waits[UNCOUNTED:]) / counted)
+        started, waited_s = time.perf_counter(), 0.0
+        while batch is not None:
+            self.step(batch)
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            waited_s += time.perf_counter() - asked
+        self.finish()
+        return Timing((time.perf_counter() - started) / len(parts), waited_s / (len(parts) - 1))
 
     def time_epoch(self, epoch: int) -> float:
         """Seconds of a whole epoch, from drawing its parts to its last step."""
