@@ -31,6 +31,7 @@ from train.epoch import Part
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 REPEATS = 15  # measurements, each beside its limit: the machine's speed changes under other people's work
+MEMORY_REPEATS = 3
 EPOCH_EVERY = 4  # measurements: a frozen epoch
 PAPER_BATCH = 256
 AREAS = (1, 4, 16)
@@ -131,13 +132,13 @@ def encoder_alone(run: TrainingRun, parts: Sequence[Part]) -> float:
 
 def memory(rows: list[dict[str, object]], store: Path, backbone: str, scale: Scale) -> None:
     """Peak memory of a step by graph size, with the gradient cache and without; each in a process of its own."""
-    cached = {size: measure_peak(store, backbone, size, MICRO_BATCH) for size in GRAPH_SIZES}
-    whole = {size: measure_peak(store, backbone, size, 0) for size in scale.uncached}
-    for name, peaks in (("gradient cache", cached), ("encoded at once", whole)):
-        (small_rows, small), (large_rows, large) = peaks.values()
+    wanted = {"gradient cache": (GRAPH_SIZES, MICRO_BATCH), "encoded at once": (scale.uncached, 0)}
+    for name, (sizes, micro_batch) in wanted.items():
+        measured = [[measure_peak(store, backbone, size, micro_batch) for size in sizes] for _ in range(MEMORY_REPEATS)]
+        (small_rows, small), (large_rows, large) = map(statistics.median_low, zip(*measured, strict=True))
         print(f"  {name}: {small / 2**30:.2f} GiB for {small_rows} bins, {large / 2**30:.2f} GiB for {large_rows}")
         # Without the cache memory may grow as the graph does, which is no claim of ours; with it, it should not grow.
-        goal = 1.1 if peaks is cached else round(large_rows / small_rows, 3)
+        goal = 1.1 if micro_batch else round(large_rows / small_rows, 3)
         what = f"peak memory of a step, {name}: {large_rows} bins ÷ {small_rows}, {backbone}"
         add(rows, what, large / small, goal)
 
