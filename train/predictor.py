@@ -3,6 +3,8 @@
 In: a `Batch`. Out: `Predictions`. What is trained, averaged, saved and used for prediction is this module.
 """
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from magnet_core.backbones import Encoder
@@ -30,14 +32,14 @@ class Predictor(nn.Module):
 
     def forward(self, batch: Batch) -> Predictions:
         """Predict all levels of a subgraph."""
-        raw = self.features(turn(batch.fine, batch.symmetry)) if self.encoder is not None else batch.fine
+        raw = batch.fine if self.encoder is None else self.features(batch.fine, symmetry=batch.symmetry)
         return self.model(batch.slide.fine.scale(raw), batch.graph)
 
-    def features(self, patches: Tensor) -> Tensor:
-        """Raw features (N, D) float32 of patches (N, p, p, 3) uint8."""
-        return encode_in_parts(self._encode, patches, micro_batch=self.compute.micro_batch)
+    def features(self, patches: Tensor, *, symmetry: int = 0) -> Tensor:
+        """Raw features (N, D) float32 of patches (N, p, p, 3) uint8, turned by one of the square's symmetries."""
+        return encode_in_parts(partial(self._encode, symmetry), patches, micro_batch=self.compute.micro_batch)
 
-    def _encode(self, patches: Tensor) -> Tensor:
+    def _encode(self, symmetry: int, patches: Tensor) -> Tensor:
         assert self.encoder is not None
         with autocast(self.compute.precision, patches.device):
-            return self.encoder(patches, token_grid=1).pooled.float()
+            return self.encoder(turn(patches, symmetry), token_grid=1).pooled.float()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-# N fine nodes, M nodes of a context level, P of them paired with a fine node, T tokens of a patch, D raw feature width, E edges, G genes
+# N fine nodes, M nodes of a context level, P of them paired with a fine node, T tokens of a patch, D raw feature width,
+# E edges, G genes
 
 
 @dataclass(frozen=True)
