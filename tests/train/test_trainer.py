@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from tests.train.setting import config, labels_of, parts
 from train import trainer
 from train.checkpoint import load_run
+from train.cli import app
 from train.config import FitConfig
 from train.dataset import LevelData
 from train.epoch import epoch_batches, plan_epoch
 from train.pipeline import fit
+from train.predict import predict_slide
 from train.predictor import Predictor
 from train.state import BEST, CHECKPOINT, TrainingState
 from train.subgraph import SubgraphPlan
@@ -206,6 +209,31 @@ def test_a_frozen_run_is_loaded_without_encoder(small_store: Store, tmp_path: Pa
     result = fit(config(small_store, tmp_path, "encoder.mode=frozen"))
     assert load_run(result.folder).predictor.encoder is None
     assert all(name.startswith("model.") for name in load_file(result.folder / "model.safetensors"))
+
+
+@pytest.mark.parametrize("mode", ["lora", "last"])
+def test_a_partly_tuned_run_is_loaded_with_ordinary_weights(small_store: Store, tmp_path: Path, mode: str):
+    settings = config(small_store, tmp_path, f"encoder.mode={mode}", "optim.epochs=1", "fold=1")
+    result = fit(settings)
+    loaded = load_run(result.folder)
+    (test_slide,) = result.fold.test
+    slide, _ = parts(small_store, settings, test_slide)
+    truth = slide.labels(loaded.panel, settings.data.normalise)[slide.fine.name]
+    assert truth is not None
+    error = np.mean((predict_slide(loaded.predictor, slide) - truth) ** 2)
+    assert error == pytest.approx(result.systems["magnet"]["mse"], rel=1e-4)
+
+
+def test_ablations_and_frozen_bins_are_options(small_store: Store, tmp_path: Path):
+    options = ["--store", str(small_store.root), "--runs", str(tmp_path), "--backbone", "timm:test_convnext"]
+    small = ["--set", "data.panel=20", "--set", "optim.epochs=1", "--set", "model.width=32", "--name", "small"]
+    left_out = ["--bins", "frozen", "--without", "gat", "--without", "consistency"]
+    shown = CliRunner().invoke(app, ["fit", *options, *small, *left_out])
+    assert shown.exit_code == 0, shown.output
+    assert "MagNet" in shown.output
+    made = load_run(tmp_path / "small").config
+    assert (made.encoder.mode, made.model.use_gat, made.model.use_multires) == ("frozen", False, True)
+    assert not made.loss.consistency
 
 
 def test_micro_batches_train_to_the_same_weights(small_store: Store, tmp_path: Path):
