@@ -1,0 +1,104 @@
+"""The noise ceiling, which sees counts alone, against oracles that know what the counts of a slide were drawn from."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from extract.synthetic.cells import place_cells
+from extract.synthetic.config import SynthConfig
+from extract.synthetic.counts import negative_binomial, observe_bins
+from extract.synthetic.genes import draw_genes
+from extract.synthetic.grid import lay_grid
+from extract.synthetic.tissue import draw_tissue
+from magnet_core.ceiling import noise_ceiling
+from magnet_core.expression import NormaliseConfig, expression
+from magnet_core.seeding import named_rng
+
+CONFIG = SynthConfig(slides=1, seed=0, size_mm=1.0)
+PANEL = 250
+NORMALISE = NormaliseConfig()
+DRAWS = 8  # for each of two mean labels
+AGREEMENT = 0.02
+
+# N bins in tissue, P panel genes
+
+Draw = Callable[[], sparse.csr_matrix]
+
+
+@pytest.fixture(scope="module")
+def rates_and_capture() -> tuple[np.ndarray, np.ndarray]:
+    """True rates (N, P) of the panel and capture efficiency (N, 1), of a slide that is never painted."""
+    tissue = draw_tissue(CONFIG.side_um, named_rng(CONFIG.seed, "tissue"))
+    cells, _ = place_cells(tissue, CONFIG.side_um, named_rng(CONFIG.seed, "cells"))
+    grid = lay_grid(CONFIG.side_um, CONFIG.rotation_deg, named_rng(CONFIG.seed, "grid"))
+    genes = draw_genes(CONFIG.genes, named_rng(CONFIG.seed, "genes"))
+    bins = observe_bins(
+        tissue, cells, grid, genes,
+        umi_per_bin=CONFIG.umi_per_bin, capture_sd=CONFIG.capture_sd, rng=named_rng(CONFIG.seed, "bins"),
+    )  # fmt: skip
+    rates = np.concatenate([rates[bins.in_tissue[block]] for block, rates in bins.rate_blocks(genes)])
+    panel = np.argsort(-rates.mean(axis=0))[:PANEL]
+    return rates[:, panel], bins.capture[bins.in_tissue, np.newaxis]
+
+
+def labels(counts: sparse.csr_matrix) -> np.ndarray:
+    return expression(counts, np.arange(PANEL), NORMALISE).astype(np.float64)
+
+
+def covariance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return ((one - one.mean(axis=0)) * (other - other.mean(axis=0))).mean(axis=0)
+
+
+def oracle_ceiling(counts: sparse.csr_matrix, draw: Draw) -> np.ndarray:
+    """Correlation (P,) of the labels of `counts` with the mean label of `draw`, as if that were of endless draws.
+
+    What is left of noise in a mean of few draws would lower its correlation: its variance is therefore taken from the
+    covariance of two such means.
+    """
+    measured = labels(counts)
+    one, two = (np.mean([labels(draw()) for _ in range(DRAWS)], axis=0) for _ in range(2))
+    explained = covariance((one + two) / 2, measured)
+    return explained / np.sqrt(covariance(one, two) * covariance(measured, measured))
+
+
+def estimate(counts: sparse.csr_matrix, *, dispersion: float = 0.0) -> np.ndarray:
+    libraries = np.asarray(counts.sum(axis=1)).ravel()
+    return noise_ceiling(counts, libraries, NORMALISE, np.random.default_rng(0), dispersion=dispersion)
+
+
+def halves_ceiling(counts: sparse.csr_matrix, rng: np.random.Generator) -> np.ndarray:
+    """The textbook's: sqrt(2r / (1 + r)) of two halves of the counts."""
+    dense = counts.toarray()
+    half = rng.binomial(dense, 0.5)
+    one, two = (labels(sparse.csr_matrix(each)) for each in (half, dense - half))
+    r = covariance(one, two) / np.sqrt(covariance(one, one) * covariance(two, two))
+    return np.sqrt(np.maximum(2 * r / (1 + r), 0))
+
+
+def test_with_known_dispersion_it_agrees_with_the_oracle_that_knows_the_rates(
+    rates_and_capture: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rates, capture = rates_and_capture
+    rng = np.random.default_rng(1)
+    counts = negative_binomial(rates * capture, CONFIG.dispersion, rng)
+    oracle = oracle_ceiling(counts, lambda: negative_binomial(rates, CONFIG.dispersion, rng))
+    difference = estimate(counts, dispersion=CONFIG.dispersion) - oracle
+    assert abs(difference.mean()) < AGREEMENT
+    assert difference.std() < 0.04
+    assert (estimate(counts) - oracle).mean() > 2 * AGREEMENT  # without it, over-dispersion passes for signal
+
+
+def test_it_agrees_with_the_oracle_that_knows_each_bins_expression_where_halves_do_not(
+    rates_and_capture: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rates, capture = rates_and_capture
+    rng = np.random.default_rng(2)
+    expressed = rates * capture * rng.gamma(1 / CONFIG.dispersion, CONFIG.dispersion, rates.shape)
+    counts = sparse.csr_matrix(rng.poisson(expressed))
+    oracle = oracle_ceiling(counts, lambda: sparse.csr_matrix(rng.poisson(expressed)))
+    difference = estimate(counts) - oracle
+    assert abs(difference.mean()) < AGREEMENT
+    assert difference.std() < 0.04
+    assert (halves_ceiling(counts, rng) - oracle).mean() > 2 * AGREEMENT
