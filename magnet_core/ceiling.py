@@ -52,7 +52,7 @@ def noise_ceiling(
     - `dispersion` φ > 0: counts are negative binomial, variance = mean + φ · mean², and the excess is noise as well,
       independent between genes and bins. Counts are dealt by beta-binomial draws, which keep the parts independent.
     - How well each bin captures RNA counts as signal; normalisation removes most of it. With a sd of 20 % it raises
-      the ceiling by some 0.005. Against who knows the true rates and φ alone, the mean over genes is 0.002 too low to
+      the ceiling by some 0.005. Against who knows the true rates and φ alone, the mean over genes is 0.006 too low to
       0.023 too high.
     On few thousand bins single genes are uncertain by some 0.03, their mean is not; a ceiling below 0.1 means little.
     In a panel of about ten genes, each a good part of its own library, the ceiling reads 0.01 to 0.02 high.
