@@ -48,7 +48,7 @@ VARIANTS: dict[str, list[str]] = {
     "halo 2": ["halo=2"],
 }
 ORACLE = "oracle"
-DRAWS = 16  # of counts, for the oracle's mean label
+DRAWS = 128  # of counts, for the oracle's mean label: what noise is left in it lowers its correlation
 RESAMPLES = 2000
 
 
