@@ -126,7 +126,7 @@ class Store:
     def features(self, slide_id: str, backbone: str, settings_digest: str | None = None) -> ArrayFile:
         """Open a slide's features of one backbone; with several settings, `settings_digest` chooses."""
         files = self.feature_files(slide_id)
-        of_backbone = [file for file in files if file.backbone == backbone]
+        of_backbone = [file for file in files if file.backbone == backbone and self._fits_geometry(slide_id, file)]
         chosen = [file for file in of_backbone if settings_digest in (None, file.settings_digest)]
         if len(chosen) == 1:
             return ArrayFile(chosen[0].path)
@@ -145,6 +145,16 @@ class Store:
             found=", ".join(there) or "no features",
             remedy=f"run 'extract run --backbone {backbone}'",
         )
+
+    def _fits_geometry(self, slide_id: str, file: FeatureFile) -> bool:
+        """Whether features are of the geometry that is there now; those of one that was deleted stay in the folder."""
+        with ArrayFile(file.path) as features:
+            made_for = features.header.get("geometry_digest")
+        try:
+            with ArrayFile(self.geometry_path(slide_id)) as geometry:
+                return made_for in (None, geometry.header.get("digest"))
+        except AbsentFileError:
+            return True
 
     def unfinished(self) -> list[Path]:
         """Partial files that a killed or still running extraction has left."""

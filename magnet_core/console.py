@@ -20,13 +20,17 @@ INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
 def run_command(module: str, *, interrupted: str = "interrupted; run again") -> None:
     """Import a command line by the name of its module, and run its typer `app`; `interrupted` is said after Ctrl-C.
 
-    A `MagnetError` becomes one line and exit code 1, everything else keeps its traceback.
+    A `MagnetError`, or a path the system refuses, becomes one line and exit code 1; all else keeps its traceback.
     """
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
     try:
         _import(module, interrupted=interrupted).app()
     except MagnetError as error:
         _end(f"error: {error}", 1)
+    except OSError as error:  # a folder that cannot be made, a disk that is full
+        if error.filename is None:
+            raise
+        _end(f"error: {error.filename}: {error.strerror}; check the path, its rights and the space on the disk", 1)
     except KeyboardInterrupt:
         _end(interrupted, INTERRUPTED)
     except SystemExit as end:

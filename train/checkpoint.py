@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from cache.fingerprint import state_sha256
 from cache.store import package_versions
@@ -82,7 +82,8 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
     if predictor.encoder is not None:
         merge(predictor.encoder)
     partial = folder / f"{WEIGHTS}.partial"
-    save_file({name: value.detach().cpu().contiguous() for name, value in predictor.state_dict().items()}, partial)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in predictor.state_dict().items()}
+    partial.write_bytes(save(tensors))  # `save_file` would hide the file from a group that shares the folder
     partial.replace(folder / WEIGHTS)
     description = {
         "config": as_plain(run.config),

@@ -1,11 +1,13 @@
 """The command `train`: fit."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from magnet_core.errors import MagnetError
 from train.config import load_config
 from train.evaluate import text_table
 from train.pipeline import fit
@@ -38,7 +40,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.callback()
 def train() -> None:
-    """Stage two: train on a feature store, compare, predict."""
+    """Stage two: train on a feature store, and compare."""
 
 
 @app.command(name="fit")
@@ -53,7 +55,9 @@ def fit_command(
     without: Annotated[list[Block] | None, typer.Option(help="Leave out a block, as the paper's ablations do.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file of settings, see recipes/.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=1e-3.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a finished run of the same name.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a finished run of the same name; an unfinished one goes on.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
 ) -> None:
     """Train one fold and print MagNet beside the plain baselines on its test slides."""
@@ -65,11 +69,13 @@ def fit_command(
         "runs": runs,
         "split.file": runs / "folds.json" if runs else None,
         "name": name,
-        "overwrite": str(overwrite).lower(),
+        "overwrite": overwrite,
         "device": device,
         "encoder.mode": BIN_MODES[bins] if bins else None,
     }
-    settings = [f"{key}={value}" for key, value in named.items() if value is not None]
+    settings = [f"{key}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]
+    if bins and any(setting.startswith("encoder.mode") for setting in set_ or ()):
+        raise MagnetError("--bins", expected="--bins or encoder.mode", found="both", remedy="leave one of them out")
     settings += [ABLATIONS[block] for block in without or ()]
     result = fit(load_config(recipe, [*settings, *(set_ or ())]))
     typer.echo(f"\nfold {result.fold.index}, test slides: {', '.join(result.fold.test)}")

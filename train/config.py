@@ -149,6 +149,8 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         _check_limits(self, "", {"halo": (0, 8)})
+        if Path(self.name).is_absolute() or ".." in Path(self.name).parts:
+            raise MagnetError("name", expected="a folder below --runs", found=f"'{self.name}'", remedy="change --name")
 
     @property
     def run_name(self) -> str:
@@ -169,7 +171,8 @@ def load_config(recipe: Path | None, settings: Sequence[str] = ()) -> FitConfig:
             raise MagnetError(recipe, expected="TOML", found=str(error), remedy="mend the file") from error
     for setting in settings:
         _assign(values, setting)
-    return build(FitConfig, values, where=str(recipe or "--set"))
+    where = " or ".join([str(recipe)] * (recipe is not None) + ["--set"] * bool(settings))
+    return build(FitConfig, values, where=where or "defaults")
 
 
 def build(kind: type[Config], values: Mapping[str, Any], *, where: str) -> Config:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cache.store import Store
+from cache.store import GEOMETRY, Store
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.expression import choose_panel
@@ -50,7 +50,7 @@ class FitResult:
 
 def fit(config: FitConfig) -> FitResult:
     """Train one fold, going on where it was stopped, and compare MagNet with the plain baselines on its test slides."""
-    folder = run_folder(config)
+    folder = check_folder(config)
     seed_everything(config.seed)
     store = Store(config.data.store)
     fold = choose_fold(store, config)
@@ -67,6 +67,7 @@ def fit(config: FitConfig) -> FitResult:
     predictor = build_predictor(config, train_slides[0], num_genes=len(panel)).to(pick_device(config.device))
     set_mean_output(predictor.model, learnt, labels)
     tqdm.write(place_features(predictor, train_slides, config.compute.resident))
+    prepare(folder)
     raw_counts = None if config.loss.likelihood == "mse" else RawCounts.of(learnt, panel, config.data.normalise)
     validate = validator(held_out, labels)
     done = train(predictor, learnt, labels, config=config, folder=folder, validate=validate, raw_counts=raw_counts)
@@ -83,19 +84,23 @@ def fit(config: FitConfig) -> FitResult:
     return result
 
 
-def run_folder(config: FitConfig) -> Path:
-    """Make the run's folder; a finished run in it is refused, or removed if it may be overwritten."""
+def check_folder(config: FitConfig) -> Path:
+    """Return the run's folder; a finished run in it is refused unless it may be overwritten."""
     folder = config.runs / config.run_name
+    if (folder / SUMMARY).exists() and not config.overwrite:
+        raise MagnetError(
+            folder, expected="a new run", found="a finished one", remedy="give another --name, or --overwrite"
+        )
+    return folder
+
+
+def prepare(folder: Path) -> None:
+    """Make the run's folder, and remove a finished run from it; what an unfinished one left stays, to go on from."""
+    folder.mkdir(parents=True, exist_ok=True)
     if (folder / SUMMARY).exists():
-        if not config.overwrite:
-            raise MagnetError(
-                folder, expected="a new run", found="a finished one", remedy="give another --name, or --overwrite"
-            )
         forget(folder)
         for name in (SUMMARY, GENES, DESCRIPTION):
             (folder / name).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def describe_training(fold: Fold, held_out: Sequence[Slide], done: Progress) -> dict[str, Any]:
@@ -111,6 +116,10 @@ def describe_training(fold: Fold, held_out: Sequence[Slide], done: Progress) -> 
 
 def choose_fold(store: Store, config: FitConfig) -> Fold:
     """Return the fold of the run, from folds drawn once over all slides of the store that have counts."""
+    if unfinished := [path for path in store.unfinished() if path.stem == GEOMETRY]:
+        tqdm.write(
+            f"not in any fold, as its extraction is unfinished: {', '.join(path.parent.name for path in unfinished)}"
+        )
     patients = {row["slide_id"]: row["patient"] for row in store.samples() if row["counts"]}
     if notice := fewer_folds_notice(patients, folds=config.split.folds):
         tqdm.write(notice)

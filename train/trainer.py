@@ -75,6 +75,7 @@ def train(
             end_epoch(state, validate, folder=folder, board=board)
             if is_stale(state.progress, config.validation.patience):
                 break
+        state.save(folder, config=settings)  # what comes after training may be stopped too
     state.finish(folder)
     return state.progress
 
