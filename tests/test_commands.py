@@ -94,3 +94,12 @@ def test_a_folder_that_is_no_store_is_one_line(tmp_path: Path, name: str) -> Non
     assert process.returncode == 1
     assert error.startswith(f"error: {tmp_path / name}: expected a store (a folder with store.json)")
     assert error.count("\n") == 1
+
+
+def test_a_path_the_system_refuses_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    process = start("extract", "synth", str(tmp_path / "file" / "below"), "--slides", "1", "--size-mm", "0.4")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith(f"error: {tmp_path / 'file'}")

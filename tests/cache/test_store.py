@@ -115,6 +115,18 @@ def test_features_are_found_by_backbone_and_settings(tmp_path: Path) -> None:
     ]
 
 
+def test_features_of_a_geometry_that_is_gone_are_not_taken(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    store.register([{"slide_id": "P1"}])
+    with ArrayWriter(store.geometry_path("P1"), {"digest": "new"}) as writer:
+        writer.commit()
+    for geometry in ("old", "new"):
+        header = {"backbone": "resnet50", "settings_digest": "aaa", "geometry_digest": geometry}
+        with ArrayWriter(store.features_path("P1", "resnet50", geometry), header) as writer:
+            writer.commit()
+    assert store.features("P1", "resnet50").header["geometry_digest"] == "new"
+
+
 @pytest.mark.parametrize(
     ("backbone", "slug"),
     [("resnet50", "resnet50"), ("hf-hub:org/name", "hf-hub-org-name"), ("timm:vit.in1k", "timm-vit.in1k")],

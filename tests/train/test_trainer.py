@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from tests.train.setting import config, labels_of, parts
-from train import trainer
+from train import pipeline, trainer
 from train.checkpoint import load_run
 from train.cli import app
 from train.config import FitConfig
@@ -113,6 +113,25 @@ def test_a_finished_fit_leaves_no_checkpoint_and_a_stopped_one_goes_on(
     resumed = fit(settings)
     assert "going on after step 5" in capsys.readouterr().out
     assert resumed.systems == whole.systems
+
+
+def test_stopped_after_training_it_does_not_train_again(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = config(small_store, tmp_path, "encoder.mode=frozen")
+
+    def stop(*_: object, **__: object) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "predict_slide", stop)
+        with pytest.raises(StoppedError):
+            fit(settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "training_step", stop)
+        result = fit(settings)
+    whole = fit(config(small_store, tmp_path / "whole", "encoder.mode=frozen"))
+    assert result.systems == whole.systems
 
 
 @pytest.mark.slow
@@ -234,6 +253,25 @@ def test_ablations_and_frozen_bins_are_options(small_store: Store, tmp_path: Pat
     made = load_run(tmp_path / "small").config
     assert (made.encoder.mode, made.model.use_gat, made.model.use_multires) == ("frozen", False, True)
     assert not made.loss.consistency
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--bins", "frozen", "--set", "encoder.mode=lora"], "--bins: expected --bins or encoder.mode, found both"),
+        (["--name", "../elsewhere"], "name: expected a folder below --runs"),
+    ],
+)
+def test_options_that_contradict_or_lead_elsewhere_are_one_line(options: list[str], says: str):
+    with pytest.raises(MagnetError, match=says):
+        CliRunner().invoke(app, ["fit", *options], catch_exceptions=False)
+
+
+def test_a_name_of_digits_is_a_name_and_a_refused_run_leaves_no_folder(small_store: Store, tmp_path: Path):
+    options = ["--store", str(small_store.root), "--runs", str(tmp_path), "--fold", "9", "--name", "2024"]
+    with pytest.raises(MagnetError, match="--fold: expected 0 to 2"):
+        CliRunner().invoke(app, ["fit", *options, "--backbone", "timm:test_convnext"], catch_exceptions=False)
+    assert not (tmp_path / "2024").exists()
 
 
 def test_micro_batches_train_to_the_same_weights(small_store: Store, tmp_path: Path):
