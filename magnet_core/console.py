@@ -22,6 +22,7 @@ def run_command(module: str, *, interrupted: str = "interrupted; run again") -> 
 
     A `MagnetError`, or a path the system refuses, becomes one line and exit code 1; all else keeps its traceback.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # beside other work, threads that spin wait many times longer
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
     try:
         _import(module, interrupted=interrupted).app()
