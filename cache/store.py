@@ -39,12 +39,14 @@ class FeatureFile:
 
     digest           covers all that decides the bytes, the slide included; part of the file's name
     settings_digest  covers the settings alone, and so is the same for all slides extracted with them
+    geometry_digest  of the geometry whose rows these are; None where the writer did not say
     """
 
     backbone: str
     digest: str
     path: Path
     settings_digest: str
+    geometry_digest: str | None
 
 
 class Store:
@@ -120,7 +122,9 @@ class Store:
             except AbsentFileError:
                 continue
             digest = path.stem.rpartition("-")[2]
-            found.append(FeatureFile(header["backbone"], digest, path, header["settings_digest"]))
+            found.append(
+                FeatureFile(header["backbone"], digest, path, header["settings_digest"], header.get("geometry_digest"))
+            )
         return found
 
     def features(self, slide_id: str, backbone: str, settings_digest: str | None = None) -> ArrayFile:
@@ -148,11 +152,9 @@ class Store:
 
     def _fits_geometry(self, slide_id: str, file: FeatureFile) -> bool:
         """Whether features are of the geometry that is there now; those of one that was deleted stay in the folder."""
-        with ArrayFile(file.path) as features:
-            made_for = features.header.get("geometry_digest")
         try:
             with ArrayFile(self.geometry_path(slide_id)) as geometry:
-                return made_for in (None, geometry.header.get("digest"))
+                return file.geometry_digest in (None, geometry.header.get("digest"))
         except AbsentFileError:
             return True
 

@@ -19,7 +19,7 @@ from extract.blocks import Regrouper, batches_in_blocks, rows_in
 from extract.config import EmbeddingConfig
 from extract.levels import Level
 from magnet_core.backbones import Encoder
-from magnet_core.device import autocast
+from magnet_core.device import autocast, to_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import feature_name
 from magnet_core.symmetry import turn
@@ -107,9 +107,7 @@ class FeatureSink:
     def _encode(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Features of a batch in every view, by array name."""
         device = next(self._encoder.parameters()).device
-        patches = torch.from_numpy(batch)
-        if device.type == "cuda":
-            patches = patches.pin_memory().to(device, non_blocking=True)
+        patches = to_device(torch.from_numpy(batch), device)
         values: dict[str, np.ndarray] = {}
         with torch.inference_mode(), autocast(self._config.precision, device):
             for view in range(self._config.views):

@@ -35,6 +35,11 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move a tensor; pinned on the way to a GPU, so that the copy does not wait."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 def pick_precision(name: str, device: torch.device) -> str:
     """Resolve `auto`: bf16 on CUDA, fp32 elsewhere."""
     if name != "auto":

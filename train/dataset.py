@@ -16,6 +16,7 @@ from torch import Tensor
 from cache.reader import ArrayFile
 from cache.store import Store
 from magnet_core.backbones import with_class_token
+from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.expression import NormaliseConfig, columns_of, expression
 from magnet_core.levels import Target, feature_name
@@ -114,8 +115,7 @@ class LevelData:
         held = self._held.get(name)
         if held is not None:
             return held[torch.from_numpy(rows).to(held.device)]
-        gathered = torch.from_numpy(self._features.gather(name, rows))
-        return gathered.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else gathered.to(device)
+        return to_device(torch.from_numpy(self._features.gather(name, rows)), device)
 
     def num_bytes(self, kind: str) -> int:
         """Bytes of one kind of features in all views."""

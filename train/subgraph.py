@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from magnet_core.device import to_device
 from magnet_core.losses import Labels
 from magnet_core.model import MagNet
 from magnet_core.model.batch import Context, Subgraph
@@ -104,7 +105,7 @@ def build_batch(
     nodes = within_hops(slide.fine.edges, rows, hops=plan.halo)
     graph, context_rows = gather_graph(slide, nodes, plan=plan, device=device, symmetry=symmetry)
     if plan.pixels:
-        fine = _to(torch.from_numpy(slide.fine.pixels(nodes)), device)
+        fine = to_device(torch.from_numpy(slide.fine.pixels(nodes)), device)
     else:
         fine = slide.fine.features("pooled", nodes, view=symmetry, device=device)
     return Batch(slide, nodes, fine, symmetry, graph, _labels(slide, labels, rows, nodes, context_rows, device=device))
@@ -122,7 +123,7 @@ def gather_graph(
         rows = np.arange(len(level)) if plan.whole_contexts else within_hops(level.edges, paired, hops=plan.hops)
         contexts[name] = _context(level, rows, paired, device=device, symmetry=symmetry)
         rows_of[name] = rows
-    return Subgraph(_to(torch.from_numpy(edges_among(slide.fine.edges, nodes)), device), contexts), rows_of
+    return Subgraph(to_device(torch.from_numpy(edges_among(slide.fine.edges, nodes)), device), contexts), rows_of
 
 
 def _labels(
@@ -141,8 +142,8 @@ def _labels(
     contexts: dict[str, Tensor | None] = {}
     for name, rows_of_level in context_rows.items():
         level = labels[name]
-        contexts[name] = None if level is None else _to(torch.from_numpy(level[rows_of_level]), device)
-    return Labels(_to(torch.from_numpy(fine), device), contexts)
+        contexts[name] = None if level is None else to_device(torch.from_numpy(level[rows_of_level]), device)
+    return Labels(to_device(torch.from_numpy(fine), device), contexts)
 
 
 def _context(level: LevelData, rows: np.ndarray, paired: np.ndarray, *, device: torch.device, symmetry: int) -> Context:
@@ -151,12 +152,7 @@ def _context(level: LevelData, rows: np.ndarray, paired: np.ndarray, *, device: 
     return Context(
         pooled=level.scale(level.features("pooled", rows, view=symmetry, device=device)),
         tokens=level.scale(level.features("tokens", with_tokens, view=symmetry, device=device)),
-        edges=_to(torch.from_numpy(edges_among(level.edges, rows)), device),
-        pair=_to(torch.from_numpy(np.searchsorted(rows, paired)), device),
-        token_pair=_to(torch.from_numpy(token_pair), device),
+        edges=to_device(torch.from_numpy(edges_among(level.edges, rows)), device),
+        pair=to_device(torch.from_numpy(np.searchsorted(rows, paired)), device),
+        token_pair=to_device(torch.from_numpy(token_pair), device),
     )
-
-
-def _to(values: Tensor, device: torch.device) -> Tensor:
-    """Move to a device; pinned on the way to a GPU, so that the copy does not wait."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

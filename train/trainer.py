@@ -28,6 +28,7 @@ from train.state import Progress, TrainingState
 from train.subgraph import Batch, SubgraphPlan
 
 LOG_EVERY = 10  # steps
+SHOWN_STEPS = 100  # whose mean loss the bar shows
 
 Validate = Callable[[Predictor], float]  # a score, the higher the better
 
@@ -62,6 +63,8 @@ def train(
     ):
         saved_at = time.monotonic()
         for epoch in range(state.progress.epoch, config.optim.epochs):
+            if is_stale(state.progress, config.validation.patience):
+                break
             parts = plan_epoch(slides, epoch, config=config)[state.progress.step_of_epoch :]
             for batch in epoch_batches(parts, labels, plan=plan, device=device, raw_counts=raw_counts):
                 loss, terms = training_step(state, batch, config=config)
@@ -73,8 +76,6 @@ def train(
                     saved_at = time.monotonic()
                     stop.raise_if_requested()
             end_epoch(state, validate, folder=folder, board=board)
-            if is_stale(state.progress, config.validation.patience):
-                break
         state.save(folder, config=settings)  # what comes after training may be stopped too
     state.finish(folder)
     return state.progress
@@ -144,7 +145,7 @@ def _check_finite(loss: float, batch: Batch, *, step: int) -> None:
 
 def _status(done: Progress, config: FitConfig) -> str:
     score = f", validation {done.scores[-1]:.4f}" if done.scores else ""
-    return f"epoch {done.epoch + 1}/{config.optim.epochs}, loss {np.mean(done.losses):.4f}{score}"
+    return f"epoch {done.epoch + 1}/{config.optim.epochs}, loss {np.mean(done.losses[-SHOWN_STEPS:]):.4f}{score}"
 
 
 def _log(board: SummaryWriter, loss: float, terms: Mapping[str, Tensor], *, step: int) -> None:

@@ -184,6 +184,27 @@ def test_the_best_epoch_is_kept_and_training_stops_after_the_patience(small_stor
         assert name.startswith("model.")
 
 
+def test_a_training_that_stopped_early_is_over_when_it_goes_on(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = config(small_store, tmp_path, "optim.epochs=9", "validation.patience=1", "encoder.mode=frozen")
+    slide, predictor = parts(small_store, settings)
+    labels = {slide.slide_id: labels_of(slide, settings)}
+    scores = iter([0.2, 0.1])
+    train(predictor, [slide], labels, config=settings, folder=tmp_path, validate=lambda _: next(scores))
+    kept = weights(predictor)
+
+    def refuse(*_: object, **__: object) -> object:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(trainer, "training_step", refuse)
+    _, again = parts(small_store, settings)
+    done = train(again, [slide], labels, config=settings, folder=tmp_path, validate=lambda _: next(scores))
+    assert done.scores == [0.2, 0.1]
+    for name, value in weights(again).items():
+        torch.testing.assert_close(value, kept[name], rtol=0, atol=0)
+
+
 def test_a_validated_fit_says_which_slides_chose(small_store: Store, tmp_path: Path):
     result = fit(config(small_store, tmp_path, "validation.share=0.5", "encoder.mode=frozen"))
     described = json.loads((result.folder / "run.json").read_text())
