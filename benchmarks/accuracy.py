@@ -31,7 +31,8 @@ from train.checkpoint import load_run
 from train.config import load_config
 from train.dataset import open_slide_data
 from train.labels import fine_labels
-from train.pipeline import GENES, SUMMARY, fit
+from train.pipeline import fit
+from train.run_folder import GENES, SUMMARY
 
 # N bins of a slide, P panel genes
 

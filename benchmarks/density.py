@@ -20,7 +20,8 @@ from train.checkpoint import load_run
 from train.config import load_config
 from train.dataset import open_slide_data
 from train.labels import fine_labels
-from train.pipeline import SUMMARY, fit
+from train.pipeline import fit
+from train.run_folder import SUMMARY
 from train.predict import predict_slide
 
 

@@ -91,6 +91,11 @@ class LevelData:
         return self._geometry.read(f"{self.name}/pair/{context}")
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether tokens were cached: of the levels that serve as a context of some target."""
+        return f"{self.name}/tokens" in self._features.names()
+
+    @property
     def num_views(self) -> int:
         """How many symmetries of the square the features were cached for: 1 or 8."""
         return NUM_SYMMETRIES if feature_name(self.name, "pooled", view=1) in self._features.names() else 1

@@ -13,9 +13,9 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.losses import magnet_loss
 from tests.train.setting import config, labels_of, parts
-from train import pipeline
 from train.checkpoint import load_run
 from train.dataset import Slide, open_slide_data
+from train.fold import choose_fold
 from train.pipeline import fit
 from train.predict import predict_slide
 from train.subgraph import SubgraphPlan, build_batch
@@ -52,7 +52,7 @@ def test_panel_baselines_and_model_are_the_same_whatever_the_test_slide_holds(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     settings = config(small_store, tmp_path / "plain", "fold=0")
-    fold = pipeline.choose_fold(small_store, settings)
+    fold = choose_fold(small_store, settings)
     plain = fit(settings)
     labels, means, asked = Slide.labels, Slide.mean_counts, []
 

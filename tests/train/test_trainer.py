@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from tests.train.setting import config, labels_of, parts
-from train import pipeline, trainer
+from train import magnet_system, trainer
 from train.checkpoint import load_run
 from train.cli import app
 from train.config import FitConfig
@@ -124,7 +124,7 @@ def test_stopped_after_training_it_does_not_train_again(
         raise StoppedError
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "predict_slide", stop)
+        patched.setattr(magnet_system, "predict_slide", stop)
         with pytest.raises(StoppedError):
             fit(settings)
     with monkeypatch.context() as patched:

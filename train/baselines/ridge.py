@@ -3,11 +3,10 @@
 Inputs are standardised and the penalty is chosen by generalised cross-validation, both on training rows only.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 import torch
 
+from train.baselines.base import Training
 from train.dataset import Slide
 
 # n training rows, F inputs of a row, C components, P panel genes
@@ -43,11 +42,11 @@ class Ridge:
 class ColourRidge:
     """Ridge on six numbers a patch: mean and standard deviation of red, green and blue."""
 
-    def fit(self, slides: Sequence[Slide], labels: Mapping[str, np.ndarray]) -> None:
+    def fit(self, training: Training) -> None:
         """Fit on the pixels of the training slides."""
-        inputs = np.concatenate([colour_statistics(slide) for slide in slides])
+        inputs = np.concatenate([colour_statistics(slide) for slide in training.slides])
         self._scale = _Standardiser(inputs)
-        self._ridge = Ridge().fit(self._scale(inputs), np.concatenate([labels[slide.slide_id] for slide in slides]))
+        self._ridge = Ridge().fit(self._scale(inputs), training.all_fine())
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""
@@ -57,9 +56,9 @@ class ColourRidge:
 class FeatureRidge:
     """PCA to 256 components, then ridge, on the cached pooled features of the patch and of its paired contexts."""
 
-    def fit(self, slides: Sequence[Slide], labels: Mapping[str, np.ndarray]) -> None:
+    def fit(self, training: Training) -> None:
         """Fit on the features of the training slides; the components are drawn with a fixed seed."""
-        inputs = np.concatenate([cached_features(slide) for slide in slides])
+        inputs = np.concatenate([cached_features(slide) for slide in training.slides])
         self._scale = _Standardiser(inputs)
         scaled = self._scale(inputs)
         components = min(COMPONENTS, *scaled.shape)
@@ -67,8 +66,7 @@ class FeatureRidge:
             torch.manual_seed(0)
             _, _, basis = torch.pca_lowrank(torch.from_numpy(scaled), q=components, center=False, niter=4)
         self._basis = basis.numpy()
-        targets = np.concatenate([labels[slide.slide_id] for slide in slides])
-        self._ridge = Ridge().fit(scaled @ self._basis, targets)
+        self._ridge = Ridge().fit(scaled @ self._basis, training.all_fine())
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""

@@ -1,0 +1,93 @@
+"""The two sides of one fold: what a system may learn from, and the slides it is tested on.
+
+In: a store and a configuration. Out: a `FoldSides`. The panel is chosen, and labels are read, on training slides only;
+the labels of test slides are read by `truth`, when all predictions are made.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from cache.store import GEOMETRY, Store
+from magnet_core.errors import MagnetError
+from magnet_core.expression import choose_panel
+from magnet_core.levels import find_target
+from train.baselines.base import Training
+from train.config import DataConfig, FitConfig
+from train.dataset import Slide, open_slide_data
+from train.labels import fine_labels
+from train.splits import Fold, fewer_folds_notice, load_or_create_folds
+
+# N fine rows of a slide, P panel genes
+
+OpenSlides = Callable[[Sequence[str], DataConfig], list[Slide]]
+
+
+@dataclass(frozen=True)
+class FoldSides:
+    """One fold: its training side, and its test slides without their labels."""
+
+    fold: Fold
+    training: Training
+    test_slides: Sequence[Slide]
+
+    def truth(self) -> dict[str, np.ndarray]:
+        """Labels (N, P) of the test slides by slide id; to be read once all predictions are made."""
+        panel, normalise = self.training.panel, self.training.normalise
+        return {slide.slide_id: fine_labels(slide, slide.labels(panel, normalise)) for slide in self.test_slides}
+
+
+def open_fold(config: FitConfig, *, open_slides: OpenSlides | None = None) -> FoldSides:
+    """Open a configuration's fold; `open_slides` may hand out slides that are open already."""
+    fold = choose_fold(Store(config.data.store), config)
+    slides = (open_slides or open_from_store)((*fold.train, *fold.test), config.data)
+    train_slides, test_slides = slides[: len(fold.train)], slides[len(fold.train) :]
+    panel = choose_panel(
+        {slide.slide_id: slide.mean_counts() for slide in train_slides},
+        {slide.slide_id: slide.genes for slide in train_slides},
+        size=config.data.panel,
+    )
+    labels = {slide.slide_id: slide.labels(panel, config.data.normalise) for slide in train_slides}
+    return FoldSides(fold, Training(train_slides, labels, panel, config.data.normalise), test_slides)
+
+
+def choose_fold(store: Store, config: FitConfig) -> Fold:
+    """Return the fold of a configuration."""
+    folds = all_folds(store, config)
+    if not 0 <= config.fold < len(folds):
+        raise MagnetError(
+            "--fold",
+            expected=f"0 to {len(folds) - 1} ({len(folds)} folds in {config.split.file})",
+            found=str(config.fold),
+            remedy="choose one of them",
+        )
+    return folds[config.fold]
+
+
+def all_folds(store: Store, config: FitConfig) -> list[Fold]:
+    """Return the folds, drawn once over all slides of the store that have counts."""
+    if unfinished := [path for path in store.unfinished() if path.stem == GEOMETRY]:
+        tqdm.write(
+            f"not in any fold, as its extraction is unfinished: {', '.join(path.parent.name for path in unfinished)}"
+        )
+    patients = {row["slide_id"]: row["patient"] for row in store.samples() if row["counts"]}
+    if notice := fewer_folds_notice(patients, folds=config.split.folds):
+        tqdm.write(notice)
+    return load_or_create_folds(config.split.file, patients, folds=config.split.folds, seed=config.split.seed)
+
+
+def open_from_store(slide_ids: Sequence[str], config: DataConfig) -> list[Slide]:
+    """Open slides for a run's target; their features must come from one set of settings."""
+    store, target = Store(config.store), find_target(config.target)
+    slides = [open_slide_data(store, slide_id, target, config) for slide_id in slide_ids]
+    by_settings = {slide.features_header["settings_digest"]: slide.slide_id for slide in slides}
+    if len(by_settings) > 1:
+        raise MagnetError(
+            f"{config.store}: features of {config.backbone}",
+            expected="the same extraction settings for all slides",
+            found=", ".join(f"{digest} ({slide_id})" for digest, slide_id in by_settings.items()),
+            remedy="extract all slides with one set of settings, or choose by --set data.settings_digest=...",
+        )
+    return slides

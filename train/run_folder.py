@@ -1,0 +1,33 @@
+"""The folder of a run: a finished one is never replaced unasked, an unfinished one is gone on with.
+
+summary.json   written last: a folder with it is finished
+genes.parquet  metrics of each system, slide and gene
+"""
+
+from pathlib import Path
+
+from magnet_core.errors import MagnetError
+from train.checkpoint import DESCRIPTION
+from train.config import FitConfig
+from train.state import forget
+
+SUMMARY, GENES = "summary.json", "genes.parquet"
+
+
+def check_folder(config: FitConfig) -> Path:
+    """Return the run's folder; a finished run in it is refused unless it may be overwritten."""
+    folder = config.runs / config.run_name
+    if (folder / SUMMARY).exists() and not config.overwrite:
+        raise MagnetError(
+            folder, expected="a new run", found="a finished one", remedy="give another --name, or --overwrite"
+        )
+    return folder
+
+
+def prepare(folder: Path) -> None:
+    """Make the run's folder, and remove a finished run from it; what an unfinished one left stays, to go on from."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / SUMMARY).exists():
+        forget(folder)
+        for name in (SUMMARY, GENES, DESCRIPTION):
+            (folder / name).unlink(missing_ok=True)
