@@ -21,8 +21,8 @@ from train.config import load_config
 from train.dataset import open_slide_data
 from train.labels import fine_labels
 from train.pipeline import fit
-from train.run_folder import SUMMARY
 from train.predict import predict_slide
+from train.run_folder import SUMMARY
 
 
 def main(
