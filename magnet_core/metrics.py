@@ -54,12 +54,12 @@ def evaluate(prediction: np.ndarray, truth: np.ndarray) -> Metrics:
     absolutes = np.zeros(num_genes)
     moments = np.zeros((3, num_genes))  # Σ p'², Σ t'², Σ p't' of the centred values
     bin_correlations = []
-    for predicted, true, measured in _chunks(prediction, truth):
+    for predicted, true, measured in chunks(prediction, truth):
         errors = predicted - true
         squares += np.square(errors).sum(axis=0)
         absolutes += np.abs(errors).sum(axis=0)
         moments += _centred_moments(predicted, true, measured=measured, means=means, axis=0)
-        bin_correlations.append(_row_correlations(predicted, true, measured=measured))
+        bin_correlations.append(row_correlations(predicted, true, measured=measured))
     gene_pcc = _correlation(moments, counts=counts, largest=largest)
     return Metrics(
         mse=_ratio(squares.sum(), counts.sum()),
@@ -107,7 +107,7 @@ def nan_mean(values: np.ndarray) -> np.ndarray:
     return _ratio_each(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
 
 
-def _chunks(prediction: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def chunks(prediction: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield prediction and truth (B, G) in float64, both 0 where not measured, and the mask of what is measured."""
     rows = max(1, CHUNK_ENTRIES // max(1, truth.shape[1]))
     for start in range(0, len(truth), rows):
@@ -130,14 +130,14 @@ def _first_pass(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, 
     counts = np.zeros(num_genes, dtype=np.int64)
     sums = np.zeros((2, num_genes))
     largest = np.zeros((2, num_genes))
-    for predicted, true, measured in _chunks(prediction, truth):
+    for predicted, true, measured in chunks(prediction, truth):
         counts += measured.sum(axis=0)
         sums += np.stack([predicted.sum(axis=0), true.sum(axis=0)])
         np.maximum(largest, [np.abs(predicted).max(axis=0), np.abs(true).max(axis=0)], out=largest)
     return counts, sums / np.maximum(counts, 1), largest
 
 
-def _row_correlations(predicted: np.ndarray, true: np.ndarray, *, measured: np.ndarray) -> np.ndarray:
+def row_correlations(predicted: np.ndarray, true: np.ndarray, *, measured: np.ndarray) -> np.ndarray:
     """Correlation over genes of each row, (B,)."""
     counts = measured.sum(axis=1)
     means = np.stack([predicted.sum(axis=1), true.sum(axis=1)]) / np.maximum(counts, 1)

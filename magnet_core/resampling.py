@@ -1,0 +1,145 @@
+"""95 % intervals of the metrics: a bootstrap over slides and, within each slide, over neighbourhoods of bins.
+
+In: prediction and truth of each slide, and the block of neighbouring bins that each bin belongs to. Out: `BlockSums`, a
+few sums a block, from which the metrics of any resample follow without the bins; and the metrics of many resamples.
+
+Neighbouring bins share tissue and errors, and bins drawn one by one give intervals that are too narrow: blocks are
+drawn. Two systems that are resampled with one seed meet the same draws, and their difference is a paired one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from magnet_core.errors import MagnetError
+from magnet_core.metrics import CONSTANT_TOLERANCE, chunks, nan_mean, row_correlations
+from magnet_core.seeding import named_rng
+
+# N bins of one slide, B blocks, G genes, R resamples, S slides
+
+METRICS = ("mse", "mae", "pcc_bin", "pcc_gene")
+BLOCKS = 64  # of a slide, or one for every few bins of a small one
+BINS_OF_BLOCK = 4
+
+
+@dataclass(frozen=True)
+class BlockSums:
+    """Sums over the bins of each block of one slide.
+
+    moments    (6, B, G): measured entries, Σp', Σt', Σp'², Σt'², Σp't' of prediction and truth less their slide means
+    errors     (3, B): measured entries, Σ squared errors, Σ absolute errors, over all genes
+    per_bin    (2, B): bins whose correlation over genes is defined, and the sum of these correlations
+    largest    (2, G) largest absolute prediction and truth, which tell rounding from variation
+    """
+
+    moments: np.ndarray
+    errors: np.ndarray
+    per_bin: np.ndarray
+    largest: np.ndarray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return its parts by name, to be stored."""
+        return {"moments": self.moments, "errors": self.errors, "per_bin": self.per_bin, "largest": self.largest}
+
+
+def cut_into_blocks(order: np.ndarray) -> np.ndarray:
+    """Block of each bin (N,), blocks being equal stretches of `order`, the bins (N,) along a space-filling curve."""
+    blocks = min(BLOCKS, max(1, len(order) // BINS_OF_BLOCK))
+    block_of = np.empty(len(order), dtype=np.int64)
+    for index, part in enumerate(np.array_split(order, blocks)):
+        block_of[part] = index
+    return block_of
+
+
+def block_sums(prediction: np.ndarray, truth: np.ndarray, block_of: np.ndarray) -> BlockSums:
+    """Sum one slide up by block: prediction and truth (N, G), NaN of the truth left out, `block_of` (N,) from 0."""
+    known = ~np.isnan(truth)
+    counts = np.maximum(known.sum(axis=0), 1)
+    means = np.stack([np.where(known, each, 0).sum(axis=0, dtype=np.float64) / counts for each in (prediction, truth)])
+    num_blocks, num_genes = int(block_of.max()) + 1, truth.shape[1]
+    moments = np.zeros((6, num_blocks, num_genes))
+    errors, per_bin = np.zeros((3, num_blocks)), np.zeros((2, num_blocks))
+    largest = np.zeros((2, num_genes))
+    start = 0
+    for predicted, true, measured in chunks(prediction, truth):
+        blocks = block_of[start : start + len(true)]
+        start += len(true)
+        p, t = (np.where(measured, each - mean, 0.0) for each, mean in zip((predicted, true), means, strict=True))
+        for sums, each in zip(moments, (measured, p, t, p * p, t * t, p * t), strict=True):
+            np.add.at(sums, blocks, each)
+        difference = predicted - true
+        for sums, each in zip(errors, (measured, difference**2, np.abs(difference)), strict=True):
+            np.add.at(sums, blocks, each.sum(axis=1))
+        correlation = row_correlations(predicted, true, measured=measured)
+        np.add.at(per_bin[0], blocks, ~np.isnan(correlation))
+        np.add.at(per_bin[1], blocks, np.nan_to_num(correlation))
+        np.maximum(largest, [np.abs(predicted).max(axis=0), np.abs(true).max(axis=0)], out=largest)
+    return BlockSums(moments, errors, per_bin, largest)
+
+
+def metrics_of(sums: BlockSums, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics (R,) of one slide, its blocks counting `weights` (R, B) times; as `evaluate` has them where all are 1."""
+    entries, squares, absolutes = (weights @ part for part in sums.errors)
+    bins, correlations = (weights @ part for part in sums.per_bin)
+    return {
+        "mse": _divide(squares, entries),
+        "mae": _divide(absolutes, entries),
+        "pcc_bin": _divide(correlations, bins),
+        "pcc_gene": nan_mean(gene_correlations(sums, weights).T),
+    }
+
+
+def gene_correlations(sums: BlockSums, weights: np.ndarray) -> np.ndarray:
+    """Correlation (R, G) over the bins of a slide, NaN where the truth is constant and 0 where the prediction is."""
+    count, p, t, pp, tt, pt = (weights @ part for part in sums.moments)
+    count = np.maximum(count, 1)
+    p, t = p / count, t / count
+    variance = np.maximum(np.stack([pp / count - p**2, tt / count - t**2]), 0)
+    predicted_varies, truth_varies = np.sqrt(variance) > CONSTANT_TOLERANCE * sums.largest[:, None]
+    correlation = np.zeros_like(count)
+    both = predicted_varies & truth_varies
+    np.divide(pt / count - p * t, np.sqrt(variance[0] * variance[1]), out=correlation, where=both)
+    return np.where(truth_varies, np.clip(correlation, -1, 1), np.nan)
+
+
+def resample(
+    slides: Mapping[str, BlockSums], weights: Mapping[str, float], *, seed: int = 0, resamples: int = 1000
+) -> dict[str, np.ndarray]:
+    """Metrics (R,) of as many resamples: slides are drawn with replacement, and blocks within each slide.
+
+    `weights` are what each slide counts in the mean. A slide that is drawn twice counts twice, with one draw of its
+    blocks. The draws depend on the seed and on the slides' names, so that systems on the same slides share them.
+    """
+    if not slides:
+        raise MagnetError("bootstrap", expected="a slide", found="none", remedy="predict a slide that has counts")
+    names = sorted(slides)
+    drawn = named_rng(seed, "bootstrap").multinomial(
+        len(names), np.full(len(names), 1 / len(names)), size=resamples
+    )  # (R, S)
+    per_slide: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
+    for name in names:
+        blocks = slides[name].errors.shape[1]
+        times = named_rng(seed, "bootstrap", name).multinomial(
+            blocks, np.full(blocks, 1 / blocks), size=resamples
+        )  # (R, B)
+        for metric, values in metrics_of(slides[name], times.astype(np.float64)).items():
+            per_slide[metric].append(values)
+    importance = drawn * np.array([weights[name] for name in names])
+    return {metric: _weighted_mean(np.stack(values, axis=1), importance) for metric, values in per_slide.items()}
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of resampled values (R,)."""
+    low, high = np.nanpercentile(values, [2.5, 97.5]) if np.isfinite(values).any() else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over slides of values (R, S), those that are NaN left out."""
+    known = ~np.isnan(values)
+    return _divide((np.where(known, values, 0) * weights).sum(axis=1), (known * weights).sum(axis=1))
+
+
+def _divide(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return np.where(count > 0, total / np.where(count > 0, count, 1), np.nan)
