@@ -13,6 +13,7 @@ from scipy import sparse
 
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
+from magnet_core.registry import near_names
 
 # N rows, G genes, P panel genes
 
@@ -44,11 +45,14 @@ class NormaliseConfig:
             )
 
 
-def choose_panel(means: Mapping[str, np.ndarray], genes: Mapping[str, Genes], *, size: int) -> Genes:
+def choose_panel(
+    means: Mapping[str, np.ndarray], genes: Mapping[str, Genes], *, size: int, include: Sequence[str] = ()
+) -> Genes:
     """Choose the `size` genes of highest mean raw count over the training slides.
 
     `means` and `genes` hold one entry a *training* slide: mean counts (G,) of its rows, and its gene table. Only genes
-    measured on every one of them are eligible; slides weigh the same; ties go by gene id.
+    measured on every one of them are eligible; slides weigh the same; ties go by gene id. Genes to `include`, by name
+    or id, are among them whatever their mean.
     """
     shared = set.intersection(*(set(table.ids.tolist()) for table in genes.values()))
     ids = np.array(sorted(shared), dtype=np.str_)
@@ -62,9 +66,20 @@ def choose_panel(means: Mapping[str, np.ndarray], genes: Mapping[str, Genes], *,
     total = np.zeros(len(ids))
     for slide_id, table in genes.items():
         total += means[slide_id][columns_of(table, ids)]
-    best = np.lexsort((ids, -total))[:size]
     first = next(iter(genes.values()))
-    return Genes(ids[best], first.names[columns_of(first, ids[best])])
+    names = first.names[columns_of(first, ids)]
+    wanted = np.isin(ids, include) | np.isin(names, include)
+    if unknown := set(include) - {*ids[wanted].tolist(), *names[wanted].tolist()}:
+        raise MagnetError(
+            "data.include",
+            expected="genes measured on all training slides",
+            found=", ".join(sorted(unknown)),
+            remedy=near_names(min(unknown), set(names.tolist())),
+        )
+    order = np.lexsort((ids, -total))
+    best = np.concatenate([np.flatnonzero(wanted), order[~wanted[order]]])[:size]
+    best = best[np.lexsort((ids[best], -total[best]))]
+    return Genes(ids[best], names[best])
 
 
 def columns_of(genes: Genes, ids: np.ndarray | Sequence[str]) -> np.ndarray:

@@ -9,6 +9,7 @@ drawn. Two systems that are resampled with one seed meet the same draws, and the
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -38,9 +39,16 @@ class BlockSums:
     per_bin: np.ndarray
     largest: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return its parts by name, to be stored."""
-        return {"moments": self.moments, "errors": self.errors, "per_bin": self.per_bin, "largest": self.largest}
+    def save(self, path: Path) -> None:
+        """Write an npz file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, moments=self.moments, errors=self.errors, per_bin=self.per_bin, largest=self.largest)
+
+    @classmethod
+    def load(cls, path: Path) -> "BlockSums":
+        """Read what `save` wrote."""
+        with np.load(path) as parts:
+            return cls(parts["moments"], parts["errors"], parts["per_bin"], parts["largest"])
 
 
 def cut_into_blocks(order: np.ndarray) -> np.ndarray:

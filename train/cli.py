@@ -1,4 +1,4 @@
-"""The command `train`: fit."""
+"""The command `train`: fit, cv, study, sweep."""
 
 import json
 from enum import StrEnum
@@ -11,6 +11,7 @@ from magnet_core.errors import MagnetError
 from train.config import load_config
 from train.evaluate import text_table
 from train.pipeline import fit
+from train.studies.command import cv_command, study_command
 
 
 class Bins(StrEnum):
@@ -81,3 +82,7 @@ def fit_command(
     typer.echo(f"\nfold {result.fold.index}, test slides: {', '.join(result.fold.test)}")
     typer.echo(text_table(result.systems))
     typer.echo(f"\nrun: {result.folder} (summary.json, genes.parquet, model.safetensors, run.json, tensorboard/)")
+
+
+app.command(name="cv")(cv_command)
+app.command(name="study")(study_command)

@@ -23,12 +23,15 @@ from magnet_core.registry import near_names
 
 Config = TypeVar("Config")
 
+OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`
+
 
 @dataclass(frozen=True)
 class DataConfig:
     """What is learnt from: the store, the target, the features, the gene panel (paper section 3: 250 genes).
 
     settings_digest  chooses among several settings of one backbone in the store; empty where there is only one
+    include          names or ids of genes that are in the panel whatever their mean, in the place of its last ones
     standardise      bring each slide's features to mean 0 and sd 1, see `train.dataset.FeatureScale`
     """
 
@@ -37,6 +40,7 @@ class DataConfig:
     backbone: str = "resnet50"
     settings_digest: str = ""
     panel: int = 250
+    include: tuple[str, ...] = ()
     standardise: bool = True
     normalise: NormaliseConfig = field(default_factory=NormaliseConfig)
 
@@ -161,6 +165,12 @@ class FitConfig:
 
 def load_config(recipe: Path | None, settings: Sequence[str] = ()) -> FitConfig:
     """Read a recipe (TOML, or none for the defaults) and apply `a.b=c` settings over it."""
+    values, where = read_values(recipe, settings)
+    return build_fit(values, where=where)
+
+
+def read_values(recipe: Path | None, settings: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """Return nested tables of a recipe with settings applied, and what to call them in an error."""
     values: dict[str, Any] = {}
     if recipe is not None:
         if not recipe.is_file():
@@ -172,7 +182,12 @@ def load_config(recipe: Path | None, settings: Sequence[str] = ()) -> FitConfig:
     for setting in settings:
         _assign(values, setting)
     where = " or ".join([str(recipe)] * (recipe is not None) + ["--set"] * bool(settings))
-    return build(FitConfig, values, where=where or "defaults")
+    return values, where or "defaults"
+
+
+def build_fit(values: Mapping[str, Any], *, where: str) -> FitConfig:
+    """Build the configuration of a fit; a recipe's tables for other commands are passed over."""
+    return build(FitConfig, {key: value for key, value in values.items() if key not in OTHER_TABLES}, where=where)
 
 
 def build(kind: type[Config], values: Mapping[str, Any], *, where: str) -> Config:

@@ -17,10 +17,18 @@ from magnet_core.records import Genes
 
 COLUMNS = {"mse": "MSE", "mae": "MAE", "pcc_bin": "PCC per bin", "pcc_gene": "PCC per gene"}
 TITLES = {
+    "st_net": "ST-Net",
+    "egn": "EGN",
+    "histogene": "HisToGene",
+    "bleep": "BLEEP",
+    "his2st": "His2ST",
+    "triplex": "TRIPLEX",
     "magnet": "MagNet",
     "gene_mean": "gene mean",
     "colour_ridge": "colour ridge",
     "feature_ridge": "PCA-256 + ridge on features",
+    "hest_ridge": "PCA-256 + ridge, HEST's",
+    "noise_ceiling": "noise ceiling",
 }
 
 

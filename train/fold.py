@@ -48,6 +48,7 @@ def open_fold(config: FitConfig, *, open_slides: OpenSlides | None = None) -> Fo
         {slide.slide_id: slide.mean_counts() for slide in train_slides},
         {slide.slide_id: slide.genes for slide in train_slides},
         size=config.data.panel,
+        include=config.data.include,
     )
     labels = {slide.slide_id: slide.labels(panel, config.data.normalise) for slide in train_slides}
     return FoldSides(fold, Training(train_slides, labels, panel, config.data.normalise), test_slides)
@@ -55,15 +56,19 @@ def open_fold(config: FitConfig, *, open_slides: OpenSlides | None = None) -> Fo
 
 def choose_fold(store: Store, config: FitConfig) -> Fold:
     """Return the fold of a configuration."""
-    folds = all_folds(store, config)
-    if not 0 <= config.fold < len(folds):
+    return find_fold(all_folds(store, config), config.fold, config)
+
+
+def find_fold(folds: Sequence[Fold], index: int, config: FitConfig) -> Fold:
+    """Return a fold by its number; one that is not there is an error."""
+    if not 0 <= index < len(folds):
         raise MagnetError(
             "--fold",
             expected=f"0 to {len(folds) - 1} ({len(folds)} folds in {config.split.file})",
-            found=str(config.fold),
+            found=str(index),
             remedy="choose one of them",
         )
-    return folds[config.fold]
+    return folds[index]
 
 
 def all_folds(store: Store, config: FitConfig) -> list[Fold]:
@@ -79,9 +84,13 @@ def all_folds(store: Store, config: FitConfig) -> list[Fold]:
 
 
 def open_from_store(slide_ids: Sequence[str], config: DataConfig) -> list[Slide]:
-    """Open slides for a run's target; their features must come from one set of settings."""
+    """Open slides for a run's target."""
     store, target = Store(config.store), find_target(config.target)
-    slides = [open_slide_data(store, slide_id, target, config) for slide_id in slide_ids]
+    return check_same_settings([open_slide_data(store, slide_id, target, config) for slide_id in slide_ids], config)
+
+
+def check_same_settings(slides: list[Slide], config: DataConfig) -> list[Slide]:
+    """Return slides whose features come from one set of settings; others are an error."""
     by_settings = {slide.features_header["settings_digest"]: slide.slide_id for slide in slides}
     if len(by_settings) > 1:
         raise MagnetError(

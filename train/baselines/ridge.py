@@ -45,7 +45,7 @@ class ColourRidge:
     def fit(self, training: Training) -> None:
         """Fit on the pixels of the training slides."""
         inputs = np.concatenate([colour_statistics(slide) for slide in training.slides])
-        self._scale = _Standardiser(inputs)
+        self._scale = Standardiser(inputs)
         self._ridge = Ridge().fit(self._scale(inputs), training.all_fine())
 
     def predict(self, slide: Slide) -> np.ndarray:
@@ -59,13 +59,9 @@ class FeatureRidge:
     def fit(self, training: Training) -> None:
         """Fit on the features of the training slides; the components are drawn with a fixed seed."""
         inputs = np.concatenate([cached_features(slide) for slide in training.slides])
-        self._scale = _Standardiser(inputs)
+        self._scale = Standardiser(inputs)
         scaled = self._scale(inputs)
-        components = min(COMPONENTS, *scaled.shape)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            _, _, basis = torch.pca_lowrank(torch.from_numpy(scaled), q=components, center=False, niter=4)
-        self._basis = basis.numpy()
+        self._basis = principal_axes(scaled, COMPONENTS)
         self._ridge = Ridge().fit(scaled @ self._basis, training.all_fine())
 
     def predict(self, slide: Slide) -> np.ndarray:
@@ -90,7 +86,17 @@ def cached_features(slide: Slide) -> np.ndarray:
     return np.concatenate([level.scale(torch.from_numpy(level.pooled(rows))).numpy() for level, rows in parts], axis=1)
 
 
-class _Standardiser:
+def principal_axes(inputs: np.ndarray, components: int) -> np.ndarray:
+    """Axes (F, C) of largest variance of centred inputs (n, F), C at most `components`; drawn with a fixed seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _, _, axes = torch.pca_lowrank(
+            torch.from_numpy(inputs), q=min(components, *inputs.shape), center=False, niter=4
+        )
+    return axes.numpy()
+
+
+class Standardiser:
     """Mean 0 and standard deviation 1 for each input, as seen in training; an input that never varies becomes 0."""
 
     def __init__(self, inputs: np.ndarray) -> None:
@@ -99,4 +105,5 @@ class _Standardiser:
         self._factor = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        """Scale inputs (n, F)."""
         return (inputs - self._mean) * self._factor

@@ -1,0 +1,40 @@
+"""The table of compared systems: their names, how they are built, and the settings of those that have any.
+
+In: a name, `RivalsConfig`, `Setting`. Out: a `System`. MagNet itself is built in `train.studies.cell`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from magnet_core.registry import look_up
+from train.baselines.base import Setting, System
+from train.baselines.gene_mean import GeneMean
+from train.baselines.hest_ridge import HestRidge
+from train.baselines.ridge import ColourRidge, FeatureRidge
+from train.baselines.st_net import STNet, STNetConfig
+
+
+@dataclass(frozen=True)
+class RivalsConfig:
+    """Hyper-parameters of the rivals, by default those they were published with; `[rivals.egn]` in a recipe."""
+
+    st_net: STNetConfig = field(default_factory=STNetConfig)
+
+
+# In the order of the paper's Table 1, then the plain ones.
+RIVALS: dict[str, Callable[[RivalsConfig, Setting], System]] = {
+    "st_net": lambda rivals, setting: STNet(rivals.st_net, setting),
+}
+PLAIN: dict[str, Callable[[], System]] = {
+    "gene_mean": GeneMean,
+    "colour_ridge": ColourRidge,
+    "feature_ridge": FeatureRidge,
+    "hest_ridge": HestRidge,
+}
+
+
+def build_rival(name: str, rivals: RivalsConfig, setting: Setting) -> System:
+    """Build a rival or a plain baseline by its name."""
+    if name in PLAIN:
+        return PLAIN[name]()
+    return look_up(RIVALS, name, where="--systems")(rivals, setting)

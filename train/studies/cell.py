@@ -1,0 +1,196 @@
+"""One cell of the benchmark: one system on one fold, computed once, kept on disk, shared by every table that needs it.
+
+In: a `Cell`. Out: its folder, named after all that decides its content:
+
+    predictions/<slide>.npy   float16 (N, P), the test slides' fine rows in the order of the store
+    blocks/<slide>.npz        sums from which metrics and their intervals follow, see `magnet_core.resampling`
+    genes.parquet             metrics of each test slide and gene
+    cell.json                 written last: settings, fold, panel, versions; a folder without it is not finished
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from cache.canonical import canonical_json
+from cache.store import Store, backbone_slug, package_versions
+from magnet_core.ceiling import noise_ceiling
+from magnet_core.device import pick_device
+from magnet_core.files import write_json
+from magnet_core.records import Genes
+from magnet_core.resampling import BlockSums, block_sums, cut_into_blocks
+from magnet_core.seeding import named_rng, seed_everything
+from train.baselines.base import Setting, System
+from train.baselines.table import PLAIN, RivalsConfig, build_rival
+from train.config import FitConfig, as_plain
+from train.evaluate import TITLES, genes_table, score, write_genes
+from train.fold import FoldSides
+from train.magnet_system import MagNetSystem
+from train.raw_counts import read_counts
+from train.sampler import along_curve
+from train.splits import Fold
+from train.state import NEUTRAL, forget
+
+# N fine rows of a slide, P panel genes
+
+MAGNET, CEILING = "magnet", "noise_ceiling"
+FINISHED = "cell.json"
+# What is not in a cell's name: where it lies, and what is there in another form (the slides of the fold, the features).
+ELSEWHERE = {*NEUTRAL, "name", "runs", "fold", "baselines", "split", "data.store"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system on one fold. A rival reads of `config` what concerns data, fold, seed and encoder."""
+
+    system: str
+    config: FitConfig
+    fold: Fold
+    rivals: RivalsConfig
+
+    @property
+    def title(self) -> str:
+        """The cell in a few words, for bars and messages."""
+        return f"{TITLES.get(self.system, self.system)}, {self.config.data.target} µm, fold {self.fold.index}"
+
+    @property
+    def finetune(self) -> bool:
+        """Whether the encoder of the fine patches is trained."""
+        return self.config.encoder.mode != "frozen"
+
+    def settings(self) -> dict[str, Any]:
+        """All settings that decide what the cell holds."""
+        settings = _without(as_plain(self.config), ELSEWHERE)
+        if self.system == MAGNET:
+            return settings
+        if self.system in PLAIN or self.system == CEILING:
+            return {"data": settings["data"]}
+        own = {"data": settings["data"], "seed": settings["seed"], "rival": as_plain(getattr(self.rivals, self.system))}
+        return own | ({"encoder": settings["encoder"], "compute": settings["compute"]} if self.finetune else {})
+
+    def folder(self, cells: Path, store: Store) -> Path:
+        """Its folder below `cells`; its name ends with a digest of the settings, the fold and the stored features."""
+        data = self.config.data
+        features = {
+            slide_id: (
+                store.geometry(slide_id).header.get("digest"),
+                store.features(slide_id, data.backbone, data.settings_digest or None).header["settings_digest"],
+            )
+            for slide_id in (*self.fold.train, *self.fold.test)
+        }
+        content = {"settings": self.settings(), "train": self.fold.train, "test": self.fold.test, "features": features}
+        digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
+        return cells / f"{self.system}-{data.target}um-{backbone_slug(data.backbone)}-fold{self.fold.index}-{digest}"
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a finished cell holds: metrics by gene and slide, and the sums of each test slide (none of a ceiling)."""
+
+    cell: Cell
+    folder: Path
+    genes: pl.DataFrame
+    blocks: Mapping[str, BlockSums]
+
+    def prediction(self, slide_id: str) -> np.ndarray:
+        """Prediction (N, P) float16 of a test slide, mapped from its file."""
+        return np.load(self.folder / "predictions" / f"{slide_id}.npy", mmap_mode="r")
+
+    def panel(self) -> Genes:
+        """The panel of its fold."""
+        panel = json.loads((self.folder / FINISHED).read_text())["panel"]
+        return Genes(np.array(panel["id"]), np.array(panel["name"]))
+
+
+def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
+    """Fit the system on the training side, predict the test slides, then read their labels, compare, and keep it."""
+    started = time.monotonic()
+    seed_everything(cell.config.seed)
+    panel = sides.training.panel
+    folder.mkdir(parents=True, exist_ok=True)
+    if cell.system == CEILING:
+        write_genes(folder / "genes.parquet", ceilings(sides))
+    else:
+        system = build_system(cell, folder)
+        system.fit(sides.training)
+        predictions = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
+        truth = sides.truth()
+        for slide in sides.test_slides:
+            prediction = predictions[slide.slide_id]
+            _save_array(folder / "predictions" / f"{slide.slide_id}.npy", prediction.astype(np.float16))
+            block_of = cut_into_blocks(along_curve(slide.fine.centres_um))
+            sums = block_sums(prediction, truth[slide.slide_id], block_of)
+            sums.save(folder / "blocks" / f"{slide.slide_id}.npz")
+        write_genes(folder / "genes.parquet", genes_table({cell.system: score(predictions, truth)}, panel))
+    forget(folder)
+    description = {
+        "system": cell.system,
+        "settings": cell.settings(),
+        "fold": {"index": cell.fold.index, "train": list(cell.fold.train), "test": list(cell.fold.test)},
+        "panel": {"id": panel.ids.tolist(), "name": panel.names.tolist()},
+        "versions": package_versions(),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_json(folder / FINISHED, description)
+
+
+def read(cell: Cell, folder: Path) -> CellResult:
+    """Read a finished cell."""
+    blocks = {path.stem: BlockSums.load(path) for path in sorted(folder.glob("blocks/*.npz"))}
+    return CellResult(cell, folder, pl.read_parquet(folder / "genes.parquet"), blocks)
+
+
+def build_system(cell: Cell, folder: Path) -> System:
+    """Build the cell's system; MagNet keeps its run, and what it needs to go on, in the folder."""
+    config = cell.config
+    if cell.system == MAGNET:
+        return MagNetSystem(config, folder, cell.fold)
+    device = pick_device(config.device)
+    setting = Setting(config.seed, device, config.compute, finetune=cell.finetune, title=cell.title)
+    return build_rival(cell.system, cell.rivals, setting)
+
+
+def ceilings(sides: FoldSides) -> pl.DataFrame:
+    """The noise ceiling of each gene on each test slide, in the place of a system's correlation."""
+    panel, normalise = sides.training.panel, sides.training.normalise
+    tables = []
+    for slide in sides.test_slides:
+        counts, library = read_counts(slide, panel, normalise)
+        ceiling = noise_ceiling(counts, library, normalise, named_rng(0, "ceiling", slide.slide_id))
+        tables.append(_ceiling_table(slide.slide_id, panel, ceiling))
+    return pl.concat(tables)
+
+
+def _ceiling_table(slide_id: str, panel: Genes, ceiling: np.ndarray) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "system": CEILING,
+            "slide_id": slide_id,
+            "gene_id": panel.ids,
+            "gene_name": panel.names,
+            "mse": np.nan,
+            "mae": np.nan,
+            "pcc": ceiling,
+        }
+    )
+
+
+def _without(settings: dict[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:
+    """Leave out named settings, at every depth."""
+    return {
+        key: _without(value, names, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if f"{prefix}{key}" not in names
+    }
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, array)

@@ -1,0 +1,142 @@
+"""The commands `train study` and `train cv`: options to a plan, a plan to a table."""
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from magnet_core.errors import MagnetError
+from train.config import DataConfig
+from train.studies.cell import MAGNET
+from train.studies.config import StudyConfig, load_study_config
+from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, PLAIN, SYSTEMS, Plan, Planner
+from train.studies.study import choose_folds, run_study
+
+
+class Study(StrEnum):
+    """The paper's tables."""
+
+    BASELINES = "baselines"
+    BLOCKS = "blocks"
+    LEVELS = "levels"
+    BACKBONES = "backbones"
+
+
+TITLES = {
+    Study.BASELINES: "Comparison of systems (the paper's Table 1)",
+    Study.BLOCKS: "What each block of MagNet is worth (the paper's Table 2)",
+    Study.LEVELS: "The high resolution alone (the paper's Table 3)",
+    Study.BACKBONES: "Backbones for MagNet (the paper's Table 4)",
+}
+USUAL_TARGETS = {Study.BASELINES: "8,16,55", Study.BLOCKS: "16", Study.LEVELS: "8", Study.BACKBONES: "8,16,55"}
+ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
+
+StoreOption = Annotated[Path | None, typer.Option(help="Store written by 'extract run'.")]
+RunsOption = Annotated[Path | None, typer.Option(help="Folder for results and folds.json.")]
+BackboneOption = Annotated[str | None, typer.Option(help="Features of this backbone.")]
+FoldsOption = Annotated[str | None, typer.Option(help="Folds to compute, such as 0,2; all of them by default.")]
+RecipeOption = Annotated[Path | None, typer.Option(help="TOML file of settings, see recipes/.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=1e-3.")]
+FinetuneOption = Annotated[bool, typer.Option("--finetune", help="Train encoders from pixels; slow without a GPU.")]
+GenesOption = Annotated[str | None, typer.Option(help="Single genes to compare and draw, such as SGPP1,DPEP1.")]
+PublishedOption = Annotated[bool, typer.Option("--published", help="Show the paper's figures beside ours.")]
+NameOption = Annotated[str | None, typer.Option(help="Name of the study's folder.")]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def study_command(
+    study: Annotated[Study, typer.Argument(help="Table 1, 2, 3 or 4 of the paper.")],
+    targets: Annotated[str | None, typer.Option(help="Targets in µm, such as 8,16,55.")] = None,
+    systems: Annotated[str | None, typer.Option(help=f"Systems: {', '.join(SYSTEMS)}; all by default.")] = None,
+    backbones: Annotated[str | None, typer.Option(help="Backbones to compare: resnet50,uni by default.")] = None,
+    folds: FoldsOption = None,
+    store: StoreOption = None,
+    runs: RunsOption = None,
+    backbone: BackboneOption = None,
+    name: NameOption = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
+    finetune: FinetuneOption = False,
+    genes: GenesOption = None,
+    published: PublishedOption = False,
+    device: DeviceOption = None,
+) -> None:
+    """Make one of the paper's tables on your slides; what is computed already is not computed again."""
+    given = {"--systems": systems, "--backbones": backbones}
+    for option, only in ONLY_FOR.items():
+        if given[option] is not None and study is not only:
+            raise MagnetError(option, expected=f"it with 'train study {only}'", found=study, remedy="leave it out")
+    config = _config(recipe, set_, finetune=finetune, store=store, runs=runs, backbone=backbone, device=device)
+    planner = Planner(config, choose_folds(config, _numbers("--folds", folds)))
+    wanted = _numbers("--targets", targets or USUAL_TARGETS[study]) or []
+    labels = {"name": name or f"study-{study}", "title": TITLES[study]}
+    if study is Study.BASELINES:
+        plan = planner.baselines(wanted, _names(systems) or SYSTEMS, **labels)
+    elif study is Study.BACKBONES:
+        plan = planner.backbones(wanted, _names(backbones) or ("resnet50", "uni"), **labels)
+    else:
+        variants = tuple(ALL_BLOCKS) if study is Study.BLOCKS else HIGH_RESOLUTION_ONLY
+        plan = planner.blocks(wanted, variants, **labels)
+    _run(plan, config, published=published, genes=_names(genes))
+
+
+def cv_command(
+    target: Annotated[int | None, typer.Option(help="Predict 8 or 16 µm bins, or 55 µm spots.")] = None,
+    backbone: BackboneOption = None,
+    store: StoreOption = None,
+    runs: RunsOption = None,
+    name: NameOption = None,
+    folds: FoldsOption = None,
+    finetune: Annotated[bool, typer.Option(help="Fine-tune the bin encoder, or use its cached features.")] = True,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
+    genes: GenesOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Train and test MagNet on every fold, beside the plain baselines; a stopped command goes on where it was."""
+    config = _config(recipe, set_, finetune=finetune, store=store, runs=runs, backbone=backbone, device=device)
+    data: DataConfig = config.fit.data
+    target = target or data.target
+    planner = Planner(config, choose_folds(config, _numbers("--folds", folds)))
+    slug = data.backbone.replace(":", "-").replace("/", "-")
+    labels = {"name": name or f"cv-{slug}-{target}um", "title": f"Cross-validation, {target} µm, {data.backbone}"}
+    _run(planner.baselines([target], (MAGNET, *PLAIN), **labels), config, published=False, genes=_names(genes))
+
+
+def _config(recipe: Path | None, settings: Sequence[str] | None, *, finetune: bool, **named: Any) -> StudyConfig:
+    """Build the configuration; without `finetune`, and unless set otherwise, no encoder is trained."""
+    keys = {"store": "data.store", "runs": "runs", "backbone": "data.backbone", "device": "device"}
+    values = [f"{keys[key]}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]
+    if named["runs"] is not None:
+        values.append(f"split.file={json.dumps(str(named['runs'] / 'folds.json'))}")
+    if not finetune:
+        if any(setting.startswith("encoder.mode") for setting in settings or ()):
+            raise MagnetError(
+                "--set encoder.mode", expected="--finetune with it", found="none", remedy="add --finetune"
+            )
+        values.append("encoder.mode=frozen")
+    return load_study_config(recipe, [*values, *(settings or ())])
+
+
+def _run(plan: Plan, config: StudyConfig, *, published: bool, genes: Sequence[str]) -> None:
+    result = run_study(plan, config, published=published, genes=genes)
+    typer.echo(f"\n{result.text}")
+    typer.echo(f"tables: {result.folder} (table.txt, .csv, .md, .tex, figure.png, genes.parquet, slides.parquet)")
+    if result.faults:
+        raise typer.Exit(1)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in _names(text)]
+    except ValueError as error:
+        raise MagnetError(option, expected="whole numbers such as 0,2", found=text, remedy="correct it") from error

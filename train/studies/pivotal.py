@@ -1,0 +1,103 @@
+"""Single genes that matter to a study: error, correlation and likeness of their maps, and the maps themselves.
+
+The paper's section 4.2 has SGPP1 and DPEP1 at 16 µm. In: names of genes, finished cells. Out: a table of systems and
+genes, means over the test slides, and a picture of measured and predicted maps of a slide.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from tabulate import tabulate
+
+from magnet_core.files import write_text
+from magnet_core.structure import map_similarity, median_pitch_um
+from train.dataset import Slide
+from train.fold import open_from_store
+from train.labels import fine_labels
+from train.studies.cell import CellResult
+from train.studies.figures import Map, draw_maps
+from train.studies.plans import Plan
+from train.studies.runner import Results
+from train.studies.summary import finished
+
+# N fine rows of a slide
+
+MEASURES = {"mse": "MSE", "pcc": "PCC", "similarity": "SSIM"}
+
+
+def pivotal_genes(plan: Plan, results: Results, genes: Sequence[str], *, folder: Path, maps: bool) -> str:
+    """Write and return the table of single genes; the first test slide of each group is drawn."""
+    rows = []
+    for group in dict.fromkeys(row.group for row in plan.rows):
+        drawn: dict[str, list[Map]] = {gene: [] for gene in genes}
+        slides: dict[tuple[str, str], Slide] = {}
+        for row in (row for row in plan.rows if row.group == group):
+            cells = finished(row.cells, results)
+            for index, cell in enumerate(cells):
+                for gene, slide, prediction, truth in _maps_of(cell, genes, slides):
+                    pitch_um = median_pitch_um(slide.fine.centres_um, slide.fine.edges)
+                    alike = map_similarity(prediction, truth, slide.fine.centres_um, pitch_um=pitch_um)
+                    known = cell.genes.filter(pl.col("slide_id") == slide.slide_id, pl.col("gene_name") == gene)
+                    rows.append(
+                        {"group": group, "system": row.title, "gene": gene, "slide_id": slide.slide_id,
+                         "mse": known["mse"][0], "pcc": known["pcc"][0], "similarity": alike}
+                    )  # fmt: skip
+                    if index == 0 and slide.slide_id == cell.cell.fold.test[0]:
+                        if not drawn[gene]:
+                            drawn[gene].append(Map("measured", slide.fine.centres_um, truth, pitch_um))
+                        drawn[gene].append(Map(row.title, slide.fine.centres_um, prediction, pitch_um))
+        for gene, of_gene in drawn.items():
+            if maps and of_gene:
+                name = f"maps-{gene}-{group.replace(' µm', 'um')}.png"
+                draw_maps(of_gene, f"{gene}, {group}", folder / name)
+    return _write(pl.DataFrame(rows), folder, genes) if rows else _not_found(genes)
+
+
+def _maps_of(
+    cell: CellResult, genes: Sequence[str], slides: dict[tuple[str, str], Slide]
+) -> Iterator[tuple[str, Slide, np.ndarray, np.ndarray]]:
+    """Each gene in the cell's panel on each of its test slides: prediction and truth (N,)."""
+    data = cell.cell.config.data
+    panel = cell.panel()
+    chosen = [gene for gene in genes if gene in panel.names.tolist()]
+    for slide_id in cell.cell.fold.test if chosen else ():
+        key = (slide_id, data.backbone)
+        if key not in slides:
+            (slides[key],) = open_from_store([slide_id], data)
+        slide = slides[key]
+        truth = fine_labels(slide, slide.labels(panel, data.normalise))
+        prediction = cell.prediction(slide_id)
+        for gene in chosen:
+            column = panel.names.tolist().index(gene)
+            yield gene, slide, prediction[:, column].astype(np.float32), truth[:, column]
+
+
+def _write(rows: pl.DataFrame, folder: Path, genes: Sequence[str]) -> str:
+    means = rows.group_by("group", "system", "gene", maintain_order=True).agg(
+        *(pl.col(measure).fill_nan(None).mean() for measure in MEASURES)
+    )
+    write_text(folder / "pivotal.csv", rows.write_csv())
+    found = [gene for gene in genes if gene in rows["gene"].to_list()]
+    lines = []
+    for (group, system), table in means.group_by("group", "system", maintain_order=True):
+        values = {row["gene"]: row for row in table.to_dicts()}
+        lines.append([group, system, *(_shown(values.get(gene, {}).get(m)) for gene in found for m in MEASURES)])
+    headings = ["", "system", *(f"{gene} {title}" for gene in found for title in MEASURES.values())]
+    write_text(folder / "pivotal.md", tabulate(lines, headings, tablefmt="github", disable_numparse=True) + "\n")
+    text = tabulate(lines, headings, tablefmt="simple", disable_numparse=True)
+    missing = [gene for gene in genes if gene not in found]
+    text = f"\nsingle genes, means over test slides\n\n{text}\n" + (_not_found(missing) if missing else "")
+    write_text(folder / "pivotal.txt", text)
+    return text
+
+
+def _not_found(genes: Sequence[str]) -> str:
+    wanted = ", ".join(f'"{gene}"' for gene in genes)
+    return f"\nin no fold's panel: {', '.join(genes)}; add --set 'data.include=[{wanted}]'\n"
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4f}"

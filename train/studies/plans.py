@@ -1,0 +1,126 @@
+"""What each table of the paper consists of: its rows, and the cells behind them.
+
+In: a `StudyConfig` and the folds. Out: a `Plan`. One store, one set of folds, one panel and one set of metrics hold for
+all rows; rows that ask for the same cell share it, across tables too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from magnet_core.registry import look_up
+from train.baselines.table import PLAIN, RIVALS
+from train.config import FitConfig
+from train.evaluate import TITLES
+from train.splits import Fold
+from train.studies.cell import CEILING, MAGNET, Cell
+from train.studies.config import StudyConfig
+from train.studies.published import BACKBONES, BASELINES, BLOCKS, Figures
+
+SYSTEMS = (*RIVALS, MAGNET, *PLAIN)
+
+ALL_BLOCKS: dict[str, tuple[str, Callable[[FitConfig], FitConfig]]] = {
+    "neither": (
+        "w/o GAT & multi-resolution",
+        lambda config: replace(config, model=replace(config.model, use_gat=False, use_multires=False)),
+    ),
+    "no_gat": ("w/o GAT", lambda config: replace(config, model=replace(config.model, use_gat=False))),
+    "no_multires": (
+        "w/o multi-resolution",
+        lambda config: replace(config, model=replace(config.model, use_multires=False)),
+    ),
+    "no_consistency": (
+        "w/o consistency loss",
+        lambda config: replace(config, loss=replace(config.loss, consistency=False)),
+    ),
+    "full": ("all blocks", lambda config: config),
+}
+HIGH_RESOLUTION_ONLY = ("neither", "no_multires", "full")  # the paper's Table 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: the cells of its folds, and the paper's figures for it.
+
+    group    rows of one group are compared with each other: those of one target
+    is_ours  the row the others are compared with
+    """
+
+    group: str
+    title: str
+    cells: tuple[Cell, ...]
+    is_ours: bool = False
+    published: Figures | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One table: its title, its rows, and for each group the noise ceiling's cells."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+    ceilings: dict[str, tuple[Cell, ...]]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells of the table."""
+        of_rows = [cell for row in self.rows for cell in row.cells]
+        return of_rows + [cell for cells in self.ceilings.values() for cell in cells]
+
+
+class Planner:
+    """Makes cells for rows: one for each fold."""
+
+    def __init__(self, config: StudyConfig, folds: Sequence[Fold]) -> None:
+        self._config = config
+        self._folds = folds
+
+    def cells(self, system: str, config: FitConfig) -> tuple[Cell, ...]:
+        """Return the cells of one system, or of the noise ceiling."""
+        rivals = self._config.rivals
+        return tuple(Cell(system, replace(config, fold=fold.index), fold, rivals) for fold in self._folds)
+
+    def at(self, target: int, **data: Any) -> FitConfig:
+        """Return the study's configuration for a target, and other changes of its data."""
+        fit = self._config.fit
+        return replace(fit, data=replace(fit.data, target=target, **data))
+
+    def baselines(self, targets: Sequence[int], systems: Sequence[str], *, name: str, title: str) -> Plan:
+        """Table 1: systems by target."""
+        rows = []
+        for target in targets:
+            for system in systems:
+                look_up(dict.fromkeys(SYSTEMS), system, where="--systems")
+                published = BASELINES.get((target, system))
+                cells = self.cells(system, self.at(target))
+                rows.append(Row(group(target), TITLES[system], cells, system == MAGNET, published))
+        return Plan(name, title, tuple(rows), self._ceilings(targets))
+
+    def blocks(self, targets: Sequence[int], variants: Sequence[str], *, name: str, title: str) -> Plan:
+        """Tables 2 and 3: MagNet without some of its blocks."""
+        rows = []
+        for target in targets:
+            for variant in variants:
+                label, change = ALL_BLOCKS[variant]
+                cells = self.cells(MAGNET, change(self.at(target)))
+                rows.append(Row(group(target), label, cells, variant == "full", BLOCKS.get((target, variant))))
+        return Plan(name, title, tuple(rows), self._ceilings(targets))
+
+    def backbones(self, targets: Sequence[int], backbones: Sequence[str], *, name: str, title: str) -> Plan:
+        """Table 4: MagNet on the features of several backbones, with subgraphs of one size for all of them."""
+        rows = []
+        for target in targets:
+            for index, backbone in enumerate(backbones):
+                config = self.at(target, backbone=backbone, settings_digest="")
+                cells = self.cells(MAGNET, config)
+                rows.append(Row(group(target), backbone, cells, index == 0, BACKBONES.get((target, backbone))))
+        return Plan(name, title, tuple(rows), self._ceilings(targets, backbone=backbones[0], settings_digest=""))
+
+    def _ceilings(self, targets: Sequence[int], **data: Any) -> dict[str, tuple[Cell, ...]]:
+        return {group(target): self.cells(CEILING, self.at(target, **data)) for target in targets}
+
+
+def group(target: int) -> str:
+    """Name a target as the tables do."""
+    return f"{target} µm"

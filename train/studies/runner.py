@@ -1,0 +1,86 @@
+"""Computing the cells that a table lacks, one after the other; a cell that fails is told of, and the others go on.
+
+In: cells. Out: their results, and the faults. Slides, panel and labels of a fold are opened once for all its cells. Of
+a fold's test slides a system gets pixels and features; their labels are read afresh after its prediction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cache.store import Store
+from magnet_core.console import progress
+from magnet_core.errors import MagnetError
+from train.config import DataConfig
+from train.dataset import Slide
+from train.fold import FoldSides, check_same_settings, open_fold, open_from_store
+from train.studies.cell import FINISHED, Cell, CellResult, compute, read
+
+CELLS = "cells"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Finished cells, and the one-line faults of those that failed."""
+
+    cells: dict[Cell, CellResult]
+    faults: dict[Cell, str]
+
+
+def run_cells(cells: Sequence[Cell], runs: Path) -> Results:
+    """Compute the cells that are not there yet, and read all of them; equal cells are computed once."""
+    folders = {cell: cell.folder(runs / CELLS, Store(cell.config.data.store)) for cell in cells}
+    missing = {folders[cell]: cell for cell in cells if not (folders[cell] / FINISHED).exists()}
+    there = len(set(folders.values())) - len(missing)
+    if there:
+        tqdm.write(f"{there} of {there + len(missing)} cells are finished already")
+    faults: dict[Cell, str] = {}
+    folds = OpenFold()
+    # Cells of one fold follow each other, so that it is opened once.
+    ordered = sorted(missing.items(), key=lambda item: (_data_key(item[1].config.data), item[1].fold.index))
+    with progress(total=len(ordered), desc="cells", unit="cell") as bar:
+        for folder, cell in ordered:
+            bar.set_postfix_str(cell.title)
+            try:
+                compute(cell, folder, folds.open(cell))
+            except MagnetError as error:
+                faults[cell] = f"{cell.title}: {error}"
+                tqdm.write(f"failed: {faults[cell]}")
+            bar.update()
+    failed = {folders[cell] for cell in faults}
+    return Results(
+        {cell: read(cell, folder) for cell, folder in folders.items() if folder not in failed},
+        {cell: next(faults[other] for other in faults if folders[other] == folders[cell]) for cell in cells
+         if folders[cell] in failed},
+    )  # fmt: skip
+
+
+class OpenFold:
+    """The fold that was opened last, and the slides of its data."""
+
+    def __init__(self) -> None:
+        self._slides: dict[str, Slide] = {}
+        self._data: tuple[str, ...] = ()
+        self._sides: tuple[tuple[object, ...], FoldSides] | None = None
+
+    def open(self, cell: Cell) -> FoldSides:
+        """Return the sides of a cell's fold."""
+        key = (cell.config.data, cell.fold)
+        if self._sides is None or self._sides[0] != key:
+            self._sides = None  # let go of the labels of the fold before
+            self._sides = key, open_fold(cell.config, open_slides=self._open_slides)
+        return self._sides[1]
+
+    def _open_slides(self, slide_ids: Sequence[str], config: DataConfig) -> list[Slide]:
+        if self._data != _data_key(config):
+            self._slides, self._data = {}, _data_key(config)
+        missing = [slide_id for slide_id in slide_ids if slide_id not in self._slides]
+        self._slides |= {slide.slide_id: slide for slide in open_from_store(missing, config)}
+        return check_same_settings([self._slides[slide_id] for slide_id in slide_ids], config)
+
+
+def _data_key(config: DataConfig) -> tuple[str, ...]:
+    """What decides the slides that are open."""
+    return (str(config.store), f"{config.target:03d}", config.backbone, config.settings_digest, str(config.standardise))

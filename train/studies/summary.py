@@ -1,0 +1,179 @@
+"""From finished cells to the numbers of a table: means over folds, their spread, intervals, shares of the ceiling.
+
+In: a `Plan` and its results. Out: a `Line` for each row. A fold's figure is the mean over its test slides; a row's is
+the mean over folds, as the paper has it, and its 95 % interval the bootstrap of `magnet_core.resampling`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from magnet_core.resampling import METRICS, BlockSums, interval, metrics_of, resample
+from train.studies.cell import Cell, CellResult
+from train.studies.plans import Plan, Row
+from train.studies.published import Figures
+from train.studies.runner import Results
+
+# R resamples
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean over folds, standard deviation over folds (NaN of one), and the 95 % interval of the mean."""
+
+    mean: float
+    sd: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table in numbers.
+
+    metrics    by name: mse, mae, pcc_bin, pcc_gene; empty where no fold is finished
+    of_ceiling PCC per gene as a share of the noise ceiling on the same slides
+    behind     what the row of ours gains over this one in PCC per gene, None of ours itself
+    """
+
+    group: str
+    title: str
+    is_ours: bool
+    folds: int
+    slides: int
+    metrics: Mapping[str, Statistic]
+    of_ceiling: float
+    behind: Statistic | None
+    published: Figures | None
+
+
+def summarise(plan: Plan, results: Results) -> list[Line]:
+    """Return a line for each row of a plan, and one for the noise ceiling of each group."""
+    lines = []
+    for group in dict.fromkeys(row.group for row in plan.rows):
+        rows = [row for row in plan.rows if row.group == group]
+        ceilings = finished(plan.ceilings[group], results)
+        ours = next((finished(row.cells, results) for row in rows if row.is_ours), [])
+        lines += [summarise_row(row, finished(row.cells, results), ours, ceilings) for row in rows]
+        lines.append(ceiling_line(group, ceilings))
+    return lines
+
+
+def finished(cells: Sequence[Cell], results: Results) -> list[CellResult]:
+    """Results of those cells that have one."""
+    return [results.cells[cell] for cell in cells if cell in results.cells]
+
+
+def summarise_row(
+    row: Row, cells: Sequence[CellResult], ours: Sequence[CellResult], ceilings: Sequence[CellResult]
+) -> Line:
+    """Summarise one row beside the row of ours and the ceilings."""
+    if not cells:
+        return Line(row.group, row.title, row.is_ours, 0, 0, {}, float("nan"), None, row.published)
+    draws = resampled(cells)
+    metrics = {
+        name: Statistic(*_mean_sd([fold_means(cell)[name] for cell in cells]), *interval(draws[name]))
+        for name in METRICS
+    }
+    behind = None if row.is_ours else gain(ours, cells)
+    of_ceiling = share_of_ceiling(cells, ceilings)
+    slides = sum(len(cell.blocks) for cell in cells)
+    return Line(row.group, row.title, row.is_ours, len(cells), slides, metrics, of_ceiling, behind, row.published)
+
+
+def ceiling_line(group: str, ceilings: Sequence[CellResult]) -> Line:
+    """The noise ceiling as a line: a correlation per gene alone."""
+    means = [_mean_pcc(cell.genes) for cell in ceilings]
+    slides = sum(cell.genes["slide_id"].n_unique() for cell in ceilings)
+    metrics = {"pcc_gene": Statistic(*_mean_sd(means))} if means else {}
+    return Line(group, "noise ceiling", False, len(means), slides, metrics, 1.0, None, None)
+
+
+def fold_means(cell: CellResult) -> dict[str, float]:
+    """Metrics of a cell: means over the test slides, each weighing the same."""
+    per_slide = [slide_metrics(sums) for sums in cell.blocks.values()]
+    return {name: _nan_mean([metrics[name] for metrics in per_slide]) for name in METRICS}
+
+
+def slide_metrics(sums: BlockSums) -> dict[str, float]:
+    """Metrics of one slide: every block once."""
+    return {name: float(values[0]) for name, values in metrics_of(sums, np.ones((1, sums.errors.shape[1]))).items()}
+
+
+def resampled(cells: Sequence[CellResult]) -> dict[str, np.ndarray]:
+    """Metrics (R,) of resamples of all test slides of a row; a fold counts the same whatever its number of slides."""
+    slides = {slide_id: sums for cell in cells for slide_id, sums in cell.blocks.items()}
+    weights = {slide_id: 1 / len(cell.blocks) for cell in cells for slide_id in cell.blocks}
+    return resample(slides, weights)
+
+
+def gain(ours: Sequence[CellResult], others: Sequence[CellResult]) -> Statistic | None:
+    """What ours gains over another system in PCC per gene on the folds both have, paired slide by slide."""
+    pairs = [(one, other) for one in ours for other in others if one.cell.fold == other.cell.fold]
+    if not pairs:
+        return None
+    first, second = zip(*pairs, strict=True)
+    differences = [fold_means(one)["pcc_gene"] - fold_means(other)["pcc_gene"] for one, other in pairs]
+    drawn = resampled(first)["pcc_gene"] - resampled(second)["pcc_gene"]
+    return Statistic(*_mean_sd(differences), *interval(drawn))
+
+
+def share_of_ceiling(cells: Sequence[CellResult], ceilings: Sequence[CellResult]) -> float:
+    """Mean PCC per gene ÷ mean ceiling, over the genes of those folds that have both."""
+    pairs = [(one, top) for one in cells for top in ceilings if one.cell.fold == top.cell.fold]
+    if not pairs:
+        return float("nan")
+    reached, reachable = (float(np.mean([_mean_pcc(each[side].genes) for each in pairs])) for side in (0, 1))
+    return reached / reachable if reachable > 0 else float("nan")
+
+
+def genes_of(plan: Plan, results: Results) -> pl.DataFrame:
+    """Metrics of every row, fold, test slide and gene, with the gene's noise ceiling."""
+    tables = []
+    for row in plan.rows:
+        ceilings = {cell.cell.fold.index: cell.genes for cell in finished(plan.ceilings[row.group], results)}
+        for cell in finished(row.cells, results):
+            table = _labelled(cell.genes.drop("system"), row, cell)
+            ceiling = ceilings.get(cell.cell.fold.index)
+            if ceiling is None:
+                table = table.with_columns(ceiling=pl.lit(None, dtype=pl.Float64))
+            else:
+                keys = ["slide_id", "gene_id"]
+                table = table.join(ceiling.select(*keys, pl.col("pcc").alias("ceiling")), on=keys, how="left")
+            tables.append(table)
+    return pl.concat(tables) if tables else pl.DataFrame()
+
+
+def slides_of(plan: Plan, results: Results) -> pl.DataFrame:
+    """Metrics of every row, fold and test slide."""
+    tables = [
+        _labelled(pl.DataFrame({"slide_id": [slide_id], **slide_metrics(sums)}), row, cell)
+        for row in plan.rows
+        for cell in finished(row.cells, results)
+        for slide_id, sums in cell.blocks.items()
+    ]
+    return pl.concat(tables) if tables else pl.DataFrame()
+
+
+def _labelled(table: pl.DataFrame, row: Row, cell: CellResult) -> pl.DataFrame:
+    labels = {"group": row.group, "system": row.title, "fold": cell.cell.fold.index}
+    return table.select(*(pl.lit(value).alias(name) for name, value in labels.items()), pl.all())
+
+
+def _mean_pcc(genes: pl.DataFrame) -> float:
+    """Mean over slides of the mean over genes."""
+    by_slide = genes.group_by("slide_id").agg(pl.col("pcc").fill_nan(None).mean())
+    return _nan_mean(by_slide["pcc"].fill_null(float("nan")).to_list())
+
+
+def _mean_sd(values: Sequence[float]) -> tuple[float, float]:
+    known = [value for value in values if np.isfinite(value)]
+    if not known:
+        return float("nan"), float("nan")
+    return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+
+
+def _nan_mean(values: Sequence[float]) -> float:
+    return _mean_sd(values)[0]
