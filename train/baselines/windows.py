@@ -5,7 +5,7 @@ the column and row of each on the level's own grid, counted within the window. T
 2021) and Hist2ST (Zeng et al. 2022) are a few hundred spots; at HD scale attention over a whole slide is out of reach.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from magnet_core.device import to_device
 from magnet_core.symmetry import turn
 from train.dataset import LevelData, Slide
 
-# N rows of a level, n rows of a window, p pixels of a patch, q pixels of a patch as it is read
+# N rows of a level, n rows of a window, P panel genes, p pixels of a patch, q pixels of a patch as it is read
 
 _GAP = 1.5  # pitches: rows farther apart along an axis do not touch, on square and on hexagonal grids
 _SLACK = 0.25  # pitches that a window may exceed its table by: rounding brings them back
@@ -90,6 +90,23 @@ def window_pixels(item: SlideWindow, *, side: int, device: torch.device, view: i
     patches = to_device(torch.from_numpy(item.slide.fine.pixels(item.window.rows)), device)
     images = turn(patches, view).permute(0, 3, 1, 2).float() / 255  # (n,p,p,3) -> (n,3,p,p)
     return F.adaptive_avg_pool2d(images, side)  # (n,3,p,p) -> (n,3,q,q)
+
+
+def window_labels(item: SlideWindow, fine_by_slide: dict[str, np.ndarray], device: torch.device) -> Tensor:
+    """Labels (n, P) of a window's rows; `fine_by_slide` holds (N, P) by slide id."""
+    return to_device(torch.from_numpy(fine_by_slide[item.slide.slide_id][item.window.rows]), device)
+
+
+def shuffled(windows: Sequence[SlideWindow], rng: np.random.Generator) -> list[SlideWindow]:
+    """Return all windows in a new order: an epoch, one window a step."""
+    return [windows[index] for index in rng.permutation(len(windows))]
+
+
+def predict_windows(windows: Sequence[SlideWindow], predict: Callable[[SlideWindow], Tensor]) -> np.ndarray:
+    """Predict all rows (N, P) of the slide that the windows were cut from, without gradient."""
+    order = np.argsort(np.concatenate([item.window.rows for item in windows]))
+    with torch.inference_mode():
+        return np.concatenate([predict(item).float().cpu().numpy() for item in windows])[order]
 
 
 def _halves(rows: np.ndarray, placed: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
