@@ -39,9 +39,9 @@ class FoldSides:
         return {slide.slide_id: fine_labels(slide, slide.labels(panel, normalise)) for slide in self.test_slides}
 
 
-def open_fold(config: FitConfig, *, open_slides: OpenSlides | None = None) -> FoldSides:
-    """Open a configuration's fold; `open_slides` may hand out slides that are open already."""
-    fold = choose_fold(Store(config.data.store), config)
+def open_fold(config: FitConfig, *, fold: Fold | None = None, open_slides: OpenSlides | None = None) -> FoldSides:
+    """Open a configuration's fold, or another; `open_slides` may hand out slides that are open already."""
+    fold = fold or choose_fold(Store(config.data.store), config)
     slides = (open_slides or open_from_store)((*fold.train, *fold.test), config.data)
     train_slides, test_slides = slides[: len(fold.train)], slides[len(fold.train) :]
     panel = choose_panel(

@@ -2,7 +2,7 @@
 
 In: a `Cell`. Out: its folder, named after all that decides its content:
 
-    predictions/<slide>.npy   float16 (N, P), the test slides' fine rows in the order of the store
+    predictions/<slide>.npy   float32 (N, P), the test slides' fine rows in the order of the store
     blocks/<slide>.npz        sums from which metrics and their intervals follow, see `magnet_core.resampling`
     genes.parquet             metrics of each test slide and gene
     cell.json                 written last: settings, fold, panel, versions; a folder without it is not finished
@@ -100,7 +100,7 @@ class CellResult:
     blocks: Mapping[str, BlockSums]
 
     def prediction(self, slide_id: str) -> np.ndarray:
-        """Prediction (N, P) float16 of a test slide, mapped from its file."""
+        """Prediction (N, P) float32 of a test slide, mapped from its file."""
         return np.load(self.folder / "predictions" / f"{slide_id}.npy", mmap_mode="r")
 
     def panel(self) -> Genes:
@@ -124,7 +124,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         truth = sides.truth()
         for slide in sides.test_slides:
             prediction = predictions[slide.slide_id]
-            _save_array(folder / "predictions" / f"{slide.slide_id}.npy", prediction.astype(np.float16))
+            _save_array(folder / "predictions" / f"{slide.slide_id}.npy", prediction.astype(np.float32))
             block_of = cut_into_blocks(along_curve(slide.fine.centres_um))
             sums = block_sums(prediction, truth[slide.slide_id], block_of)
             sums.save(folder / "blocks" / f"{slide.slide_id}.npz")

@@ -72,7 +72,7 @@ def _maps_of(
         prediction = cell.prediction(slide_id)
         for gene in chosen:
             column = panel.names.tolist().index(gene)
-            yield gene, slide, prediction[:, column].astype(np.float32), truth[:, column]
+            yield gene, slide, np.asarray(prediction[:, column]), truth[:, column]
 
 
 def _write(rows: pl.DataFrame, folder: Path, genes: Sequence[str]) -> str:

@@ -1,10 +1,11 @@
 """A table as terminal text, Markdown, LaTeX and CSV.
 
-In: the lines of a table. Out: text. People's forms show mean ± sd; the CSV has every number in a column of its own.
+In: the lines of a table. Out: text. People's forms show mean±sd, as the paper does, the best of each group in bold
+where the form has it; the CSV has every number in full and in a column of its own.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 from tabulate import tabulate
@@ -15,30 +16,48 @@ from train.studies.published import DATASETS, MEASURES
 from train.studies.summary import Line, Statistic
 
 FORMS = {"txt": "simple", "md": "github", "tex": "latex_booktabs"}
+BOLD = {"txt": "{}", "md": "**{}**", "tex": "BOLD{}END"}
 NOTHING = "–"
-LATEX_SIGNS = {"±": r"$\pm$", "÷": r"$\div$", "−": "$-$", "–": "--", "…": r"\dots{}", "µ": r"\textmu{}"}
+LOWER_IS_BETTER = ("mse", "mae")
+# What plain LaTeX has no glyph for in text mode, and bold face, whose braces tabulate would escape.
+LATEX = {"±": r"$\pm$", "÷": r"$\div$", "−": "$-$", "–": "--", "…": r"\dots{}", "µ": r"\textmu{}"}
+LATEX |= {"BOLD": r"\textbf{", "END": "}"}
 
 
 def render(lines: Sequence[Line], form: str, *, published: bool) -> str:
     """Lay lines out in one of `FORMS`; `published` adds the paper's figures, by data set and measure."""
-    headings = ["", "system", *COLUMNS.values(), "PCC per gene, 95 %", "÷ ceiling", "ours − system, 95 %"]
+    headings = ["", "system", *COLUMNS.values(), "its 95 %", "÷ ceiling", "ours − system"]
     if published:
-        headings += [f"paper, {dataset}: {measure}" for dataset in DATASETS for measure in MEASURES]
-    cells = []
+        headings += [f"{dataset} {measure}" for dataset in DATASETS for measure in MEASURES]
+    rows = []
     group = None
     for line in lines:
+        best = best_of([other for other in lines if other.group == line.group])
         row = ["" if line.group == group else line.group, line.title]
         group = line.group
-        row += [_spread(line.metrics.get(name)) for name in METRICS]
+        for name in METRICS:
+            text = _spread(value := line.metrics.get(name))
+            row.append(BOLD[form].format(text) if value is not None and value.mean == best.get(name) else text)
         row += [_range(line.metrics.get("pcc_gene")), _number(line.of_ceiling, 2), _difference(line.behind)]
         if published:
             row += line.published or [NOTHING] * len(DATASETS) * len(MEASURES)
-        cells.append(row)
-    text = tabulate(cells, headings, tablefmt=FORMS[form], disable_numparse=True)
-    if form == "tex":  # plain LaTeX has no glyph for these in text mode
-        for sign, command in LATEX_SIGNS.items():
+        rows.append(row)
+    text = tabulate(rows, headings, tablefmt=FORMS[form], disable_numparse=True)
+    if form == "tex":
+        for sign, command in LATEX.items():
             text = text.replace(sign, command)
     return text
+
+
+def best_of(lines: Sequence[Line]) -> Mapping[str, float]:
+    """The best mean of each metric among lines that predict something, which the noise ceiling does not."""
+    best = {}
+    for name in METRICS:
+        means = [line.metrics[name].mean for line in lines if "mse" in line.metrics]
+        known = [mean for mean in means if math.isfinite(mean)]
+        if known:
+            best[name] = min(known) if name in LOWER_IS_BETTER else max(known)
+    return best
 
 
 def csv_table(lines: Sequence[Line]) -> pl.DataFrame:
@@ -72,16 +91,16 @@ def _number(value: float, digits: int) -> str:
 def _spread(value: Statistic | None) -> str:
     if value is None or not math.isfinite(value.mean):
         return NOTHING
-    return f"{value.mean:.4f}" + (f" ± {value.sd:.4f}" if math.isfinite(value.sd) else "")
+    return f"{value.mean:.3f}" + (f"±{value.sd:.3f}" if math.isfinite(value.sd) else "")
 
 
 def _range(value: Statistic | None) -> str:
     if value is None or not math.isfinite(value.low):
         return NOTHING
-    return f"{value.low:.3f} … {value.high:.3f}"
+    return f"{value.low:.3f}…{value.high:.3f}"
 
 
 def _difference(value: Statistic | None) -> str:
     if value is None or not math.isfinite(value.mean):
         return NOTHING
-    return f"{value.mean:+.4f} [{value.low:+.4f}, {value.high:+.4f}]"
+    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"

@@ -40,7 +40,7 @@ def run_cells(cells: Sequence[Cell], runs: Path) -> Results:
     folds = OpenFold()
     # Cells of one fold follow each other, so that it is opened once.
     ordered = sorted(missing.items(), key=lambda item: (_data_key(item[1].config.data), item[1].fold.index))
-    with progress(total=len(ordered), desc="cells", unit="cell") as bar:
+    with progress(total=len(ordered), desc="cells", unit="cell", disable=not ordered) as bar:
         for folder, cell in ordered:
             bar.set_postfix_str(cell.title)
             try:
@@ -70,7 +70,7 @@ class OpenFold:
         key = (cell.config.data, cell.fold)
         if self._sides is None or self._sides[0] != key:
             self._sides = None  # let go of the labels of the fold before
-            self._sides = key, open_fold(cell.config, open_slides=self._open_slides)
+            self._sides = key, open_fold(cell.config, fold=cell.fold, open_slides=self._open_slides)
         return self._sides[1]
 
     def _open_slides(self, slide_ids: Sequence[str], config: DataConfig) -> list[Slide]:

@@ -74,12 +74,13 @@ def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published:
     notes = [
         f"data: {data.store} ({slides} test slides in {fold_count} folds), features of {data.backbone}, {bins}",
         "mean ± sd over folds; 95 %: bootstrap over test slides and over neighbourhoods within them",
-        "÷ ceiling: PCC per gene as a share of the noise ceiling; ours: the row the others are compared with",
+        "÷ ceiling: PCC per gene as a share of the noise ceiling; ours − system: what MagNet, or the row marked 'all "
+        "blocks' or the first backbone, gains in PCC per gene, with its 95 %, paired",
     ]
     if published:
         notes.append(
-            "columns 'paper, VUMC' and 'paper, CRC': as published, on the authors' kidney slides and on the colorectal "
-            "ones of Oliveira et al. (2024), not on the data above; their PCC is per bin"
+            "columns VUMC and CRC: as published, on the authors' kidney slides and on the colorectal ones of Oliveira "
+            "et al. (2024), not on the data above; their PCC is per bin"
         )
     incomplete = [f"{line.group} {line.title}" for line in lines if line.folds < fold_count]
     return notes + ([f"not on every fold: {', '.join(incomplete)}"] if incomplete else [])

@@ -1,0 +1,176 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cache.store import Store
+from magnet_core.errors import MagnetError
+from magnet_core.levels import find_target
+from magnet_core.metrics import evaluate
+from tests.train.setting import config
+from train.baselines.base import Training
+from train.baselines.ridge import ColourRidge
+from train.dataset import open_slide_data
+from train.studies import cell as cell_module
+from train.studies.cell import FINISHED, Cell
+from train.studies.config import StudyConfig
+from train.studies.plans import Plan, Planner
+from train.studies.runner import run_cells
+from train.studies.study import choose_folds, run_study
+
+SYSTEMS = ("magnet", "gene_mean", "colour_ridge")
+
+
+def small_study(store: Store, runs: Path, *settings: str) -> StudyConfig:
+    return StudyConfig(config(store, runs, "encoder.mode=frozen", "optim.epochs=1", *settings))
+
+
+def planned(study: StudyConfig, *, targets: tuple[int, ...] = (55,), systems: tuple[str, ...] = SYSTEMS) -> Plan:
+    planner = Planner(study, choose_folds(study, (0, 1)))
+    return planner.baselines(targets, systems, name="table", title="A table")
+
+
+def test_the_table_is_the_mean_over_folds_of_metrics_of_the_kept_predictions(small_store: Store, tmp_path: Path):
+    study = small_study(small_store, tmp_path)
+    plan = planned(study)
+    result = run_study(plan, study)
+    assert result.faults == ()
+    table = pl.read_csv(result.folder / "table.csv")
+    assert table["system"].to_list() == ["MagNet", "gene mean", "colour ridge", "noise ceiling"]
+    found: dict[str, list[float]] = {"mse": [], "pcc_gene": []}
+    for each in run_cells(plan.rows[0].cells, tmp_path).cells.values():
+        (slide_id,) = each.cell.fold.test
+        slide = open_slide_data(small_store, slide_id, find_target(55), study.fit.data)
+        truth = slide.labels(each.panel(), study.fit.data.normalise)[slide.fine.name]
+        assert truth is not None
+        metrics = evaluate(each.prediction(slide_id), truth)
+        found["mse"].append(metrics.mse)
+        found["pcc_gene"].append(metrics.pcc_gene)
+    for name, values in found.items():
+        assert table[f"{name}_mean"][0] == pytest.approx(np.mean(values), rel=1e-5)
+        assert table[f"{name}_sd"][0] == pytest.approx(np.std(values, ddof=1), rel=1e-4)
+    assert table["pcc_gene_low"][0] <= table["pcc_gene_mean"][0] <= table["pcc_gene_high"][0]
+    assert table["pcc_gene_mean"][1] == 0
+    assert table["ours_minus_system_mean"][1] == pytest.approx(table["pcc_gene_mean"][0])
+    assert 0 < table["pcc_gene_mean"][3] <= 1
+    assert table["of_ceiling"][0] == pytest.approx(table["pcc_gene_mean"][0] / table["pcc_gene_mean"][3])
+
+
+def test_a_finished_cell_is_not_computed_again_and_an_unfinished_one_is(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study = small_study(small_store, tmp_path)
+    plan = planned(study, systems=("gene_mean", "colour_ridge"))
+    first = run_study(plan, study)
+    fitted: list[object] = []
+    fit = ColourRidge.fit
+
+    def watched(ridge: ColourRidge, training: Training) -> None:
+        fitted.append(ridge)
+        fit(ridge, training)
+
+    monkeypatch.setattr(ColourRidge, "fit", watched)
+    assert run_study(plan, study).text == first.text
+    assert fitted == []
+    folder = plan.rows[1].cells[0].folder(tmp_path / "cells", small_store)
+    (folder / FINISHED).unlink()
+    assert run_study(plan, study).text == first.text
+    assert len(fitted) == 1
+
+
+def test_a_cell_that_fails_is_told_of_and_the_others_go_on(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study = small_study(small_store, tmp_path)
+    build = cell_module.build_system
+
+    def failing(cell: Cell, folder: Path) -> object:
+        if cell.system == "colour_ridge" and cell.fold.index == 0:
+            raise MagnetError("a system", expected="luck", found="none", remedy="try again")
+        return build(cell, folder)
+
+    plan = planned(study, systems=("gene_mean", "colour_ridge"))
+    with monkeypatch.context() as patched:
+        patched.setattr(cell_module, "build_system", failing)
+        result = run_study(plan, study)
+    assert result.faults == ("colour ridge, 55 µm, fold 0: a system: expected luck, found none; try again",)
+    assert "failed: colour ridge, 55 µm, fold 0" in result.text
+    assert "not on every fold: 55 µm colour ridge" in result.text
+    assert pl.read_csv(result.folder / "table.csv")["folds"].to_list() == [2, 1, 2]
+    whole = run_study(plan, study)
+    assert whole.faults == ()
+    assert pl.read_csv(whole.folder / "table.csv")["folds"].to_list() == [2, 2, 2]
+
+
+def test_tables_share_the_cells_they_have_in_common(small_store: Store, tmp_path: Path):
+    study = small_study(small_store, tmp_path)
+    planner = Planner(study, choose_folds(study, None))
+    ours = planner.baselines((16,), ("magnet",), name="a", title="").rows[0]
+    blocks = planner.blocks((16,), ("no_gat", "full"), name="b", title="")
+    backbones = planner.backbones((16,), ("timm:test_convnext",), name="c", title="")
+    assert ours.cells == blocks.rows[1].cells == backbones.rows[0].cells
+    folders = {
+        cell.folder(tmp_path, small_store) for row in (ours, *blocks.rows, *backbones.rows) for cell in row.cells
+    }
+    assert len(folders) == 6  # MagNet and MagNet without its graph, three folds each
+
+
+@pytest.mark.parametrize(
+    ("system", "setting", "same"),
+    [
+        ("magnet", "optim.lr=1e-2", False),
+        ("magnet", "optim.batch_size=32", False),
+        ("magnet", "device=cpu", True),
+        ("magnet", "compute.resident=never", True),
+        ("colour_ridge", "optim.lr=1e-2", True),
+        ("colour_ridge", "data.panel=10", False),
+        ("st_net", "optim.lr=1e-2", True),
+        ("st_net", "seed=3", False),
+        ("noise_ceiling", "seed=3", True),
+    ],
+)
+def test_a_cell_is_named_after_what_decides_its_content(
+    small_store: Store, tmp_path: Path, system: str, setting: str, same: bool
+):
+    def folder(*settings: str) -> Path:
+        study = small_study(small_store, tmp_path, *settings)
+        (cell, *_) = Planner(study, choose_folds(study, None)).cells(system, study.fit)
+        return cell.folder(tmp_path, small_store)
+
+    assert (folder() == folder(setting)) is same
+
+
+def test_single_genes_are_compared_and_drawn(small_store: Store, tmp_path: Path):
+    study = small_study(small_store, tmp_path, "data.panel=10")
+    plan = planned(study, targets=(8,), systems=("magnet", "gene_mean"))
+    gene = run_cells(plan.cells, tmp_path).cells[plan.rows[0].cells[0]].panel().names[0]
+    result = run_study(plan, study, genes=(str(gene), "NOSUCHGENE"))
+    rows = pl.read_csv(result.folder / "pivotal.csv")
+    assert rows["system"].unique(maintain_order=True).to_list() == ["MagNet", "gene mean"]
+    assert rows.filter(pl.col("system") == "gene mean")["similarity"].is_between(-0.2, 0.2).all()
+    assert "in no fold's panel: NOSUCHGENE; add --set 'data.include=[\"NOSUCHGENE\"]'" in result.text
+    assert (result.folder / f"maps-{gene}-8um.png").stat().st_size > 10_000
+
+
+def test_every_form_of_the_table_says_which_data_a_column_is(small_store: Store, tmp_path: Path):
+    study = small_study(small_store, tmp_path)
+    result = run_study(planned(study), study, published=True)
+    for form in ("txt", "md", "tex"):
+        text = (result.folder / f"table.{form}").read_text()
+        assert "columns VUMC and CRC: as published" in text
+        assert "0.611" in text  # MagNet's PCC on VUMC at 55 µm, the paper's Table 1
+    assert "**" in (result.folder / "table.md").read_text()
+    assert r"\textbf{" in (result.folder / "table.tex").read_text()
+    description = json.loads((result.folder / "study.json").read_text())
+    assert description["folds"].keys() == {"0", "1"}
+    assert all(Path(cell).is_dir() for row in description["rows"] for cell in row["cells"])
+
+
+def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path):
+    study = small_study(small_store, tmp_path)
+    with pytest.raises(MagnetError, match=r"--systems: expected a known name, found 'nonesuch'"):
+        planned(study, systems=("nonesuch",))
+    with pytest.raises(MagnetError, match=r"--fold: expected 0 to 2"):
+        choose_folds(study, (7,))
