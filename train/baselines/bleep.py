@@ -44,13 +44,14 @@ class BLEEPConfig:
     epochs: int = 150
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("width", "neighbours", "batch_size", "epochs"), 1.0)
-        least |= {"dropout": 0, "temperature": 1e-30, "lr": 1e-30, "weight_decay": 0}
-        for name, low in least.items():
-            value, high = getattr(self, name), 0.99 if name == "dropout" else 1e30
-            if not low <= value <= high:
-                expected = f"{low:g} to {high:g}"
-                raise MagnetError(f"bleep.{name}", expected=expected, found=f"{value}", remedy="change the setting")
+        positive = ("width", "temperature", "neighbours", "lr", "batch_size", "epochs")
+        checks = {name: (getattr(self, name) > 0, "a positive number") for name in positive}
+        checks["dropout"] = (0 <= self.dropout < 1, "0 or more, below 1")
+        checks["weight_decay"] = (self.weight_decay >= 0, "0 or more")
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                found = f"{getattr(self, name)}"
+                raise MagnetError(f"bleep.{name}", expected=expected, found=found, remedy="change the setting")
 
 
 class ProjectionHead(nn.Module):

@@ -45,13 +45,14 @@ class EGNConfig:
     epochs: int = 50
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("exemplars", "width", "depth", "heads", "mlp", "every", "token_grid"), 1.0)
-        least |= {"batch_size": 1, "epochs": 1, "lr": 1e-30, "dropout": 0, "pcc_weight": 0, "weight_decay": 0}
-        for name, low in least.items():
-            value, high = getattr(self, name), 0.99 if name == "dropout" else 1e30
-            if not low <= value <= high:
-                expected = f"{low:g} to {high:g}"
-                raise MagnetError(f"egn.{name}", expected=expected, found=f"{value}", remedy="change the setting")
+        positive = ("exemplars", "width", "depth", "heads", "mlp", "every", "token_grid", "lr", "batch_size", "epochs")
+        checks = {name: (getattr(self, name) > 0, "a positive number") for name in positive}
+        checks |= {name: (getattr(self, name) >= 0, "0 or more") for name in ("pcc_weight", "weight_decay")}
+        checks["dropout"] = (0 <= self.dropout < 1, "0 or more, below 1")
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                found = f"{getattr(self, name)}"
+                raise MagnetError(f"egn.{name}", expected=expected, found=found, remedy="change the setting")
         if self.width % self.heads:
             found = f"width {self.width}, heads {self.heads}"
             raise MagnetError("egn.width", expected="a multiple of heads", found=found, remedy="change one of them")

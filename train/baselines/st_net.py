@@ -35,11 +35,12 @@ class STNetConfig:
     epochs: int = 50
 
     def __post_init__(self) -> None:
-        for name, low, high in (("lr", 1e-30, 1e30), ("momentum", 0, 1), ("batch_size", 1, 1e9), ("epochs", 1, 1e9)):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                expected = f"{low:g} to {high:g}"
-                raise MagnetError(f"st_net.{name}", expected=expected, found=f"{value}", remedy="change the setting")
+        checks = {name: (getattr(self, name) > 0, "a positive number") for name in ("lr", "batch_size", "epochs")}
+        checks["momentum"] = (0 <= self.momentum < 1, "0 or more, below 1")
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                found = f"{getattr(self, name)}"
+                raise MagnetError(f"st_net.{name}", expected=expected, found=found, remedy="change the setting")
 
 
 class STNet:
