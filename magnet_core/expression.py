@@ -1,10 +1,9 @@
-"""From raw counts to what a model learns: the gene panel and the normalisation.
+"""From raw counts to what a model learns: normalised expression of the panel (paper section 3, as TRIPLEX has it).
 
-In: raw counts (N, G) CSR. Out: a panel of genes chosen on training slides only (paper section 3: the 250 genes of
-highest mean), and normalised expression float32 (N, P): proportional to the library, then log (TRIPLEX's, section 3).
+In: raw counts (N, G) CSR and the panel's columns. Out: float32 (N, P), proportional to the library, then log.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +12,6 @@ from scipy import sparse
 
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
-from magnet_core.registry import near_names
 
 # N rows, G genes, P panel genes
 
@@ -43,43 +41,6 @@ class NormaliseConfig:
             raise MagnetError(
                 "normalise.scale", expected="a positive number", found=str(self.scale), remedy="change the setting"
             )
-
-
-def choose_panel(
-    means: Mapping[str, np.ndarray], genes: Mapping[str, Genes], *, size: int, include: Sequence[str] = ()
-) -> Genes:
-    """Choose the `size` genes of highest mean raw count over the training slides.
-
-    `means` and `genes` hold one entry a *training* slide: mean counts (G,) of its rows, and its gene table. Only genes
-    measured on every one of them are eligible; slides weigh the same; ties go by gene id. Genes to `include`, by name
-    or id, are among them whatever their mean.
-    """
-    shared = set.intersection(*(set(table.ids.tolist()) for table in genes.values()))
-    ids = np.array(sorted(shared), dtype=np.str_)
-    if len(ids) < size:
-        raise MagnetError(
-            "gene panel",
-            expected=f"{size} genes measured on all {len(genes)} training slides",
-            found=f"{len(ids)} shared genes",
-            remedy="ask for a smaller panel, or check that the gene ids are of one kind",
-        )
-    total = np.zeros(len(ids))
-    for slide_id, table in genes.items():
-        total += means[slide_id][columns_of(table, ids)]
-    first = next(iter(genes.values()))
-    names = first.names[columns_of(first, ids)]
-    wanted = np.isin(ids, include) | np.isin(names, include)
-    if unknown := set(include) - {*ids[wanted].tolist(), *names[wanted].tolist()}:
-        raise MagnetError(
-            "data.include",
-            expected="genes measured on all training slides",
-            found=", ".join(sorted(unknown)),
-            remedy=near_names(min(unknown), set(names.tolist())),
-        )
-    order = np.lexsort((ids, -total))
-    best = np.concatenate([np.flatnonzero(wanted), order[~wanted[order]]])[:size]
-    best = best[np.lexsort((ids[best], -total[best]))]
-    return Genes(ids[best], names[best])
 
 
 def columns_of(genes: Genes, ids: np.ndarray | Sequence[str]) -> np.ndarray:

@@ -7,7 +7,7 @@ Neighbouring bins share tissue and errors, and bins drawn one by one give interv
 drawn. Two systems that are resampled with one seed meet the same draws, and their difference is a paired one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,24 +31,26 @@ class BlockSums:
     moments    (6, B, G): measured entries, Σp', Σt', Σp'², Σt'², Σp't' of prediction and truth less their slide means
     errors     (3, B): measured entries, Σ squared errors, Σ absolute errors, over all genes
     per_bin    (2, B): bins whose correlation over genes is defined, and the sum of these correlations
+    means      (2, G) of prediction and truth over the slide
     largest    (2, G) largest absolute prediction and truth, which tell rounding from variation
     """
 
     moments: np.ndarray
     errors: np.ndarray
     per_bin: np.ndarray
+    means: np.ndarray
     largest: np.ndarray
 
     def save(self, path: Path) -> None:
         """Write an npz file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, moments=self.moments, errors=self.errors, per_bin=self.per_bin, largest=self.largest)
+        np.savez(path, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "BlockSums":
         """Read what `save` wrote."""
         with np.load(path) as parts:
-            return cls(parts["moments"], parts["errors"], parts["per_bin"], parts["largest"])
+            return cls(**parts)
 
 
 def cut_into_blocks(order: np.ndarray) -> np.ndarray:
@@ -83,7 +85,28 @@ def block_sums(prediction: np.ndarray, truth: np.ndarray, block_of: np.ndarray) 
         np.add.at(per_bin[0], blocks, ~np.isnan(correlation))
         np.add.at(per_bin[1], blocks, np.nan_to_num(correlation))
         np.maximum(largest, [np.abs(predicted).max(axis=0), np.abs(true).max(axis=0)], out=largest)
-    return BlockSums(moments, errors, per_bin, largest)
+    return BlockSums(moments, errors, per_bin, means, largest)
+
+
+def pool(slides: Sequence[BlockSums]) -> BlockSums:
+    """Bins of several slides as if they were of one, about common means: a correlation then sees slides differ, too."""
+    counts = np.stack([slide.moments[0].sum(axis=0) for slide in slides])[:, None]  # (S, 1, G)
+    means = (counts * np.stack([slide.means for slide in slides])).sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
+    moments = []
+    for slide in slides:
+        count, p, t, pp, tt, pt = slide.moments
+        by_p, by_t = slide.means - means  # what is added to each value
+        shifted_p, shifted_t = p + count * by_p, t + count * by_t
+        squares_p, squares_t = pp + 2 * by_p * p + count * by_p**2, tt + 2 * by_t * t + count * by_t**2
+        products = pt + by_p * t + by_t * p + count * by_p * by_t
+        moments.append(np.stack([count, shifted_p, shifted_t, squares_p, squares_t, products]))
+    return BlockSums(
+        np.concatenate(moments, axis=1),
+        np.concatenate([slide.errors for slide in slides], axis=1),
+        np.concatenate([slide.per_bin for slide in slides], axis=1),
+        means,
+        np.max([slide.largest for slide in slides], axis=0),
+    )
 
 
 def metrics_of(sums: BlockSums, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -31,6 +31,7 @@ class DataConfig:
     """What is learnt from: the store, the target, the features, the gene panel (paper section 3: 250 genes).
 
     settings_digest  chooses among several settings of one backbone in the store; empty where there is only one
+    panel_by         what the panel's genes are highest in: mean count, or variance of log(1 + count)
     include          names or ids of genes that are in the panel whatever their mean, in the place of its last ones
     standardise      bring each slide's features to mean 0 and sd 1, see `train.dataset.FeatureScale`
     """
@@ -40,6 +41,7 @@ class DataConfig:
     backbone: str = "resnet50"
     settings_digest: str = ""
     panel: int = 250
+    panel_by: Literal["mean", "variance"] = "mean"
     include: tuple[str, ...] = ()
     standardise: bool = True
     normalise: NormaliseConfig = field(default_factory=NormaliseConfig)
@@ -47,7 +49,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """The folds: grouped by patient, drawn once from `seed`, kept in `file` and reused by every run."""
+    """The folds: grouped by patient, drawn once from `seed`, kept in `file` and reused by every run.
+
+    `folds` 0 leaves one patient out at a time.
+    """
 
     folds: int = 4
     seed: int = 0

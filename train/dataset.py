@@ -20,6 +20,7 @@ from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.expression import NormaliseConfig, columns_of, expression
 from magnet_core.levels import Target, feature_name
+from magnet_core.panel import LogStatistics
 from magnet_core.records import Genes
 from magnet_core.symmetry import NUM_SYMMETRIES
 from train.config import DataConfig
@@ -173,6 +174,22 @@ class Slide:
 
     def mean_counts(self) -> np.ndarray:
         """Mean raw count of each gene over the fine rows, (G,)."""
+        total = np.zeros(len(self.genes))
+        for counts in self._counts():
+            total += np.bincount(counts.indices, weights=counts.data, minlength=len(self.genes))
+        return total / len(self.fine)
+
+    def log_statistics(self) -> LogStatistics:
+        """Statistics of log(1 + count) of each gene over the fine rows."""
+        sums = np.zeros((3, len(self.genes)))
+        for counts in self._counts():
+            logs = np.log1p(counts.data)
+            for total, values in zip(sums, (logs, logs**2, counts.data > 0), strict=True):
+                total += np.bincount(counts.indices, weights=values, minlength=len(self.genes))
+        return LogStatistics(len(self.fine), *sums)
+
+    def _counts(self) -> Iterator[sparse.csr_matrix]:
+        """Raw counts (n, G) of the fine level, a block at a time; none is an error."""
         if not self.fine.measured:
             raise MagnetError(
                 f"slide '{self.slide_id}'",
@@ -180,10 +197,7 @@ class Slide:
                 found="an H&E-only slide",
                 remedy="leave it out of the folds; it can be predicted",
             )
-        total = np.zeros(len(self.genes))
-        for _, counts in self.fine.count_blocks(len(self.genes)):
-            total += np.bincount(counts.indices, weights=counts.data, minlength=len(self.genes))
-        return total / len(self.fine)
+        return (counts for _, counts in self.fine.count_blocks(len(self.genes)))
 
     def labels(self, panel: Genes, config: NormaliseConfig) -> dict[str, np.ndarray | None]:
         """Normalised expression (N, P) of every level, None for a level that was not measured."""

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from cache.store import GEOMETRY, Store
 from magnet_core.errors import MagnetError
-from magnet_core.expression import choose_panel
 from magnet_core.levels import find_target
+from magnet_core.panel import choose_panel, choose_variable_panel
+from magnet_core.records import Genes
 from train.baselines.base import Training
 from train.config import DataConfig, FitConfig
 from train.dataset import Slide, open_slide_data
@@ -44,14 +45,19 @@ def open_fold(config: FitConfig, *, fold: Fold | None = None, open_slides: OpenS
     fold = fold or choose_fold(Store(config.data.store), config)
     slides = (open_slides or open_from_store)((*fold.train, *fold.test), config.data)
     train_slides, test_slides = slides[: len(fold.train)], slides[len(fold.train) :]
-    panel = choose_panel(
-        {slide.slide_id: slide.mean_counts() for slide in train_slides},
-        {slide.slide_id: slide.genes for slide in train_slides},
-        size=config.data.panel,
-        include=config.data.include,
-    )
+    panel = panel_of(train_slides, config.data)
     labels = {slide.slide_id: slide.labels(panel, config.data.normalise) for slide in train_slides}
     return FoldSides(fold, Training(train_slides, labels, panel, config.data.normalise), test_slides)
+
+
+def panel_of(slides: Sequence[Slide], config: DataConfig) -> Genes:
+    """Choose the panel on training slides."""
+    genes = {slide.slide_id: slide.genes for slide in slides}
+    if config.panel_by == "variance":
+        statistics = {slide.slide_id: slide.log_statistics() for slide in slides}
+        return choose_variable_panel(statistics, genes, size=config.panel, include=config.include)
+    means = {slide.slide_id: slide.mean_counts() for slide in slides}
+    return choose_panel(means, genes, size=config.panel, include=config.include)
 
 
 def choose_fold(store: Store, config: FitConfig) -> Fold:

@@ -20,6 +20,8 @@ from magnet_core.seeding import named_rng
 REMAKE = "delete the file to make new folds, or name another with --folds PATH"
 CORRECT = "correct the file, or delete it to make new folds"
 
+ONE_A_PATIENT = 0  # as a number of folds: leave one patient out
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -53,13 +55,15 @@ def make_folds(patients: Mapping[str, str], *, folds: int = 4, seed: int = 0) ->
 
     `patients` maps slide id to patient; a slide whose patient is empty is a patient of its own. Each slide is tested
     in exactly one fold and trains in all others. The result depends on the seed and on what the mapping holds, not on
-    its order. With fewer patients than folds, each patient is one fold. Patients are dealt out in random order, the
-    ones with most slides first, each to the fold that has fewest slides so far.
+    its order. With fewer patients than folds, or with 0 folds asked for, each patient is one fold. Patients are dealt
+    out in random order, the ones with most slides first, each to the fold that has fewest slides so far.
 
     Raises `MagnetError` for fewer than two folds or two patients.
     """
-    if folds < 2:
-        raise MagnetError("folds", expected="2 folds or more", found=str(folds), remedy="ask for 2 or more")
+    if folds < 2 and folds != ONE_A_PATIENT:
+        raise MagnetError(
+            "folds", expected="2 folds or more, or 0 for one a patient", found=str(folds), remedy="ask for 2 or more"
+        )
     groups = _slides_by_patient(patients)
     if len(groups) < 2:
         raise MagnetError(
@@ -71,7 +75,7 @@ def make_folds(patients: Mapping[str, str], *, folds: int = 4, seed: int = 0) ->
     names = sorted(groups)
     named_rng(seed, "folds").shuffle(names)
     names.sort(key=lambda name: len(groups[name]), reverse=True)  # a stable sort: the random order breaks ties
-    tested: list[list[str]] = [[] for _ in range(min(folds, len(groups)))]
+    tested: list[list[str]] = [[] for _ in range(min(folds or len(groups), len(groups)))]
     for name in names:
         min(tested, key=len).extend(groups[name])
     return [

@@ -3,7 +3,8 @@ import pytest
 from scipy import sparse
 
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig, choose_panel, columns_of, expression
+from magnet_core.expression import NormaliseConfig, columns_of, expression
+from magnet_core.panel import LogStatistics, choose_panel, choose_variable_panel
 from magnet_core.records import Genes
 
 
@@ -50,3 +51,31 @@ def test_settings_are_checked():
         NormaliseConfig(library="size")  # type: ignore[arg-type]
     with pytest.raises(MagnetError, match="a positive number, found 0"):
         NormaliseConfig(scale=0)
+
+
+def statistics(counts: np.ndarray) -> LogStatistics:
+    logs = np.log1p(counts)
+    return LogStatistics(len(counts), logs.sum(axis=0), (logs**2).sum(axis=0), (counts > 0).sum(axis=0))
+
+
+def test_the_variable_panel_is_of_genes_that_vary_most_and_are_seen_on_every_slide():
+    rng = np.random.default_rng(0)
+    first = np.stack([rng.poisson(rate, size=40) for rate in (1, 4, 2, 9)], axis=1)
+    second = np.stack([rng.poisson(rate, size=30) for rate in (9, 1, 2, 9)], axis=1)
+    second[4:, 0] = 0  # the third gene of the other slide, in fewer than a tenth of its rows
+    second[:4, 0] = 0
+    second[0, 0] = 500
+    tables = {"a": genes("g1", "g2", "g3", "g4"), "b": genes("g3", "g1", "g2", "g4")}
+    chosen = choose_variable_panel({"a": statistics(first), "b": statistics(second)}, tables, size=2)
+    together = np.log1p(np.concatenate([first, second[:, [1, 2, 0, 3]]])).var(axis=0)
+    assert chosen.ids.tolist() == [f"g{1 + gene}" for gene in np.argsort(-together) if gene != 2][:2]
+    with pytest.raises(MagnetError, match="expected 4 genes measured on all 2 training slides, found 3 shared genes"):
+        choose_variable_panel({"a": statistics(first), "b": statistics(second)}, tables, size=4)
+
+
+def test_genes_to_include_take_the_place_of_the_last_ones():
+    means = {"a": np.array([5.0, 1.0, 9.0, 7.0])}
+    table = {"a": genes("g1", "g2", "g3", "g4")}
+    assert choose_panel(means, table, size=3, include=["g2"]).ids.tolist() == ["g3", "g4", "g2"]
+    with pytest.raises(MagnetError, match=r"data.include: expected genes measured on all training slides, found g9"):
+        choose_panel(means, table, size=3, include=["g9"])

@@ -9,6 +9,7 @@ from magnet_core.resampling import (
     gene_correlations,
     interval,
     metrics_of,
+    pool,
     resample,
 )
 
@@ -79,3 +80,19 @@ def test_blocks_are_equal_stretches_of_the_curve():
     blocks = cut_into_blocks(order)
     assert np.bincount(blocks).tolist() == [16] * 40 + [15] * 24
     assert (np.diff(blocks[order]) >= 0).all()
+
+
+def test_pooled_slides_are_one_slide_of_all_their_bins():
+    (first, first_truth), (second, second_truth) = slide(1), slide(2, bins=40)
+    second, second_truth = second + 4, second_truth + 7
+    first_truth[3, 2] = np.nan
+    sums = pool(
+        [
+            block_sums(prediction, truth, cut_into_blocks(np.arange(len(truth))))
+            for prediction, truth in ((first, first_truth), (second, second_truth))
+        ]
+    )
+    literal = evaluate(np.concatenate([first, second]), np.concatenate([first_truth, second_truth]))
+    found = metrics_of(sums, np.ones((1, sums.errors.shape[1])))
+    for name in METRICS:
+        assert found[name][0] == pytest.approx(getattr(literal, name), abs=1e-9), name

@@ -58,7 +58,7 @@ def test_fewer_patients_than_folds_give_one_fold_a_patient_and_a_notice() -> Non
         ),
         ({"C2": ""}, 2, "found 1 patient"),
         ({}, 2, "found 0 patient"),
-        (COHORT, 1, "expected 2 folds or more, found 1"),
+        (COHORT, 1, "expected 2 folds or more, or 0 for one a patient, found 1"),
     ],
 )
 def test_what_cannot_be_split_is_refused(patients: dict[str, str], count: int, message: str) -> None:
@@ -174,3 +174,8 @@ def test_a_file_that_is_no_folds_file_is_one_line_of_error(tmp_path: Path, text:
     with pytest.raises(MagnetError, match="expected a folds file") as caught:
         load_or_create_folds(path, COHORT)
     assert "\n" not in str(caught.value)
+
+
+def test_no_number_of_folds_leaves_one_patient_out():
+    folds = make_folds({"S1": "A", "S2": "A", "S3": "B", "S4": ""}, folds=0)
+    assert sorted(fold.test for fold in folds) == [("S1", "S2"), ("S3",), ("S4",)]

@@ -8,10 +8,15 @@ from dataclasses import dataclass, field
 
 from magnet_core.registry import look_up
 from train.baselines.base import Setting, System
+from train.baselines.bleep import BLEEP, BLEEPConfig
+from train.baselines.egn import EGN, EGNConfig
 from train.baselines.gene_mean import GeneMean
 from train.baselines.hest_ridge import HestRidge
+from train.baselines.his2st import His2ST, His2STConfig
+from train.baselines.histogene import HisToGene, HisToGeneConfig
 from train.baselines.ridge import ColourRidge, FeatureRidge
 from train.baselines.st_net import STNet, STNetConfig
+from train.baselines.triplex import TRIPLEX, TRIPLEXConfig
 
 
 @dataclass(frozen=True)
@@ -19,11 +24,21 @@ class RivalsConfig:
     """Hyper-parameters of the rivals, by default those they were published with; `[rivals.egn]` in a recipe."""
 
     st_net: STNetConfig = field(default_factory=STNetConfig)
+    egn: EGNConfig = field(default_factory=EGNConfig)
+    histogene: HisToGeneConfig = field(default_factory=HisToGeneConfig)
+    bleep: BLEEPConfig = field(default_factory=BLEEPConfig)
+    his2st: His2STConfig = field(default_factory=His2STConfig)
+    triplex: TRIPLEXConfig = field(default_factory=TRIPLEXConfig)
 
 
 # In the order of the paper's Table 1, then the plain ones.
 RIVALS: dict[str, Callable[[RivalsConfig, Setting], System]] = {
     "st_net": lambda rivals, setting: STNet(rivals.st_net, setting),
+    "egn": lambda rivals, setting: EGN(rivals.egn, setting),
+    "histogene": lambda rivals, setting: HisToGene(rivals.histogene, setting),
+    "bleep": lambda rivals, setting: BLEEP(rivals.bleep, setting),
+    "his2st": lambda rivals, setting: His2ST(rivals.his2st, setting),
+    "triplex": lambda rivals, setting: TRIPLEX(rivals.triplex, setting),
 }
 PLAIN: dict[str, Callable[[], System]] = {
     "gene_mean": GeneMean,

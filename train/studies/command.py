@@ -44,6 +44,7 @@ FinetuneOption = Annotated[bool, typer.Option("--finetune", help="Train encoders
 GenesOption = Annotated[str | None, typer.Option(help="Single genes to compare and draw, such as SGPP1,DPEP1.")]
 PublishedOption = Annotated[bool, typer.Option("--published", help="Show the paper's figures beside ours.")]
 NameOption = Annotated[str | None, typer.Option(help="Name of the study's folder.")]
+ProtocolOption = Annotated[str, typer.Option(help="paper, triplex or hest: genes, folds, and how slides add up.")]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -57,6 +58,7 @@ def study_command(
     runs: RunsOption = None,
     backbone: BackboneOption = None,
     name: NameOption = None,
+    protocol: ProtocolOption = "paper",
     recipe: RecipeOption = None,
     set_: SetOption = None,
     finetune: FinetuneOption = False,
@@ -69,7 +71,8 @@ def study_command(
     for option, only in ONLY_FOR.items():
         if given[option] is not None and study is not only:
             raise MagnetError(option, expected=f"it with 'train study {only}'", found=study, remedy="leave it out")
-    config = _config(recipe, set_, finetune=finetune, store=store, runs=runs, backbone=backbone, device=device)
+    named = {"store": store, "runs": runs, "backbone": backbone, "device": device}
+    config = _config(recipe, set_, protocol, finetune=finetune, **named)
     planner = Planner(config, choose_folds(config, _numbers("--folds", folds)))
     wanted = _numbers("--targets", targets or USUAL_TARGETS[study]) or []
     labels = {"name": name or f"study-{study}", "title": TITLES[study]}
@@ -91,13 +94,15 @@ def cv_command(
     name: NameOption = None,
     folds: FoldsOption = None,
     finetune: Annotated[bool, typer.Option(help="Fine-tune the bin encoder, or use its cached features.")] = True,
+    protocol: ProtocolOption = "paper",
     recipe: RecipeOption = None,
     set_: SetOption = None,
     genes: GenesOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Train and test MagNet on every fold, beside the plain baselines; a stopped command goes on where it was."""
-    config = _config(recipe, set_, finetune=finetune, store=store, runs=runs, backbone=backbone, device=device)
+    named = {"store": store, "runs": runs, "backbone": backbone, "device": device}
+    config = _config(recipe, set_, protocol, finetune=finetune, **named)
     data: DataConfig = config.fit.data
     target = target or data.target
     planner = Planner(config, choose_folds(config, _numbers("--folds", folds)))
@@ -106,7 +111,9 @@ def cv_command(
     _run(planner.baselines([target], (MAGNET, *PLAIN), **labels), config, published=False, genes=_names(genes))
 
 
-def _config(recipe: Path | None, settings: Sequence[str] | None, *, finetune: bool, **named: Any) -> StudyConfig:
+def _config(
+    recipe: Path | None, settings: Sequence[str] | None, protocol: str, *, finetune: bool, **named: Any
+) -> StudyConfig:
     """Build the configuration; without `finetune`, and unless set otherwise, no encoder is trained."""
     keys = {"store": "data.store", "runs": "runs", "backbone": "data.backbone", "device": "device"}
     values = [f"{keys[key]}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]
@@ -118,7 +125,7 @@ def _config(recipe: Path | None, settings: Sequence[str] | None, *, finetune: bo
                 "--set encoder.mode", expected="--finetune with it", found="none", remedy="add --finetune"
             )
         values.append("encoder.mode=frozen")
-    return load_study_config(recipe, [*values, *(settings or ())])
+    return load_study_config(recipe, [*values, *(settings or ())], protocol=protocol)
 
 
 def _run(plan: Plan, config: StudyConfig, *, published: bool, genes: Sequence[str]) -> None:

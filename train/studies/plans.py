@@ -15,6 +15,7 @@ from train.evaluate import TITLES
 from train.splits import Fold
 from train.studies.cell import CEILING, MAGNET, Cell
 from train.studies.config import StudyConfig
+from train.studies.protocols import PROTOCOLS, Pooling
 from train.studies.published import BACKBONES, BASELINES, BLOCKS, Figures
 
 SYSTEMS = (*RIVALS, MAGNET, *PLAIN)
@@ -55,12 +56,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """One table: its title, its rows, and for each group the noise ceiling's cells."""
+    """One table: its title, its rows, for each group the noise ceiling's cells, and how test slides add up."""
 
     name: str
     title: str
     rows: tuple[Row, ...]
     ceilings: dict[str, tuple[Cell, ...]]
+    pooling: Pooling = "equal"
 
     @property
     def cells(self) -> list[Cell]:
@@ -75,6 +77,7 @@ class Planner:
     def __init__(self, config: StudyConfig, folds: Sequence[Fold]) -> None:
         self._config = config
         self._folds = folds
+        self._pooling: Pooling = PROTOCOLS[config.protocol].pooling
 
     def cells(self, system: str, config: FitConfig) -> tuple[Cell, ...]:
         """Return the cells of one system, or of the noise ceiling."""
@@ -95,7 +98,7 @@ class Planner:
                 published = BASELINES.get((target, system))
                 cells = self.cells(system, self.at(target))
                 rows.append(Row(group(target), TITLES[system], cells, system == MAGNET, published))
-        return Plan(name, title, tuple(rows), self._ceilings(targets))
+        return Plan(name, title, tuple(rows), self._ceilings(targets), self._pooling)
 
     def blocks(self, targets: Sequence[int], variants: Sequence[str], *, name: str, title: str) -> Plan:
         """Tables 2 and 3: MagNet without some of its blocks."""
@@ -105,7 +108,7 @@ class Planner:
                 label, change = ALL_BLOCKS[variant]
                 cells = self.cells(MAGNET, change(self.at(target)))
                 rows.append(Row(group(target), label, cells, variant == "full", BLOCKS.get((target, variant))))
-        return Plan(name, title, tuple(rows), self._ceilings(targets))
+        return Plan(name, title, tuple(rows), self._ceilings(targets), self._pooling)
 
     def backbones(self, targets: Sequence[int], backbones: Sequence[str], *, name: str, title: str) -> Plan:
         """Table 4: MagNet on the features of several backbones, with subgraphs of one size for all of them."""
@@ -115,7 +118,9 @@ class Planner:
                 config = self.at(target, backbone=backbone, settings_digest="")
                 cells = self.cells(MAGNET, config)
                 rows.append(Row(group(target), backbone, cells, index == 0, BACKBONES.get((target, backbone))))
-        return Plan(name, title, tuple(rows), self._ceilings(targets, backbone=backbones[0], settings_digest=""))
+        return Plan(
+            name, title, tuple(rows), self._ceilings(targets, backbone=backbones[0], settings_digest=""), self._pooling
+        )
 
     def _ceilings(self, targets: Sequence[int], **data: Any) -> dict[str, tuple[Cell, ...]]:
         return {group(target): self.cells(CEILING, self.at(target, **data)) for target in targets}

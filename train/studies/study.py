@@ -24,6 +24,7 @@ from train.studies.config import StudyConfig
 from train.studies.figures import draw_table
 from train.studies.pivotal import pivotal_genes
 from train.studies.plans import Plan
+from train.studies.protocols import PROTOCOLS
 from train.studies.render import FORMS, csv_table, render
 from train.studies.runner import Results, run_cells
 from train.studies.summary import Line, genes_of, slides_of, summarise
@@ -73,7 +74,8 @@ def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published:
     bins = "cached features, no encoder trained" if config.fit.encoder.mode == "frozen" else "encoders fine-tuned"
     notes = [
         f"data: {data.store} ({slides} test slides in {fold_count} folds), features of {data.backbone}, {bins}",
-        "mean ± sd over folds; 95 %: bootstrap over test slides and over neighbourhoods within them",
+        f"protocol: {PROTOCOLS[config.protocol].says}; {data.panel} genes",
+        "mean±sd over folds; 95 %: bootstrap over test slides and over neighbourhoods within them",
         "÷ ceiling: PCC per gene as a share of the noise ceiling; ours − system: what MagNet, or the row marked 'all "
         "blocks' or the first backbone, gains in PCC per gene, with its 95 %, paired",
     ]

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from magnet_core.resampling import METRICS, BlockSums, interval, metrics_of, resample
+from magnet_core.resampling import METRICS, BlockSums, interval, metrics_of, pool, resample
 from train.studies.cell import Cell, CellResult
 from train.studies.plans import Plan, Row
+from train.studies.protocols import Pooling
 from train.studies.published import Figures
 from train.studies.runner import Results
 
@@ -56,7 +57,9 @@ def summarise(plan: Plan, results: Results) -> list[Line]:
         rows = [row for row in plan.rows if row.group == group]
         ceilings = finished(plan.ceilings[group], results)
         ours = next((finished(row.cells, results) for row in rows if row.is_ours), [])
-        lines += [summarise_row(row, finished(row.cells, results), ours, ceilings) for row in rows]
+        lines += [
+            summarise_row(row, finished(row.cells, results), ours, ceilings, pooling=plan.pooling) for row in rows
+        ]
         lines.append(ceiling_line(group, ceilings))
     return lines
 
@@ -67,17 +70,22 @@ def finished(cells: Sequence[Cell], results: Results) -> list[CellResult]:
 
 
 def summarise_row(
-    row: Row, cells: Sequence[CellResult], ours: Sequence[CellResult], ceilings: Sequence[CellResult]
+    row: Row,
+    cells: Sequence[CellResult],
+    ours: Sequence[CellResult],
+    ceilings: Sequence[CellResult],
+    *,
+    pooling: Pooling,
 ) -> Line:
     """Summarise one row beside the row of ours and the ceilings."""
     if not cells:
         return Line(row.group, row.title, row.is_ours, 0, 0, {}, float("nan"), None, row.published)
-    draws = resampled(cells)
+    draws = resampled(cells, pooling)
     metrics = {
-        name: Statistic(*_mean_sd([fold_means(cell)[name] for cell in cells]), *interval(draws[name]))
+        name: Statistic(*_mean_sd([fold_means(cell, pooling)[name] for cell in cells]), *interval(draws[name]))
         for name in METRICS
     }
-    behind = None if row.is_ours else gain(ours, cells)
+    behind = None if row.is_ours else gain(ours, cells, pooling)
     of_ceiling = share_of_ceiling(cells, ceilings)
     slides = sum(len(cell.blocks) for cell in cells)
     return Line(row.group, row.title, row.is_ours, len(cells), slides, metrics, of_ceiling, behind, row.published)
@@ -91,10 +99,22 @@ def ceiling_line(group: str, ceilings: Sequence[CellResult]) -> Line:
     return Line(group, "noise ceiling", False, len(means), slides, metrics, 1.0, None, None)
 
 
-def fold_means(cell: CellResult) -> dict[str, float]:
-    """Metrics of a cell: means over the test slides, each weighing the same."""
-    per_slide = [slide_metrics(sums) for sums in cell.blocks.values()]
-    return {name: _nan_mean([metrics[name] for metrics in per_slide]) for name in METRICS}
+def fold_means(cell: CellResult, pooling: Pooling) -> dict[str, float]:
+    """Metrics of a cell over its test slides."""
+    if pooling == "pooled":
+        return slide_metrics(pool(list(cell.blocks.values())))
+    weights = slide_weights(cell, pooling)
+    per_slide = {slide_id: slide_metrics(sums) for slide_id, sums in cell.blocks.items()}
+    return {
+        name: _weighted_mean([(metrics[name], weights[slide_id]) for slide_id, metrics in per_slide.items()])
+        for name in METRICS
+    }
+
+
+def slide_weights(cell: CellResult, pooling: Pooling) -> dict[str, float]:
+    """What each test slide of a fold counts, 1 in all: the same, or by its measured entries."""
+    sizes = {name: sums.errors[0].sum() if pooling == "rows" else 1.0 for name, sums in cell.blocks.items()}
+    return {name: float(size / sum(sizes.values())) for name, size in sizes.items()}
 
 
 def slide_metrics(sums: BlockSums) -> dict[str, float]:
@@ -102,22 +122,29 @@ def slide_metrics(sums: BlockSums) -> dict[str, float]:
     return {name: float(values[0]) for name, values in metrics_of(sums, np.ones((1, sums.errors.shape[1]))).items()}
 
 
-def resampled(cells: Sequence[CellResult]) -> dict[str, np.ndarray]:
+def resampled(cells: Sequence[CellResult], pooling: Pooling) -> dict[str, np.ndarray]:
     """Metrics (R,) of resamples of all test slides of a row; a fold counts the same whatever its number of slides."""
+    if pooling == "pooled":
+        folds = {f"fold {cell.cell.fold.index}": pool(list(cell.blocks.values())) for cell in cells}
+        return resample(folds, dict.fromkeys(folds, 1.0))
     slides = {slide_id: sums for cell in cells for slide_id, sums in cell.blocks.items()}
-    weights = {slide_id: 1 / len(cell.blocks) for cell in cells for slide_id in cell.blocks}
+    weights = {slide_id: weight for cell in cells for slide_id, weight in slide_weights(cell, pooling).items()}
     return resample(slides, weights)
 
 
-def gain(ours: Sequence[CellResult], others: Sequence[CellResult]) -> Statistic | None:
+def gain(ours: Sequence[CellResult], others: Sequence[CellResult], pooling: Pooling) -> Statistic | None:
     """What ours gains over another system in PCC per gene on the folds both have, paired slide by slide."""
     pairs = [(one, other) for one in ours for other in others if one.cell.fold == other.cell.fold]
     if not pairs:
         return None
     first, second = zip(*pairs, strict=True)
-    differences = [fold_means(one)["pcc_gene"] - fold_means(other)["pcc_gene"] for one, other in pairs]
-    drawn = resampled(first)["pcc_gene"] - resampled(second)["pcc_gene"]
+    differences = [_difference_of(one, other, pooling) for one, other in pairs]
+    drawn = resampled(first, pooling)["pcc_gene"] - resampled(second, pooling)["pcc_gene"]
     return Statistic(*_mean_sd(differences), *interval(drawn))
+
+
+def _difference_of(one: CellResult, other: CellResult, pooling: Pooling) -> float:
+    return fold_means(one, pooling)["pcc_gene"] - fold_means(other, pooling)["pcc_gene"]
 
 
 def share_of_ceiling(cells: Sequence[CellResult], ceilings: Sequence[CellResult]) -> float:
@@ -173,6 +200,13 @@ def _mean_sd(values: Sequence[float]) -> tuple[float, float]:
     if not known:
         return float("nan"), float("nan")
     return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+
+
+def _weighted_mean(values: Sequence[tuple[float, float]]) -> float:
+    """Mean of values with their weights, those that are NaN left out."""
+    known = [(value, weight) for value, weight in values if np.isfinite(value)]
+    total = sum(weight for _, weight in known)
+    return sum(value * weight for value, weight in known) / total if total else float("nan")
 
 
 def _nan_mean(values: Sequence[float]) -> float:
