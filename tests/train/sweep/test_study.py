@@ -1,0 +1,131 @@
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from cache.store import Store
+from magnet_core.errors import MagnetError
+from tests.train.sweep.setting import sweep_of
+from train.config import FitConfig
+from train.fold import open_fold
+from train.state import Progress
+from train.sweep.config import Sweep
+from train.sweep.objective import Objective, Report, hold_out
+from train.sweep.run import refit_config, run_sweep
+from train.sweep.study import Worker, finished, open_study
+from train.sweep.trials import work
+
+
+class Curves(Objective):
+    """In the place of training: the n-th trial's scores, epoch by epoch."""
+
+    def __init__(self, curves: list[list[float]]) -> None:
+        super().__init__()
+        self._curves = iter(curves)
+
+    def train(self, config: FitConfig, folder: Path, report: Report) -> Progress:
+        scores = next(self._curves)
+        for epoch, score in enumerate(scores, start=1):
+            report(epoch, score)
+        return Progress(epoch=len(scores), scores=scores, best_epoch=scores.index(max(scores)) + 1)
+
+
+def draw_and_be_killed(sweep: Sweep, total: int) -> None:
+    with open_study(sweep.folder, sweep.search) as study, Worker(study, sweep) as worker:
+        assert worker.draw(total) is not None
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("pruner", ["median", "asha"])
+def test_a_trial_that_lags_is_pruned_and_a_leading_one_is_not(small_store: Store, tmp_path: Path, pruner: str):
+    search = f'pruner = "{pruner}"\nreduction = 2'
+    sweep = sweep_of(small_store, tmp_path / "runs", search=search, epochs=4)
+    good, bad = [0.2, 0.3, 0.4, 0.5], [0.1, 0.1, 0.1, 0.1]
+    with open_study(sweep.folder, sweep.search) as study:
+        work(study, sweep, Curves([good, good, good, bad, [0.3, 0.4, 0.6, 0.5]]), total=5)
+        trials = study.get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3 + [TrialState.PRUNED, TrialState.COMPLETE]
+    assert len(trials[3].intermediate_values) == 1
+    assert trials[4].value == 0.6
+    assert trials[4].user_attrs["kept_epoch"] == 3
+
+
+def test_a_killed_process_s_trial_does_not_count(small_store: Store, tmp_path: Path):
+    sweep = sweep_of(small_store, tmp_path / "runs")
+    process = multiprocessing.get_context("spawn").Process(target=draw_and_be_killed, args=(sweep, 2))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    with open_study(sweep.folder, sweep.search) as study:
+        assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING]
+        work(study, sweep, Curves([[0.1], [0.2]]), total=2)
+        trials = study.get_trials()
+    assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert len(finished(trials)) == 2
+
+
+def test_a_trial_under_way_elsewhere_is_left_alone_and_counts_towards_the_total(small_store: Store, tmp_path: Path):
+    sweep = sweep_of(small_store, tmp_path / "runs")
+    with (
+        open_study(sweep.folder, sweep.search) as one,
+        open_study(sweep.folder, sweep.search) as other,
+        Worker(one, sweep) as first,
+        Worker(other, sweep) as second,
+    ):
+        assert first.draw(2) is not None
+        assert second.draw(2) is not None
+        assert first.draw(2) is None
+        assert [trial.state for trial in one.get_trials()] == [TrialState.RUNNING] * 2
+
+
+def test_a_trial_that_runs_out_of_memory_or_diverges_is_kept_with_its_line(small_store: Store, tmp_path: Path):
+    sweep = sweep_of(small_store, tmp_path / "runs", space='"optim.lr" = {choices = [1e30]}')
+    with pytest.raises(MagnetError, match="found none of 1, the first refused by: .*expected a finite loss"):
+        run_sweep(sweep, trials=1)
+
+
+def test_one_patient_is_held_out_where_the_share_comes_to_none(small_store: Store, tmp_path: Path):
+    sweep = sweep_of(small_store, tmp_path / "runs")
+    slides = open_fold(sweep.base).training.slides
+    learnt, held_out = hold_out(slides, sweep.base)
+    assert len(learnt) == len(held_out) == 1
+    assert {slide.patient for slide in learnt}.isdisjoint({slide.patient for slide in held_out})
+    with pytest.raises(MagnetError, match=r"expected 2 training patients or more.*found 1 \(S"):
+        hold_out(slides[:1], sweep.base)
+
+
+def test_a_refit_trains_the_encoder_that_was_frozen_for_speed_and_leaves_another_mode(
+    small_store: Store, tmp_path: Path
+):
+    sweep = sweep_of(small_store, tmp_path / "runs")
+    config = refit_config(sweep, {"optim.lr": 5e-3, "model.rounds": 2})
+    assert (config.encoder.mode, config.optim.lr, config.model.rounds) == ("full", 5e-3, 2)
+    assert config.runs / config.run_name == sweep.folder / "refit"
+    lora = sweep_of(small_store, tmp_path / "runs", settings='encoder.mode = "lora"')
+    assert refit_config(lora, {}).encoder.mode == "lora"
+
+
+def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path):
+    sweep = sweep_of(small_store, tmp_path / "runs", settings="baselines = false")
+    first = run_sweep(sweep, trials=1, refit=True)
+    assert first.refit is not None
+    assert set(first.refit) == {"magnet"}
+    assert run_sweep(sweep, trials=1, refit=True).refit == first.refit
+    with open_study(sweep.folder, sweep.search) as study:
+        work(study, sweep, Curves([[0.99]]), total=2)
+    with pytest.raises(MagnetError, match="expected a refit of the best trial, found one that differs in .*optim.lr"):
+        run_sweep(sweep, trials=2, refit=True)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_sweep(small_store: Store, tmp_path: Path):
+    sweep = sweep_of(small_store, tmp_path / "runs")
+    result = run_sweep(sweep, trials=5, jobs=2)
+    assert result.finished == 5
+    with open_study(sweep.folder, sweep.search) as study:
+        trials = study.get_trials()
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    assert len({trial.user_attrs["worker"] for trial in trials}) == 2

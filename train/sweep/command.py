@@ -1,0 +1,61 @@
+"""The command `train sweep`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from train.evaluate import text_table
+
+
+class SweepBins(StrEnum):
+    """What becomes of the bin encoder in trials."""
+
+    FROZEN = "frozen"
+    FINETUNED = "finetuned"
+
+
+MODES = {SweepBins.FROZEN: "frozen", SweepBins.FINETUNED: "full"}
+
+
+def sweep_command(
+    sweep: Annotated[Path, typer.Argument(help="TOML file with [space], see recipes/sweep.toml.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials that the sweep has in the end; given again it goes on.")],
+    name: Annotated[str | None, typer.Option(help="Name of the sweep's folder [default: sweep].")] = None,
+    store: Annotated[Path | None, typer.Option(help="Store written by 'extract run'.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder for runs and folds.json.")] = None,
+    target: Annotated[int | None, typer.Option(help="Predict 8 or 16 µm bins, or 55 µm spots.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Features of this backbone.")] = None,
+    fold: Annotated[int, typer.Option(help="Fold to leave out, from 0.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that run trials at the same time.")] = 1,
+    bins: Annotated[
+        SweepBins | None, typer.Option(help="The bin encoder in trials [default: frozen, for speed].")
+    ] = None,
+    refit: Annotated[bool, typer.Option(help="Then fit the best settings with the bin encoder, and test.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting of all trials, a.b=c.")] = None,
+) -> None:
+    """Search hyper-parameters by their score on validation slides; the test slides are not looked at."""
+    from train.sweep.config import read_sweep  # Optuna takes a second to import: not for every command
+    from train.sweep.run import in_words, run_sweep
+
+    named = {
+        "fold": fold,
+        "name": name,
+        "runs": str(runs) if runs else None,
+        "split.file": str(runs / "folds.json") if runs else None,
+        "data.store": str(store) if store else None,
+        "data.target": target,
+        "data.backbone": backbone,
+        "device": device,
+        "encoder.mode": MODES[bins] if bins else None,
+    }
+    given = {key: value for key, value in named.items() if value is not None}
+    result = run_sweep(read_sweep(sweep, given, set_ or ()), trials=trials, jobs=jobs, refit=refit)
+    typer.echo(f"\n{result.finished} trials; best: trial {result.best}, PCC per gene {result.value:.4f} (validation)")
+    typer.echo(in_words(result.values))
+    if result.refit is not None:
+        typer.echo(f"\nrefit on the test slides of fold {fold}")
+        typer.echo(text_table(result.refit))
+    typer.echo(f"\nsweep: {result.folder} (best.toml for 'train fit --recipe', report.html, trials.csv, study.db)")

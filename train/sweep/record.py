@@ -1,0 +1,126 @@
+"""What a sweep's folder holds beside its study.
+
+sweep.json  all that the sweep is, and the slides; one that goes on must be the same
+trials.csv  every trial: how it ended, its value, epochs, seconds, and the settings that were searched
+best.toml   the settings of the best trial, a recipe for `train fit`
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+import polars as pl
+from optuna.trial import FrozenTrial, TrialState
+
+from cache.store import package_versions
+from magnet_core.errors import MagnetError
+from magnet_core.files import write_json, write_text
+from train.config import FitConfig, as_plain
+from train.state import differing
+from train.sweep.config import Sweep
+from train.sweep.objective import Bench
+from train.sweep.study import KEPT_EPOCH, REFUSED
+
+RECORD, TRIALS, BEST = "sweep.json", "trials.csv", "best.toml"
+NOT_OF_A_RECIPE = ("name", "overwrite", "fold", "device")
+
+
+def check_record(sweep: Sweep, bench: Bench) -> None:
+    """Write what the sweep is, or compare it with what the folder says."""
+    slides = {
+        "learnt": [slide.slide_id for slide in bench.learnt],
+        "validation": [slide.slide_id for slide in bench.held_out],
+    }
+    now: dict[str, Any] = json.loads(json.dumps({**sweep.described(), "slides": slides}))
+    path = sweep.folder / RECORD
+    if not path.exists():
+        write_json(path, {**now, "versions": package_versions()})
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    searched = before["space"].keys() | now["space"].keys()
+    different = [name for name in differing(before.pop("settings"), now.pop("settings")) if name not in searched]
+    different += differing({key: before[key] for key in now}, now)
+    if different:
+        raise MagnetError(
+            path,
+            expected="a sweep with this space, search and settings",
+            found=f"one that differs in {', '.join(different)}",
+            remedy="give another --name",
+        )
+
+
+def ending(trial: FrozenTrial) -> str:
+    """How a trial ended, in a word."""
+    if REFUSED in trial.user_attrs:
+        return "refused"
+    words = {TrialState.COMPLETE: "whole", TrialState.PRUNED: "pruned", TrialState.FAIL: "dropped"}
+    return words.get(trial.state, "under way")
+
+
+def whole_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were trained to their end, the best first."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return sorted(trials, key=_value, reverse=True)
+
+
+def write_results(study: optuna.Study, sweep: Sweep) -> None:
+    """Write the table of trials, and the recipe of the best one if there is one."""
+    rows = [_row(trial, sweep) for trial in study.get_trials(deepcopy=False)]
+    text = pl.DataFrame(rows, infer_schema_length=None, strict=False).write_csv()
+    write_text(sweep.folder / TRIALS, text)
+    if best := whole_trials(study)[:1]:
+        write_text(sweep.folder / BEST, recipe_text(sweep, best[0]))
+
+
+def recipe_text(sweep: Sweep, trial: FrozenTrial) -> str:
+    """Write a trial as a recipe: what it searched, and what else is not a default."""
+    plain, default = as_plain(sweep.config(trial.params)), as_plain(FitConfig())
+    lines = [
+        f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides.",
+        "# train fit --recipe best.toml  (--bins finetuned trains the bin encoder, too)",
+        *_toml(plain, default, searched=set(sweep.space)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(plain: Mapping[str, Any], default: Mapping[str, Any], *, searched: set[str]) -> list[str]:
+    """Lines of the values that are searched or differ from the defaults; dotted keys, so that no table is left open."""
+
+    def walk(values: Mapping[str, Any], others: Mapping[str, Any], prefix: str) -> Sequence[str]:
+        lines: list[str] = []
+        for key, value in values.items():
+            name = f"{prefix}{key}"
+            if isinstance(value, Mapping):
+                lines += walk(value, others[key], f"{name}.")
+            elif name in searched or (value != others[key] and name not in NOT_OF_A_RECIPE):
+                lines.append(f"{name} = {_toml_value(value)}")
+        return lines
+
+    return list(walk(plain, default, ""))
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return f"[{', '.join(map(_toml_value, value))}]" if isinstance(value, list | tuple) else repr(value)
+
+
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None
+    return trial.value
+
+
+def _row(trial: FrozenTrial, sweep: Sweep) -> dict[str, Any]:
+    return {
+        "trial": trial.number,
+        "ended": ending(trial),
+        "pcc_gene": None if REFUSED in trial.user_attrs else trial.value,
+        "epochs": len(trial.intermediate_values),
+        "kept_epoch": trial.user_attrs.get(KEPT_EPOCH),
+        "seconds": trial.duration and round(trial.duration.total_seconds(), 2),
+        **{name: trial.params.get(name) for name in sweep.space},
+        "reason": trial.user_attrs.get(REFUSED),
+    }

@@ -1,0 +1,136 @@
+"""A sweep on one page: from its settings to a study, a table, a recipe of the best trial and a report.
+
+The same sweep given again goes on to the number of trials that is asked for. Nothing but training slides is looked at;
+only a refit, if one is asked for, is tested.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+from tqdm import tqdm
+
+from magnet_core.console import progress
+from magnet_core.errors import MagnetError
+from train.checkpoint import DESCRIPTION
+from train.config import FitConfig, as_plain
+from train.pipeline import fit
+from train.run_folder import SUMMARY
+from train.state import differing
+from train.sweep.config import Sweep
+from train.sweep.objective import Objective
+from train.sweep.record import check_record, ending, whole_trials, write_results
+from train.sweep.report import write_report
+from train.sweep.space import Value
+from train.sweep.study import REFUSED, finished, open_study
+from train.sweep.trials import work
+from train.sweep.workers import run_workers, sigterm_as_interrupt
+
+REFIT = "refit"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """Where a sweep lies, its best trial, and the metrics of the refit where one was asked for."""
+
+    folder: Path
+    finished: int
+    best: int
+    value: float
+    values: dict[str, Value]
+    refit: dict[str, dict[str, float]] | None = None
+
+
+def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) -> SweepResult:
+    """Go on until `trials` are finished, in `jobs` processes, and say what was found."""
+    objective = Objective()
+    bench = objective.bench(sweep.base)
+    check_record(sweep, bench)
+    tqdm.write(
+        f"validation: {', '.join(slide.slide_id for slide in bench.held_out)}; "
+        f"learnt from: {', '.join(slide.slide_id for slide in bench.learnt)}"
+    )
+    with open_study(sweep.folder, sweep.search) as study:
+        there = len(finished(study.get_trials(deepcopy=False)))
+        if there:
+            tqdm.write(f"{there} of {trials} trials are there")
+        try:
+            with sigterm_as_interrupt(), progress(total=trials, initial=there, desc="sweep", unit="trial") as bar:
+                tell = teller(study, bar)
+                if jobs == 1:
+                    work(study, sweep, objective, total=trials, on_end=tell)
+                else:
+                    del objective, bench  # each process opens its own
+                    run_workers(sweep, total=trials, jobs=jobs, on_look=tell)
+        finally:
+            write_results(study, sweep)
+        write_report(study, sweep)
+        result = summarise(study, sweep)
+    return replace(result, refit=refit_best(sweep, result.values)) if refit else result
+
+
+def teller(study: optuna.Study, bar: tqdm) -> Callable[[], None]:
+    """Return what says which trials have finished since it was last called, and moves the bar."""
+    told = {trial.number for trial in finished(study.get_trials(deepcopy=False))}
+
+    def tell() -> None:
+        new = [trial for trial in finished(study.get_trials(deepcopy=False)) if trial.number not in told]
+        for trial in new:
+            told.add(trial.number)
+            value = trial.user_attrs.get(REFUSED) or f"PCC per gene {trial.value:.4f}"
+            tqdm.write(f"trial {trial.number} {ending(trial)}: {value}; {in_words(trial.params)}")
+        if best := whole_trials(study)[:1]:
+            bar.set_postfix_str(f"best {best[0].value:.4f}, trial {best[0].number}", refresh=False)
+        bar.update(len(new))
+
+    return tell
+
+
+def in_words(values: dict[str, Value]) -> str:
+    """Name the values of a trial, on one line."""
+    shown = ((name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in values.items())
+    return ", ".join(f"{name}={value}" for name, value in shown)
+
+
+def summarise(study: optuna.Study, sweep: Sweep) -> SweepResult:
+    """Name the best trial; no whole trial is an error."""
+    done = finished(study.get_trials(deepcopy=False))
+    whole = whole_trials(study)
+    if not whole:
+        reasons = [trial.user_attrs[REFUSED] for trial in done if REFUSED in trial.user_attrs]
+        raise MagnetError(
+            sweep.folder,
+            expected="a trial that was trained to its end",
+            found=f"none of {len(done)}" + (f", the first refused by: {reasons[0]}" if reasons else ""),
+            remedy="change the space and give another --name, or ask for more --trials",
+        )
+    best = whole[0]
+    assert best.value is not None
+    return SweepResult(sweep.folder, len(done), best.number, best.value, best.params)
+
+
+def refit_best(sweep: Sweep, values: dict[str, Value]) -> dict[str, dict[str, float]]:
+    """Fit the best settings with the bin encoder trained too, and test them; a finished refit of them is kept."""
+    config = refit_config(sweep, values)
+    folder = config.runs / config.run_name
+    if (folder / SUMMARY).exists():
+        before = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"]
+        if different := differing(before, json.loads(json.dumps(as_plain(config)))):
+            raise MagnetError(
+                folder,
+                expected="a refit of the best trial",
+                found=f"one that differs in {', '.join(different)}",
+                remedy="move it elsewhere, or delete it",
+            )
+        tqdm.write(f"{folder} is there already")
+        return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["systems"]
+    return fit(config).systems
+
+
+def refit_config(sweep: Sweep, values: dict[str, Value]) -> FitConfig:
+    """The best settings as a run in the sweep's folder; an encoder that was frozen for speed is trained in full."""
+    config = sweep.config(values)
+    encoder = replace(config.encoder, mode="full") if config.encoder.mode == "frozen" else config.encoder
+    return replace(config, name=f"{config.run_name}/{REFIT}", encoder=encoder)
