@@ -54,7 +54,7 @@ SMALLEST_MEAN = 1e-8  # of a row without counts
 class His2STConfig:
     """Published settings.
 
-    step_epochs, step_factor  the learning rate is multiplied by the factor after so many epochs, again and again
+    step_epochs   the learning rate is multiplied by `step_factor` after so many epochs, again and again
     window        rows of a window at most: 24 × 24 bins
     positions     rows of the tables of x and of y embeddings
     mlp           width inside a transformer layer
@@ -89,14 +89,16 @@ class His2STConfig:
     views: int = 5
 
     def __post_init__(self) -> None:
-        counted = "epochs step_epochs window width depth heads mlp sage_layers neighbours lstm_layers"
-        counted += " pixel_side patch channels mixers kernel"
-        limits: dict[str, tuple[float, float]] = dict.fromkeys(counted.split(), (1, np.inf))
-        limits |= {"lr": (1e-30, np.inf), "positions": (2, np.inf), "dropout": (0, 0.99), "step_factor": (1e-30, 1)}
-        limits |= {"zinb": (0, np.inf), "distil": (0, np.inf), "views": (1, NUM_SYMMETRIES)}
-        for name, (low, high) in limits.items():
-            if not low <= (value := getattr(self, name)) <= high:
-                raise _refused(name, expected=f"{low:g} to {high:g}", found=value)
+        positive = "epochs lr step_epochs step_factor window width depth heads mlp sage_layers neighbours lstm_layers"
+        positive += " pixel_side patch channels mixers kernel"
+        checks = {name: (getattr(self, name) > 0, "a positive number") for name in positive.split()}
+        checks |= {name: (getattr(self, name) >= 0, "0 or more") for name in ("zinb", "distil")}
+        checks["positions"] = (self.positions > 1, "2 or more")
+        checks["dropout"] = (0 <= self.dropout < 1, "0 or more, below 1")
+        checks["views"] = (1 <= self.views <= NUM_SYMMETRIES, f"1 to {NUM_SYMMETRIES}")
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                raise _refused(name, expected=expected, found=getattr(self, name))
         if self.width % self.heads:
             raise _refused("width", expected=f"a multiple of heads={self.heads}", found=self.width)
         if self.pixel_side < self.patch or self.width % (self.pixel_side // self.patch) ** 2:

@@ -55,20 +55,19 @@ class HisToGeneConfig:
     pixel_side: int = 112
 
     def __post_init__(self) -> None:
-        limits = dict.fromkeys(("epochs", "window", "width", "depth", "heads", "mlp", "pixel_side"), (1.0, np.inf))
-        limits |= {"lr": (1e-30, np.inf), "positions": (2, np.inf), "dropout": (0, 0.99)}
-        for name, (low, high) in limits.items():
-            if not low <= (value := getattr(self, name)) <= high:
-                raise MagnetError(
-                    f"histogene.{name}", expected=f"{low:g} to {high:g}", found=str(value), remedy="change the setting"
-                )
+        positive = ("epochs", "lr", "window", "width", "depth", "heads", "mlp", "pixel_side")
+        checks = {name: (getattr(self, name) > 0, "a positive number") for name in positive}
+        checks["positions"] = (self.positions > 1, "2 or more")
+        checks["dropout"] = (0 <= self.dropout < 1, "0 or more, below 1")
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                raise _refused(name, expected=expected, found=getattr(self, name))
         if self.width % self.heads:
-            raise MagnetError(
-                "histogene.width",
-                expected=f"a multiple of heads={self.heads}",
-                found=str(self.width),
-                remedy="change width or heads",
-            )
+            raise _refused("width", expected=f"a multiple of heads={self.heads}", found=self.width)
+
+
+def _refused(name: str, *, expected: str, found: object) -> MagnetError:
+    return MagnetError(f"histogene.{name}", expected=expected, found=str(found), remedy="change the setting")
 
 
 class HisToGeneNet(nn.Module):
