@@ -12,6 +12,7 @@ from train.config import load_config
 from train.evaluate import text_table
 from train.pipeline import fit
 from train.studies.command import cv_command, study_command
+from train.sweep.command import sweep_command
 
 
 class Bins(StrEnum):
@@ -86,3 +87,4 @@ def fit_command(
 
 app.command(name="cv")(cv_command)
 app.command(name="study")(study_command)
+app.command(name="sweep")(sweep_command)

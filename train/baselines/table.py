@@ -16,7 +16,7 @@ from train.baselines.his2st import His2ST, His2STConfig
 from train.baselines.histogene import HisToGene, HisToGeneConfig
 from train.baselines.ridge import ColourRidge, FeatureRidge
 from train.baselines.st_net import STNet, STNetConfig
-from train.baselines.triplex import TRIPLEX, TRIPLEXConfig
+from train.baselines.triplex import Triplex, TriplexConfig
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RivalsConfig:
     histogene: HisToGeneConfig = field(default_factory=HisToGeneConfig)
     bleep: BLEEPConfig = field(default_factory=BLEEPConfig)
     his2st: His2STConfig = field(default_factory=His2STConfig)
-    triplex: TRIPLEXConfig = field(default_factory=TRIPLEXConfig)
+    triplex: TriplexConfig = field(default_factory=TriplexConfig)
 
 
 # In the order of the paper's Table 1, then the plain ones.
@@ -38,7 +38,7 @@ RIVALS: dict[str, Callable[[RivalsConfig, Setting], System]] = {
     "histogene": lambda rivals, setting: HisToGene(rivals.histogene, setting),
     "bleep": lambda rivals, setting: BLEEP(rivals.bleep, setting),
     "his2st": lambda rivals, setting: His2ST(rivals.his2st, setting),
-    "triplex": lambda rivals, setting: TRIPLEX(rivals.triplex, setting),
+    "triplex": lambda rivals, setting: Triplex(rivals.triplex, setting),
 }
 PLAIN: dict[str, Callable[[], System]] = {
     "gene_mean": GeneMean,
