@@ -49,12 +49,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """The folds: grouped by patient, drawn once from `seed`, kept in `file` and reused by every run.
+    """The folds, drawn once from `seed`, kept in `file` and reused by every run.
 
-    `folds` 0 leaves one patient out at a time.
+    folds  how many; 0 leaves one patient out at a time
+    by     what is never on both sides: a patient, or, as in the paper, a slide alone; slides of one patient are no
+           independent test
     """
 
     folds: int = 4
+    by: Literal["patient", "slide"] = "patient"
     seed: int = 0
     file: Path = Path("runs/folds.json")
 

@@ -83,7 +83,8 @@ def all_folds(store: Store, config: FitConfig) -> list[Fold]:
         tqdm.write(
             f"not in any fold, as its extraction is unfinished: {', '.join(path.parent.name for path in unfinished)}"
         )
-    patients = {row["slide_id"]: row["patient"] for row in store.samples() if row["counts"]}
+    by_patient = config.split.by == "patient"  # without names, each slide is a patient of its own
+    patients = {row["slide_id"]: row["patient"] if by_patient else "" for row in store.samples() if row["counts"]}
     if notice := fewer_folds_notice(patients, folds=config.split.folds):
         tqdm.write(notice)
     return load_or_create_folds(config.split.file, patients, folds=config.split.folds, seed=config.split.seed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ SMALL = RivalsConfig(
 )
 
 
-def state_of(found: object, seen: set[int]) -> Iterator[np.ndarray]:
+def state_of(found: Any, seen: set[int]) -> Iterator[np.ndarray]:
     """Every array that can be reached from an object; slides that it holds are looked at by the caller."""
     if id(found) in seen or isinstance(found, str | bytes | int | float | torch.device | type):
         return

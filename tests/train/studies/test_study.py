@@ -174,3 +174,12 @@ def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path):
         planned(study, systems=("nonesuch",))
     with pytest.raises(MagnetError, match=r"--fold: expected 0 to 2"):
         choose_folds(study, (7,))
+
+
+def test_folds_may_be_cut_by_slide(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    samples = [row | {"patient": "one"} for row in small_store.samples()]
+    monkeypatch.setattr(Store, "samples", lambda self: samples)
+    with pytest.raises(MagnetError, match="expected slides of 2 patients or more"):
+        choose_folds(small_study(small_store, tmp_path), None)
+    folds = choose_folds(small_study(small_store, tmp_path, "split.by=slide", "split.folds=0"), None)
+    assert sorted(fold.test for fold in folds) == [("S1",), ("S2",), ("S3",)]
