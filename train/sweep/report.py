@@ -25,7 +25,8 @@ from train.sweep.study import REFUSED
 REPORT = "report.html"
 SHOWN_TRIALS = 20
 ENOUGH_FOR_IMPORTANCE = 10  # whole trials: the tenth of them that is best is compared with all
-SLICES_A_ROW = 4
+SLICES_A_ROW = 3
+VALUE = "PCC per gene"
 DPI = 110
 
 PAGE = """<!doctype html>
@@ -63,7 +64,7 @@ def write_report(study: optuna.Study, sweep: Sweep) -> None:
 def best_table(trials: list[FrozenTrial], sweep: Sweep) -> str:
     """The best trials and their settings, as HTML."""
     rows = [[trial.number, trial.value, *(trial.params.get(name) for name in sweep.space)] for trial in trials]
-    return str(tabulate(rows, ["trial", "PCC per gene", *sweep.space], tablefmt="html", floatfmt=".4g"))
+    return str(tabulate(rows, ["trial", VALUE, *sweep.space], tablefmt="html", floatfmt=".4g"))
 
 
 def refusals(trials: list[FrozenTrial]) -> list[str]:
@@ -80,15 +81,15 @@ def plots(study: optuna.Study, sweep: Sweep) -> list[str]:
     whole = len(whole_trials(study))
     if not whole:
         return ["<p>No trial was trained to its end: there is nothing to draw.</p>"]
-    parts = ["<h2>History</h2>", picture(partial(drawn.plot_optimization_history, study))]
+    parts = ["<h2>History</h2>", picture(partial(drawn.plot_optimization_history, study, target_name=VALUE))]
     parts += ["<h2>Importance</h2>"]
     if reason := why_no_importance(study):
         parts += [f"<p>{html.escape(reason)}</p>"]
     else:
-        parts += [picture(partial(drawn.plot_param_importances, study))]
+        parts += [picture(partial(drawn.plot_param_importances, study, target_name=VALUE))]
     parts += ["<h2>Value by setting</h2>"]
     for names in in_rows(varied(study, sweep)):
-        parts += [picture(partial(drawn.plot_slice, study, params=names))]
+        parts += [picture(partial(drawn.plot_slice, study, params=names, target_name=VALUE))]
     return parts
 
 
@@ -117,11 +118,15 @@ def picture(draw: Callable[[], Any]) -> str:
     """Draw with matplotlib, without a display, and return an image that the page holds itself."""
     import matplotlib
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     matplotlib.use("Agg")
     with plt.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        figure = np.ravel(draw())[0].figure
+        axes = np.ravel(draw())
+        for ax in axes:
+            ax.xaxis.set_minor_formatter(NullFormatter())  # labels of small ticks of a log axis overlap
+        figure = axes[0].figure
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
         plt.close(figure)

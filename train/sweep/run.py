@@ -20,13 +20,14 @@ from train.pipeline import fit
 from train.run_folder import SUMMARY
 from train.state import differing
 from train.sweep.config import Sweep
+from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
 from train.sweep.record import check_record, ending, whole_trials, write_results
 from train.sweep.report import write_report
 from train.sweep.space import Value
 from train.sweep.study import REFUSED, finished, open_study
 from train.sweep.trials import work
-from train.sweep.workers import run_workers, sigterm_as_interrupt
+from train.sweep.workers import run_workers
 
 REFIT = "refit"
 
@@ -57,11 +58,14 @@ def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) 
         if there:
             tqdm.write(f"{there} of {trials} trials are there")
         try:
-            with sigterm_as_interrupt(), progress(total=trials, initial=there, desc="sweep", unit="trial") as bar:
+            with (
+                Interrupts() as interrupts,
+                progress(total=trials, initial=there, desc="sweep", unit="trial") as bar,
+            ):
                 tell = teller(study, bar)
                 if jobs == 1:
-                    work(study, sweep, objective, total=trials, on_end=tell)
-                else:
+                    work(study, sweep, objective, interrupts, total=trials, on_end=tell)
+                elif there < trials:
                     del objective, bench  # each process opens its own
                     run_workers(sweep, total=trials, jobs=jobs, on_look=tell)
         finally:

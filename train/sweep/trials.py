@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from magnet_core.errors import MagnetError
 from train.sweep.config import Sweep
+from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
 from train.sweep.study import KEPT_EPOCH, REFUSED, Draw, Worker, scratch_folder
 
@@ -21,6 +22,7 @@ def work(
     study: optuna.Study,
     sweep: Sweep,
     objective: Objective,
+    interrupts: Interrupts,
     *,
     total: int,
     stopped: Callable[[], bool] = lambda: False,
@@ -31,6 +33,7 @@ def work(
         while not stopped() and (draw := worker.draw(total)) is not None:
             run_trial(study, draw, sweep, objective)
             on_end()
+            interrupts.raise_if_heard()
 
 
 def run_trial(study: optuna.Study, draw: Draw, sweep: Sweep, objective: Objective) -> None:

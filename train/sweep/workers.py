@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from multiprocessing.process import BaseProcess
@@ -19,6 +18,7 @@ import torch
 from magnet_core.console import INTERRUPTED
 from magnet_core.errors import MagnetError
 from train.sweep.config import Sweep
+from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
 from train.sweep.study import open_study
 from train.sweep.trials import work
@@ -53,7 +53,6 @@ def run_workers(sweep: Sweep, *, total: int, jobs: int, on_look: Callable[[], No
 def _process(sweep: Sweep, total: int, threads: int) -> None:
     """Run trials in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -61,9 +60,10 @@ def _process(sweep: Sweep, total: int, threads: int) -> None:
         with (
             Path(os.devnull).open("w") as nowhere,
             redirect_stdout(nowhere),  # the parent tells of the trials
+            Interrupts() as interrupts,
             open_study(sweep.folder, sweep.search) as study,
         ):
-            work(study, sweep, Objective(), total=total, stopped=lambda: not parent.is_alive())
+            work(study, sweep, Objective(), interrupts, total=total, stopped=lambda: not parent.is_alive())
     except MagnetError as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(1) from None
@@ -91,16 +91,3 @@ def _without_bars() -> Iterator[None]:
             del os.environ["TQDM_DISABLE"]
         else:
             os.environ["TQDM_DISABLE"] = before
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM, a cluster's pre-emption, end the work as Ctrl-C does. Works in the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

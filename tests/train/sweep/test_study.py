@@ -3,16 +3,19 @@ import os
 import signal
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from cache.store import Store
 from magnet_core.errors import MagnetError
+from magnet_core.interrupt import StopRequest
 from tests.train.sweep.setting import sweep_of
 from train.config import FitConfig
 from train.fold import open_fold
 from train.state import Progress
 from train.sweep.config import Sweep
+from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective, Report, hold_out
 from train.sweep.run import refit_config, run_sweep
 from train.sweep.study import Worker, finished, open_study
@@ -33,6 +36,20 @@ class Curves(Objective):
         return Progress(epoch=len(scores), scores=scores, best_epoch=scores.index(max(scores)) + 1)
 
 
+def told(study: optuna.Study, sweep: Sweep, objective: Objective, *, total: int) -> None:
+    with Interrupts() as interrupts:
+        work(study, sweep, objective, interrupts, total=total)
+
+
+class Deaf(Curves):
+    """A training that is asked to stop when no step is left."""
+
+    def train(self, config: FitConfig, folder: Path, report: Report) -> Progress:
+        with StopRequest():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().train(config, folder, report)
+
+
 def draw_and_be_killed(sweep: Sweep, total: int) -> None:
     with open_study(sweep.folder, sweep.search) as study, Worker(study, sweep) as worker:
         assert worker.draw(total) is not None
@@ -45,7 +62,7 @@ def test_a_trial_that_lags_is_pruned_and_a_leading_one_is_not(small_store: Store
     sweep = sweep_of(small_store, tmp_path / "runs", search=search, epochs=4)
     good, bad = [0.2, 0.3, 0.4, 0.5], [0.1, 0.1, 0.1, 0.1]
     with open_study(sweep.folder, sweep.search) as study:
-        work(study, sweep, Curves([good, good, good, bad, [0.3, 0.4, 0.6, 0.5]]), total=5)
+        told(study, sweep, Curves([good, good, good, bad, [0.3, 0.4, 0.6, 0.5]]), total=5)
         trials = study.get_trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3 + [TrialState.PRUNED, TrialState.COMPLETE]
     assert len(trials[3].intermediate_values) == 1
@@ -61,10 +78,19 @@ def test_a_killed_process_s_trial_does_not_count(small_store: Store, tmp_path: P
     assert process.exitcode == -signal.SIGKILL
     with open_study(sweep.folder, sweep.search) as study:
         assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING]
-        work(study, sweep, Curves([[0.1], [0.2]]), total=2)
+        told(study, sweep, Curves([[0.1], [0.2]]), total=2)
         trials = study.get_trials()
     assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
     assert len(finished(trials)) == 2
+
+
+def test_a_signal_that_a_training_took_at_its_end_stops_the_sweep(small_store: Store, tmp_path: Path):
+    sweep = sweep_of(small_store, tmp_path / "runs")
+    with open_study(sweep.folder, sweep.search) as study:
+        with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+            work(study, sweep, Deaf([[0.1], [0.2]]), interrupts, total=2)
+        assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_trial_under_way_elsewhere_is_left_alone_and_counts_towards_the_total(small_store: Store, tmp_path: Path):
@@ -81,7 +107,7 @@ def test_a_trial_under_way_elsewhere_is_left_alone_and_counts_towards_the_total(
         assert [trial.state for trial in one.get_trials()] == [TrialState.RUNNING] * 2
 
 
-def test_a_trial_that_runs_out_of_memory_or_diverges_is_kept_with_its_line(small_store: Store, tmp_path: Path):
+def test_a_trial_that_diverges_is_kept_with_its_line(small_store: Store, tmp_path: Path):
     sweep = sweep_of(small_store, tmp_path / "runs", space='"optim.lr" = {choices = [1e30]}')
     with pytest.raises(MagnetError, match="found none of 1, the first refused by: .*expected a finite loss"):
         run_sweep(sweep, trials=1)
@@ -115,7 +141,7 @@ def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path):
     assert set(first.refit) == {"magnet"}
     assert run_sweep(sweep, trials=1, refit=True).refit == first.refit
     with open_study(sweep.folder, sweep.search) as study:
-        work(study, sweep, Curves([[0.99]]), total=2)
+        told(study, sweep, Curves([[0.99]]), total=2)
     with pytest.raises(MagnetError, match="expected a refit of the best trial, found one that differs in .*optim.lr"):
         run_sweep(sweep, trials=2, refit=True)
 
