@@ -10,32 +10,35 @@ from skimage.metrics import structural_similarity
 
 # N bins of one slide, H × W cells of its map
 
-WINDOW = 7  # cells a side, as scikit-image has it by default
+WINDOWS = (7, 5, 3)  # cells a side: as scikit-image has it by default, or less where sections are small
 
 
 def map_similarity(prediction: np.ndarray, truth: np.ndarray, centres_um: np.ndarray, *, pitch_um: float) -> float:
     """Structural similarity of two maps (N,) of bins at `centres_um` (N, 2), NaN where no window is whole.
 
-    The range of values that the measure needs is the truth's. A truth that is constant has no structure: NaN.
+    Windows are the largest of `WINDOWS` that is whole somewhere, and so the same for all systems on a slide. The range
+    of values that the measure needs is the truth's. A truth that is constant has no structure: NaN.
     """
     measured = np.isfinite(truth)
     if not measured.any() or np.ptp(truth[measured]) == 0:
         return float("nan")
     cells = np.rint((centres_um - centres_um.min(axis=0)) / pitch_um).astype(np.int64)
-    shape = tuple(np.maximum(cells.max(axis=0) + 1, WINDOW))
+    shape = tuple(np.maximum(cells.max(axis=0) + 1, max(WINDOWS)))
     at = tuple(cells[measured].T)
     known = np.zeros(shape, dtype=bool)
     known[at] = True
-    whole = ndimage.binary_erosion(known, np.ones((WINDOW, WINDOW)))
-    if not whole.any():
-        return float("nan")
     maps = []
     for values in (truth, prediction):
         drawn = np.zeros(shape)
         drawn[at] = values[measured]
         maps.append(drawn)
-    _, similarity = structural_similarity(*maps, win_size=WINDOW, data_range=np.ptp(truth[measured]), full=True)
-    return float(similarity[whole].mean())
+    for side in WINDOWS:
+        whole = ndimage.binary_erosion(known, np.ones((side, side)))
+        if whole.any():
+            spread = np.ptp(truth[measured])
+            _, similarity = structural_similarity(*maps, win_size=side, data_range=spread, full=True)
+            return float(similarity[whole].mean())
+    return float("nan")
 
 
 def median_pitch_um(centres_um: np.ndarray, edges: np.ndarray) -> float:

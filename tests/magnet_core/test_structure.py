@@ -32,7 +32,14 @@ def test_a_blurred_map_is_less_alike_and_a_flat_one_has_no_structure():
     truth = rng.random(400)
     assert map_similarity(np.full(400, truth.mean()), truth, grid(20), pitch_um=8.0) < 0.1
     assert np.isnan(map_similarity(truth, np.ones(400), grid(20), pitch_um=8.0))
-    assert np.isnan(map_similarity(truth[:25], truth[:25], grid(5), pitch_um=8.0))  # no window of 7 × 7 is whole
+    assert np.isnan(map_similarity(truth[:4], truth[:4], grid(2), pitch_um=8.0))  # not even a window of 3 × 3 is whole
+
+
+def test_a_small_section_is_compared_in_smaller_windows():
+    truth, prediction = np.random.default_rng(3).random((2, 6, 6))
+    literal = structural_similarity(truth, prediction, win_size=5, data_range=np.ptp(truth), full=True)[1]
+    found = map_similarity(prediction.ravel(), truth.ravel(), grid(6), pitch_um=8.0)
+    assert found == pytest.approx(literal[2:-2, 2:-2].mean())
 
 
 def test_the_pitch_is_that_of_touching_bins():
