@@ -7,7 +7,7 @@ import dataclasses
 import math
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -86,11 +86,11 @@ class OptimConfig:
     ema: float = 0.0
 
     def __post_init__(self) -> None:
-        positive, infinity = 1e-30, float("inf")
-        limits = {"lr": (positive, infinity), "epochs": (1, infinity), "batch_size": (1, infinity), "momentum": (0, 1)}
+        infinity = float("inf")
+        limits = {"lr": (0, infinity), "epochs": (1, infinity), "batch_size": (1, infinity), "momentum": (0, 1)}
         limits |= {"encoder_lr": (0, infinity), "weight_decay": (0, infinity), "clip_norm": (0, infinity)}
         limits |= {"final_lr": (0, 1), "warmup": (0, 1), "ema": (0, 1)}
-        _check_limits(self, "optim", limits)
+        check_limits(self, "optim", limits, above={"lr"})
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class ValidationConfig:
     patience: int = 0
 
     def __post_init__(self) -> None:
-        _check_limits(self, "validation", {"share": (0, 0.9), "patience": (0, float("inf"))})
+        check_limits(self, "validation", {"share": (0, 0.9), "patience": (0, float("inf"))})
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class ComputeConfig:
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
-        _check_limits(self, "compute", {"micro_batch": (0, float("inf")), "checkpoint_minutes": (0, float("inf"))})
+        check_limits(self, "compute", {"micro_batch": (0, float("inf")), "checkpoint_minutes": (0, float("inf"))})
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class FitConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
-        _check_limits(self, "", {"halo": (0, 8)})
+        check_limits(self, "", {"halo": (0, 8)})
         if Path(self.name).is_absolute() or ".." in Path(self.name).parts:
             raise MagnetError("name", expected="a folder below --runs", found=f"'{self.name}'", remedy="change --name")
 
@@ -227,21 +227,33 @@ def as_plain(config: Any) -> dict[str, Any]:
     }
 
 
-def _check_limits(config: Any, table: str, limits: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse a number outside its limits, both of which it may take."""
+def check_limits(
+    config: Any,
+    table: str,
+    limits: Mapping[str, tuple[float, float]],
+    *,
+    above: Collection[str] = (),
+    below: Collection[str] = (),
+) -> None:
+    """Refuse a number outside its limits (low, high).
+
+    It may take both of them, but names in `above` not their low one, and names in `below` not their high one.
+    """
     for name, (low, high) in limits.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            expected = (
-                "a positive number"
-                if 0 < low < 1
-                else f"{low:g} to {high:g}"
-                if high < math.inf
-                else f"{low:g} or more"
-            )
-            raise MagnetError(
-                f"{table}.{name}".strip("."), expected=expected, found=str(value), remedy="change the setting"
-            )
+        value, over, under = getattr(config, name), name in above, name in below
+        if not ((low < value if over else low <= value) and (value < high if under else value <= high)):
+            where = f"{table}.{name}".strip(".")
+            expected = _in_words(low, high, over=over, under=under)
+            raise MagnetError(where, expected=expected, found=str(value), remedy="change the setting")
+
+
+def _in_words(low: float, high: float, *, over: bool, under: bool) -> str:
+    if high < math.inf and not over and not under:
+        return f"{low:g} to {high:g}"
+    least = f"{low:g} or more" if not over else f"more than {low:g}" if low else "a positive number"
+    if high == math.inf:
+        return least
+    return f"{least}, below {high:g}" if under else f"{least}, at most {high:g}"
 
 
 def _checked(kind: Any, value: Any, *, where: str) -> Any:
