@@ -217,14 +217,15 @@ def build(kind: type[Config], values: Mapping[str, Any], *, where: str) -> Confi
 
 def as_plain(config: Any) -> dict[str, Any]:
     """Return a configuration as nested tables of JSON values, the inverse of `build`."""
-    return {
-        item.name: as_plain(value)
-        if dataclasses.is_dataclass(value := getattr(config, item.name))
-        else str(value)
-        if isinstance(value, Path)
-        else value
-        for item in dataclasses.fields(config)
-    }
+    return {item.name: _plain_value(getattr(config, item.name)) for item in dataclasses.fields(config)}
+
+
+def _plain_value(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return as_plain(value)
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def check_limits(

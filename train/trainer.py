@@ -57,7 +57,7 @@ def train(
     with (
         SummaryWriter(folder / "tensorboard", purge_step=state.progress.step) as board,
         progress(
-            total=steps_of_epoch * config.optim.epochs, initial=state.progress.step, desc="train", unit="step"
+            total=steps_of_epoch * config.optim.epochs, initial=state.progress.step, desc="train", unit="step", leave=None
         ) as bar,
         StopRequest() as stop,
     ):
@@ -77,6 +77,7 @@ def train(
                     stop.raise_if_requested()
             end_epoch(state, validate, folder=folder, board=board)
         state.save(folder, config=settings)  # what comes after training may be stopped too
+        stop.raise_if_requested()
     state.finish(folder)
     return state.progress
 
