@@ -50,15 +50,14 @@ def train(
     plan = SubgraphPlan.to_train(predictor.model, halo=config.halo, pixels=predictor.encoder is not None)
     device = next(predictor.parameters()).device
     steps_of_epoch = sum(-(-len(slide.fine) // config.optim.batch_size) for slide in slides)
-    state = start(predictor, steps_of_epoch * config.optim.epochs, config)
+    steps = steps_of_epoch * config.optim.epochs
+    state = start(predictor, steps, config)
     settings = as_plain(config)
     if state.resume(folder, config=settings):
-        tqdm.write(f"going on after step {state.progress.step} of {steps_of_epoch * config.optim.epochs}")
+        tqdm.write(f"going on after step {state.progress.step} of {steps}")
     with (
         SummaryWriter(folder / "tensorboard", purge_step=state.progress.step) as board,
-        progress(
-            total=steps_of_epoch * config.optim.epochs, initial=state.progress.step, desc="train", unit="step", leave=None
-        ) as bar,
+        progress(total=steps, initial=state.progress.step, desc="train", unit="step", leave=None) as bar,
         StopRequest() as stop,
     ):
         saved_at = time.monotonic()
