@@ -42,6 +42,18 @@ class Training:
         """Labels (n, P) of the fine rows of all slides, in the order of `slides`."""
         return np.concatenate([self.fine(slide) for slide in self.slides])
 
+    def patients(self) -> np.ndarray:
+        """Patient of the fine rows of all slides (n,), in their order; a slide is its own where none is named."""
+        return np.concatenate([[slide.patient or slide.slide_id] * len(slide.fine) for slide in self.slides])
+
+    def fine_by_slide(self) -> dict[str, np.ndarray]:
+        """Labels (N, P) of the fine rows of each slide, by slide id."""
+        return {slide.slide_id: self.fine(slide) for slide in self.slides}
+
+    def mean_fine(self) -> np.ndarray:
+        """Mean label of each gene over the fine rows of all slides, (P,)."""
+        return self.all_fine().mean(axis=0)
+
 
 class System(Protocol):
     """One system. `fit` is called once; `predict` never sees a label."""

@@ -1,6 +1,7 @@
 """Two linear rivals: ridge on the colour of a patch, and PCA-256 + ridge on the cached features of all three levels.
 
-Inputs are standardised and the penalty is chosen by generalised cross-validation, both on training rows only.
+Inputs are standardised and the penalty is chosen on training rows only: by leaving out one patient at a time, as rows
+of one slide share stain and context, or, where there is one patient, by generalised cross-validation over rows.
 """
 
 import numpy as np
@@ -17,26 +18,49 @@ _CHUNK = 512
 
 
 class Ridge:
-    """Linear regression with an L2 penalty, its strength chosen by generalised cross-validation over `PENALTIES`."""
+    """Linear regression with an L2 penalty, its strength chosen among `PENALTIES` by cross-validation."""
 
-    def fit(self, inputs: np.ndarray, labels: np.ndarray) -> "Ridge":
-        """Fit inputs (n, F) to labels (n, P); both are centred here, inputs are expected on one scale."""
-        self._input_mean, self._label_mean = inputs.mean(axis=0), labels.mean(axis=0)
-        left, singular, right = np.linalg.svd(inputs - self._input_mean, full_matrices=False)
-        projected = left.T @ (labels - self._label_mean)  # (r, P)
-        total = np.square(labels - self._label_mean).sum()
-        scores = []
-        for penalty in PENALTIES:
-            shrink = singular**2 / (singular**2 + penalty)
-            residual = total - ((2 * shrink - shrink**2)[:, None] * projected**2).sum()
-            scores.append(residual / (len(inputs) - shrink.sum()) ** 2)
-        self.penalty = float(PENALTIES[int(np.argmin(scores))])
-        self._weights = right.T @ ((singular / (singular**2 + self.penalty))[:, None] * projected)
+    def fit(self, inputs: np.ndarray, labels: np.ndarray, *, patients: np.ndarray | None = None) -> "Ridge":
+        """Fit inputs (n, F) to labels (n, P); both are centred here, inputs are expected on one scale.
+
+        `patients` (n,) names the patient of each row.
+        """
+        if patients is not None and len(np.unique(patients)) > 1:
+            errors = np.zeros(len(PENALTIES))
+            for patient in np.unique(patients):
+                out = patients == patient
+                fitted = _Decomposed(inputs[~out], labels[~out])
+                errors += [np.square(labels[out] - fitted.predict(inputs[out], penalty)).sum() for penalty in PENALTIES]
+            self._fitted = _Decomposed(inputs, labels)
+        else:
+            self._fitted = _Decomposed(inputs, labels)
+            errors = np.array([self._fitted.generalised_error(penalty) for penalty in PENALTIES])
+        self.penalty = float(PENALTIES[int(np.argmin(errors))])
         return self
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Return (n, P)."""
-        return ((inputs - self._input_mean) @ self._weights + self._label_mean).astype(np.float32)
+        return self._fitted.predict(inputs, self.penalty).astype(np.float32)
+
+
+class _Decomposed:
+    """Centred inputs (n, F) and labels (n, P), ready to be solved for any penalty."""
+
+    def __init__(self, inputs: np.ndarray, labels: np.ndarray) -> None:
+        self._input_mean, self._label_mean = inputs.mean(axis=0), labels.mean(axis=0)
+        left, self._singular, self._right = np.linalg.svd(inputs - self._input_mean, full_matrices=False)
+        self._projected = left.T @ (labels - self._label_mean)  # (r, P)
+        self._total = np.square(labels - self._label_mean).sum()
+        self._rows = len(inputs)
+
+    def predict(self, inputs: np.ndarray, penalty: float) -> np.ndarray:
+        weights = self._right.T @ ((self._singular / (self._singular**2 + penalty))[:, None] * self._projected)
+        return (inputs - self._input_mean) @ weights + self._label_mean
+
+    def generalised_error(self, penalty: float) -> float:
+        shrink = self._singular**2 / (self._singular**2 + penalty)
+        residual = self._total - ((2 * shrink - shrink**2)[:, None] * self._projected**2).sum()
+        return float(residual / (self._rows - shrink.sum()) ** 2)
 
 
 class ColourRidge:
@@ -46,7 +70,7 @@ class ColourRidge:
         """Fit on the pixels of the training slides."""
         inputs = np.concatenate([colour_statistics(slide) for slide in training.slides])
         self._scale = Standardiser(inputs)
-        self._ridge = Ridge().fit(self._scale(inputs), training.all_fine())
+        self._ridge = Ridge().fit(self._scale(inputs), training.all_fine(), patients=training.patients())
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""
@@ -62,7 +86,7 @@ class FeatureRidge:
         self._scale = Standardiser(inputs)
         scaled = self._scale(inputs)
         self._basis = principal_axes(scaled, COMPONENTS)
-        self._ridge = Ridge().fit(scaled @ self._basis, training.all_fine())
+        self._ridge = Ridge().fit(scaled @ self._basis, training.all_fine(), patients=training.patients())
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""
