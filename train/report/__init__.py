@@ -1,0 +1,1 @@
+"""One self-contained page of results: studies, cross-validations, fits and sweeps."""

@@ -1,0 +1,133 @@
+"""Reading the files of a result, with one line for whoever names a folder that is none, or an unfinished one.
+
+In: a folder. Out: parsed files; a training as `run.json` tells it; a configuration as flat names, such as optim.lr.
+"""
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from magnet_core.errors import MagnetError
+from train.checkpoint import DESCRIPTION
+
+# E epochs
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a training of MagNet went.
+
+    losses      mean loss of each epoch (E,), NaN where it is unknown
+    scores      PCC per gene on the validation slides after each epoch (E,); empty without such slides
+    kept_epoch  the epoch (from 1) whose weights were kept
+    """
+
+    losses: Sequence[float]
+    scores: Sequence[float]
+    validation_slides: Sequence[str]
+    kept_epoch: int
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object from a JSON file."""
+    try:
+        found = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise MagnetError(path, expected="JSON", found=str(error), remedy="run its command again") from error
+    if not isinstance(found, dict):
+        raise MagnetError(path, expected="a JSON object", found=type(found).__name__, remedy="run its command again")
+    return found
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file, all of them text; empty where there is nothing."""
+    _check(path)
+    try:
+        table = pl.read_csv(path, infer_schema=False)
+    except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as error:
+        raise MagnetError(path, expected="a table", found=str(error), remedy="run its command again") from error
+    return table.fill_null("").to_dicts()
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    """Read a parquet file that has these columns, or none at all where nothing was computed."""
+    _check(path)
+    try:
+        table = pl.read_parquet(path)
+    except (pl.exceptions.ComputeError, OSError) as error:
+        raise MagnetError(path, expected="a parquet file", found=str(error), remedy="run its command again") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing and table.columns:
+        raise MagnetError(
+            path,
+            expected=f"columns {', '.join(columns)}",
+            found=f"none of {', '.join(missing)}",
+            remedy="run its command again",
+        )
+    return table
+
+
+def read_training(folder: Path) -> Training | None:
+    """How the training in a folder went, or nothing where its folder is gone or it says nothing of losses."""
+    if not (folder / DESCRIPTION).is_file():
+        return None
+    run = read_json(folder / DESCRIPTION)
+    if not run.get("losses"):
+        return None
+    losses, scores = (known(run.get(name, [])) for name in ("losses", "validation_scores"))
+    return Training(losses, scores, run.get("validation_slides", []), run.get("kept_epoch", 0))
+
+
+def known(values: Sequence[float | None]) -> list[float]:
+    """JSON's null is NaN."""
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def number_of(text: str) -> float:
+    """A number of a CSV file; NaN where the field is empty."""
+    return float(text) if text else math.nan
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, by dotted names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def read_toml_text(path: Path) -> str:
+    """The text of a TOML file, checked to be one."""
+    text = _text(path)
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MagnetError(path, expected="TOML", found=str(error), remedy="run its command again") from error
+    return text
+
+
+def _text(path: Path) -> str:
+    _check(path)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise MagnetError(path, expected="UTF-8 text", found=str(error), remedy="run its command again") from error
+
+
+def _check(path: Path) -> None:
+    if not path.is_file():
+        raise MagnetError(
+            path.parent,
+            expected=f"a finished result with {path.name}",
+            found="no such file",
+            remedy="give the command that made the folder again: it goes on where it was stopped",
+        )

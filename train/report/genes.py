@@ -1,0 +1,75 @@
+"""Single genes of one system: each gene's PCC against its noise ceiling, the best and the worst.
+
+In: `genes.parquet` of a study or a fit. Out: blocks.
+"""
+
+import polars as pl
+
+from train.report.blocks import Table, number
+from train.report.figures import Plot, scatter
+
+SHOWN = 15
+COLUMNS = ("slide_id", "gene_id", "gene_name", "pcc")
+
+
+def by_gene(table: pl.DataFrame) -> pl.DataFrame:
+    """One row a gene, best first: means over its test slides of PCC and ceiling, and the share; null is unknown.
+
+    A slide on which the gene does not vary has no PCC and is left out.
+    """
+    if "ceiling" not in table.columns:
+        table = table.with_columns(ceiling=pl.lit(None, dtype=pl.Float64))
+    measured = table.with_columns(pl.col("pcc", "ceiling").cast(pl.Float64).fill_nan(None)).drop_nulls("pcc")
+    return (
+        measured.group_by("gene_id", "gene_name", maintain_order=True)
+        .agg(pl.col("pcc", "ceiling").mean(), slides=pl.col("slide_id").n_unique())
+        .with_columns(share=pl.when(pl.col("ceiling") > 0).then(pl.col("pcc") / pl.col("ceiling")))
+        .sort("pcc", descending=True, maintain_order=True)
+    )
+
+
+def against_ceiling(title: str, genes: pl.DataFrame) -> Plot | None:
+    """PCC of each gene over its noise ceiling; nothing where no ceiling is known."""
+    there = genes.drop_nulls("ceiling")
+    if there.is_empty():
+        return None
+    points = [
+        (row["ceiling"], row["pcc"], f"{row['gene_name']}: PCC {row['pcc']:.3f}, ceiling {row['ceiling']:.3f}")
+        for row in there.iter_rows(named=True)
+    ]
+    return scatter(title, points, x_title="noise ceiling", y_title="PCC", limit="PCC = noise ceiling")
+
+
+def against_system(title: str, ours: pl.DataFrame, other: pl.DataFrame, *, name: str, other_name: str) -> Plot | None:
+    """PCC of each gene by one system over that by another; nothing where they share no gene."""
+    both = ours.join(other.select("gene_id", pl.col("pcc").alias("other")), on="gene_id", maintain_order="left")
+    if both.is_empty():
+        return None
+    points = [
+        (row["other"], row["pcc"], f"{row['gene_name']}: {name} {row['pcc']:.3f}, {other_name} {row['other']:.3f}")
+        for row in both.iter_rows(named=True)
+    ]
+    return scatter(title, points, x_title=f"PCC, {other_name}", y_title=f"PCC, {name}", limit="as good as each other")
+
+
+def best_and_worst(title: str, genes: pl.DataFrame) -> list[Table]:
+    """The genes predicted best and worst; all in one table where they are few."""
+    if len(genes) <= 2 * SHOWN:
+        return [gene_table(f"{title}: all genes, best first", genes)] if len(genes) else []
+    return [
+        gene_table(f"{title}: the {SHOWN} best", genes.head(SHOWN)),
+        gene_table(f"{title}: the {SHOWN} worst", genes.tail(SHOWN).reverse()),
+    ]
+
+
+def gene_table(heading: str, genes: pl.DataFrame) -> Table:
+    """PCC, ceiling and share by gene."""
+    rows = [
+        [row["gene_name"], number(row["pcc"]), number(row["ceiling"]), number(row["share"], 2), str(row["slides"])]
+        for row in genes.iter_rows(named=True)
+    ]
+    headings = ["gene", "PCC", "ceiling", "share", "slides"]
+    if genes["ceiling"].null_count() == len(genes):
+        keep = (0, 1, 4)
+        headings, rows = [headings[i] for i in keep], [[row[i] for i in keep] for row in rows]
+    return Table(heading, headings, rows)

@@ -1,0 +1,236 @@
+"""The section of a study or a cross-validation: from its folder to blocks, in the order a reader asks.
+
+In: study.json, table.csv, genes.parquet, slides.parquet, and, where there are any, pivotal.csv, maps, and the trainings
+in the cells' run.json. Out: a `Section`.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from magnet_core.resampling import METRICS
+from train.evaluate import COLUMNS
+from train.report.blocks import Block, Listing, Plots, Section, Table, Tables, difference, number, span, spread
+from train.report.blocks import unrepeated as without_repeats
+from train.report.figures import Estimate, Plot, estimates
+from train.report.folder import Training, number_of, read_csv, read_json, read_table, read_training
+from train.report.genes import COLUMNS as GENE_COLUMNS
+from train.report.genes import against_ceiling, best_and_worst, by_gene
+from train.report.pictures import maps
+from train.report.settings import STUDY_DEFAULTS, facts, folds_table, settings, versions
+from train.report.trainings import training_plots
+from train.studies.published import DATASETS, MEASURES
+from train.studies.render import best_of
+from train.studies.summary import Line, Statistic
+
+RECORD = "study.json"
+CEILING = "noise ceiling"
+SINGLE = {"mse": "MSE", "pcc": "PCC", "similarity": "SSIM"}
+NOTE = (
+    "Mean±sd over folds; 95 %: bootstrap over test slides and over neighbourhoods within them. ÷ ceiling: PCC per gene "
+    "as a share of the noise ceiling on the same slides. Ours − system: what the row set off gains in PCC per gene, "
+    "with its 95 %, paired."
+)
+
+
+def study_section(folder: Path, *, picture_bytes: int) -> Section:
+    """Read a study's folder; an unfinished one is an error."""
+    record = read_json(folder / RECORD)
+    lines = read_lines(folder / "table.csv")
+    genes = read_table(folder / "genes.parquet", ("group", "system", *GENE_COLUMNS))
+    slides = read_table(folder / "slides.parquet", ("group", "system", "fold", "slide_id", *METRICS))
+    shown = {group: line for group in groups_of(lines) if (line := main_line(lines, group))}
+    per_gene = {
+        group: by_gene(genes.filter(pl.col("group") == group, pl.col("system") == line.title))
+        for group, line in shown.items()
+    }
+    folds: Mapping[str, Any] = record.get("folds", {})
+    config = record.get("config", {})
+    blocks: list[Block] = [
+        folds_table(folds),
+        *settings(config, STUDY_DEFAULTS),
+        systems_table(lines, shown),
+        *published_table(lines),
+        Plots("PCC per gene by system", [points_of(lines, group, shown) for group in groups_of(lines)]),
+        *gene_blocks(shown, per_gene),
+        slides_table(slides),
+        *training_blocks(record, folder),
+        *single_genes(folder),
+        *maps(folder, limit=picture_bytes),
+        *failures(record, lines),
+        versions(record),
+    ]
+    tested = sorted({slide for sides in folds.values() for slide in sides["test"]})
+    about = [
+        ("targets", ", ".join(groups_of(lines))),
+        *facts(config.get("fit", {}), protocol=config.get("protocol", "")),
+        ("tested on", f"{len(tested)} slides in {len(folds)} folds: {', '.join(tested)}"),
+    ]
+    main = [main_row(folder.name, line, tested) for line in shown.values()]
+    return Section(f"{folder.name}: {record.get('title', 'study')}", str(folder), about, blocks, main)
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines of a study's table, of which no one says whose they are: `is_ours` is false."""
+    lines = []
+    for row in read_csv(path):
+        metrics = {name: value for name in METRICS if (value := _statistic(row, name))}
+        figures = [row.get(f"paper_{dataset}_{measure}", "") for dataset in DATASETS for measure in MEASURES]
+        first, second, third, fourth, fifth, sixth = figures
+        published = (first, second, third, fourth, fifth, sixth) if any(figures) else None
+        lines.append(
+            Line(
+                row["group"], row["system"], False, int(row["folds"]), int(row["slides"]), metrics,
+                number_of(row["of_ceiling"]), _statistic(row, "ours_minus_system"), published,
+            )
+        )  # fmt: skip
+    return lines
+
+
+def groups_of(lines: Sequence[Line]) -> list[str]:
+    """Groups in the order of the table."""
+    return list(dict.fromkeys(line.group for line in lines))
+
+
+def main_line(lines: Sequence[Line], group: str) -> Line | None:
+    """The line others are compared with, which is behind none; where there is none, the one of highest PCC per gene."""
+    there = [line for line in lines if line.group == group and "mse" in line.metrics]
+    alone = [line for line in there if line.behind is None]
+    if len(alone) == 1:
+        return alone[0]
+    return max(there, key=lambda line: line.metrics["pcc_gene"].mean, default=None)
+
+
+def main_row(name: str, line: Line, tested: Sequence[str]) -> list[str]:
+    """A line as it stands in the table of all results."""
+    metrics = line.metrics
+    return [
+        name, line.group, line.title, ", ".join(tested), *(spread(metrics.get(each)) for each in METRICS),
+        span(metrics.get("pcc_gene")), number(line.of_ceiling, 2),
+    ]  # fmt: skip
+
+
+def systems_table(lines: Sequence[Line], shown: Mapping[str, Line]) -> Table:
+    """The study's table: system by metric."""
+    rows, best = [], set()
+    for index, line in enumerate(lines):
+        leading = best_of([other for other in lines if other.group == line.group])
+        for place, name in enumerate(METRICS):
+            value = line.metrics.get(name)
+            if "mse" in line.metrics and value is not None and value.mean == leading.get(name):
+                best.add((index, 2 + place))
+        rows.append(
+            [
+                line.group, line.title, *(spread(line.metrics.get(name)) for name in METRICS),
+                span(line.metrics.get("pcc_gene")), number(line.of_ceiling, 2), difference(line.behind),
+                str(line.folds), str(line.slides),
+            ]
+        )  # fmt: skip
+    headings = ("", "system", *COLUMNS.values(), "its 95 %", "÷ ceiling", "ours − system", "folds", "slides")
+    ours = frozenset(index for index, line in enumerate(lines) if line is shown.get(line.group))
+    return Table("Systems", headings, without_repeats(rows), 2, NOTE, frozenset(best), ours)
+
+
+def published_table(lines: Sequence[Line]) -> list[Table]:
+    """The paper's figures for the same rows, on its own data."""
+    rows = [[line.group, line.title, *line.published] for line in lines if line.published]
+    headings = ("", "system", *(f"{dataset} {measure}" for dataset in DATASETS for measure in MEASURES))
+    note = (
+        "Kidney slides of the paper's authors (VUMC) and colorectal ones of Oliveira et al. 2024 (CRC), not the data "
+        "above; their PCC is per bin."
+    )
+    heading = "What the paper reports of these systems, on its own data"
+    return [Table(heading, headings, without_repeats(rows), 2, note, folded=True)] if rows else []
+
+
+def points_of(lines: Sequence[Line], group: str, shown: Mapping[str, Line]) -> Plot:
+    """PCC per gene of each system of a group with its interval."""
+    rows, ceiling = [], Statistic(float("nan"), float("nan"))
+    for line in lines:
+        value = line.metrics.get("pcc_gene")
+        if line.group != group or value is None:
+            continue
+        if line.title == CEILING:
+            ceiling = value
+        else:
+            rows.append(Estimate(line.title, value.mean, value.low, value.high, line is shown.get(group)))
+    return estimates(group, rows, x_title="PCC per gene, 95 %; dashed: noise ceiling", ceiling=ceiling.mean)
+
+
+def gene_blocks(shown: Mapping[str, Line], per_gene: Mapping[str, pl.DataFrame]) -> list[Block]:
+    """Each gene against its ceiling, and the best and worst ones."""
+    names = {group: f"{group}, {line.title}" for group, line in shown.items()}
+    plots = [plot for group, genes in per_gene.items() if (plot := against_ceiling(names[group], genes))]
+    tables = [table for group, genes in per_gene.items() for table in best_and_worst(names[group], genes)]
+    note = "A gene is the mean over its test slides. Names show when the pointer rests on a point."
+    blocks: list[Block] = [Plots("Genes against their noise ceiling", plots, note)] if plots else []
+    return blocks + ([Tables("Genes predicted best and worst", tables)] if tables else [])
+
+
+def slides_table(slides: pl.DataFrame) -> Table:
+    """Metrics by test slide."""
+    rows = [
+        [row["group"], row["system"], str(row["fold"]), row["slide_id"], *(number(row[name]) for name in METRICS)]
+        for row in slides.iter_rows(named=True)
+    ]
+    headings = ("", "system", "fold", "slide", *COLUMNS.values())
+    return Table("Test slides", headings, without_repeats(rows), 4)
+
+
+def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
+    """Loss curves of the rows that were trained by MagNet's loop."""
+    by_group: dict[str, list[tuple[str, str, Training]]] = {}
+    for row in record.get("rows", []):
+        for cell in row["cells"]:
+            if training := read_training(find_cell(cell, folder)):
+                name = fold_of(Path(cell).name)
+                by_group.setdefault(row["group"], []).append((row["title"], name, training))
+    plots = [plot for group, trained in by_group.items() for plot in training_plots(group, trained)]
+    return [Plots("Training", plots, "A line a fold; a dot marks the epoch whose weights were kept.")] if plots else []
+
+
+def find_cell(cell: str, folder: Path) -> Path:
+    """Where a cell lies: as the record has it, from where the study was run, or beside the study that was moved."""
+    beside = folder.resolve().parent / "cells" / Path(cell).name
+    return beside if beside.is_dir() else Path(cell)
+
+
+def fold_of(name: str) -> str:
+    """The fold in a cell's name, such as fold 2."""
+    part = next((part for part in reversed(name.split("-")) if part.startswith("fold")), name)
+    return part.replace("fold", "fold ", 1)
+
+
+def single_genes(folder: Path) -> list[Block]:
+    """The genes that were asked for: means over test slides, if any were."""
+    if not (folder / "pivotal.csv").is_file():
+        return []
+    numbers = [pl.col(name).cast(pl.Float64, strict=False).fill_nan(None) for name in SINGLE]
+    means = (
+        pl.DataFrame(read_csv(folder / "pivotal.csv"))
+        .with_columns(numbers)
+        .group_by("group", "gene", "system", maintain_order=True)
+        .agg(pl.col(*SINGLE).mean())
+        .sort("group", "gene", maintain_order=True)
+    )
+    rows = [
+        [row["group"], row["gene"], row["system"], *(number(row[name]) for name in SINGLE)]
+        for row in means.iter_rows(named=True)
+    ]
+    headings = ("", "gene", "system", *SINGLE.values())
+    return [Table("Single genes", headings, without_repeats(rows), 3, "Means over test slides.")]
+
+
+def failures(record: Mapping[str, Any], lines: Sequence[Line]) -> list[Block]:
+    """Cells that failed, and rows that lack a fold."""
+    most = max((line.folds for line in lines), default=0)
+    partial = [f"{line.group} {line.title}: {line.folds} of {most} folds" for line in lines if line.folds < most]
+    said = [*record.get("faults", []), *partial]
+    return [Listing("What failed", said or ["nothing"], alarming=bool(said))]
+
+
+def _statistic(row: Mapping[str, str], name: str) -> Statistic | None:
+    mean, sd, low, high = (number_of(row[f"{name}_{part}"]) for part in ("mean", "sd", "low", "high"))
+    return None if not row[f"{name}_mean"] else Statistic(mean, sd, low, high)

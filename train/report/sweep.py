@@ -1,0 +1,88 @@
+"""The section of a sweep: its best trials and the recipe of the best; the sweep's own page has its plots.
+
+In: sweep.json, trials.csv, best.toml, and summary.json of a refit where there is one. Out: a `Section`.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+from magnet_core.resampling import METRICS
+from train.evaluate import COLUMNS, TITLES
+from train.report.blocks import NOTHING, Block, Code, Listing, Section, Table, number
+from train.report.folder import number_of, read_csv, read_json, read_toml_text
+from train.report.settings import FIT_DEFAULTS, facts, settings, versions
+from train.run_folder import SUMMARY
+from train.sweep.record import BEST, RECORD, TRIALS
+from train.sweep.run import REFIT
+
+SHOWN = 10
+OF_THE_TRIAL = ("trial", "ended", "pcc_gene", "epochs", "kept_epoch", "seconds", "reason")
+
+
+def sweep_section(folder: Path) -> Section:
+    """Read a sweep's folder; one without a trial is an error."""
+    record = read_json(folder / RECORD)
+    trials = read_csv(folder / TRIALS)
+    whole = [row for row in trials if row["ended"] == "whole" and row["pcc_gene"]]
+    whole.sort(key=lambda row: number_of(row["pcc_gene"]), reverse=True)
+    config, slides = record["settings"], record["slides"]
+    target = f"{config['data']['target']} µm"
+    held_out = ", ".join(slides["validation"])
+    about = [
+        ("target", target),
+        *facts(config),
+        ("trials", ", ".join(f"{count} {word}" for word, count in Counter(row["ended"] for row in trials).items())),
+        ("learnt from", ", ".join(slides["learnt"])),
+        ("judged on", f"{held_out}: validation slides, no test slide was looked at"),
+    ]
+    blocks: list[Block] = [
+        *settings(config, FIT_DEFAULTS),
+        best_table(whole[:SHOWN], record["space"]),
+        *([Code("Recipe of the best trial", read_toml_text(folder / BEST))] if whole else []),
+        *refit_table(folder / REFIT),
+        *refusals(trials),
+        versions(record),
+    ]
+    main = []
+    if whole:
+        name, value = f"best of {len(whole)} trials", number(number_of(whole[0]["pcc_gene"]))
+        dashes = [NOTHING] * 3
+        main = [[folder.name, target, name, f"{held_out} (validation)", *dashes, value, NOTHING, NOTHING]]
+    return Section(f"{folder.name}: sweep", str(folder), about, blocks, main)
+
+
+def best_table(whole: list[dict[str, str]], space: dict[str, object]) -> Table:
+    """The best trials and the settings that were searched."""
+    rows = [
+        [row["trial"], number(number_of(row["pcc_gene"]), 4), row["epochs"], *(rounded(row[name]) for name in space)]
+        for row in whole
+    ]
+    note = "PCC per gene on the validation slides." if rows else "No trial was trained to its end."
+    return Table("Best trials", ("trial", "PCC per gene", "epochs", *space), rows, 0, note)
+
+
+def rounded(text: str) -> str:
+    """A setting's value with four digits where it is a long number."""
+    try:
+        return f"{float(text):.4g}" if "." in text else text
+    except ValueError:
+        return text
+
+
+def refit_table(folder: Path) -> list[Block]:
+    """The best settings fitted and tested, if they were."""
+    if not (folder / SUMMARY).is_file():
+        return []
+    summary = read_json(folder / SUMMARY)
+    rows = [
+        [TITLES.get(system, system), *(number(values[name]) for name in METRICS)]
+        for system, values in summary["systems"].items()
+    ]
+    note = f"The best settings fitted, on the test slides {', '.join(summary['fold']['test'])}."
+    return [Table("Refit", ("system", *COLUMNS.values()), rows, 1, note)]
+
+
+def refusals(trials: list[dict[str, str]]) -> list[Block]:
+    """Why trials were refused."""
+    reasons = sorted({row["reason"] for row in trials if row.get("reason")})
+    return [Listing("What failed", reasons or ["nothing"], alarming=bool(reasons))]
