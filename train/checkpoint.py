@@ -29,11 +29,15 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "run.json"
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a run has learnt: a predictor, and the genes it predicts."""
+    """What a run has learnt: a predictor, and the genes it predicts.
+
+    features_settings_digest  of the features it learnt from; empty where the run does not say
+    """
 
     config: FitConfig
     panel: Genes
     predictor: Predictor
+    features_settings_digest: str = ""
 
 
 def build_predictor(config: FitConfig, slide: Slide, *, num_genes: int) -> Predictor:
@@ -88,6 +92,7 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
     description = {
         "config": as_plain(run.config),
         "backbone": run.config.data.backbone,
+        "features_settings_digest": run.features_settings_digest,
         "fine_dim": predictor.model.fine_dim,
         "context_dims": predictor.model.context_dims,
         "panel": {"id": run.panel.ids.tolist(), "name": run.panel.names.tolist()},
@@ -98,19 +103,19 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
 
 
 def load_run(folder: Path) -> TrainedRun:
-    """Load a finished run; needs neither its store nor the network."""
+    """Load a finished run; needs neither its store nor the network, and draws no weights of the encoder."""
     if not (folder / DESCRIPTION).is_file():
         raise MagnetError(
             folder,
             expected=f"a finished run with {DESCRIPTION}",
             found="none",
-            remedy="give the folder train fit named",
+            remedy="give the folder train fit named, or that of a cell of a study (cells/magnet-…)",
         )
     description = json.loads((folder / DESCRIPTION).read_text())
     panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
     config = build(FitConfig, description["config"], where=str(folder / DESCRIPTION))
     frozen = config.encoder.mode == "frozen"
-    encoder = None if frozen else build_encoder(find_backbone(description["backbone"]), "random")
+    encoder = None if frozen else build_encoder(find_backbone(description["backbone"]), str(folder / WEIGHTS))
     model = MagNet(
         config.model,
         fine_dim=description["fine_dim"],
@@ -119,4 +124,4 @@ def load_run(folder: Path) -> TrainedRun:
     )
     predictor = Predictor(encoder, model, config.compute)
     predictor.load_state_dict(load_file(folder / WEIGHTS))
-    return TrainedRun(config, panel, predictor.eval())
+    return TrainedRun(config, panel, predictor.eval(), description.get("features_settings_digest", ""))
