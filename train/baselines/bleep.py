@@ -8,6 +8,8 @@ With `finetune` the image encoder is trained too, as in the original (a ResNet50
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 
 import numpy as np
 import torch
@@ -15,16 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cache.knn import cosine_neighbours
-from magnet_core.errors import MagnetError
 from train.baselines.base import Setting, Training
-from train.baselines.learning import learn, predict_chunks, trainable
+from train.baselines.learning import chunk_rows, cut, learn, predict_chunks, seeded, trainable
 from train.baselines.patches import PatchEncoder, Piece, labels_of, random_batches
+from train.config import check_limits
 from train.dataset import Slide
 
 # N fine rows of a slide, M training rows, n rows of a batch, D features in, W width, K neighbours, P panel genes
 
-_EMBED_ROWS = 1024  # at a time
-_SEARCH_ROWS = 16_384  # the bank is indexed anew for each
+_SEARCH_ROWS = 16_384  # at a time: the bank is indexed anew for each
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,9 @@ class BLEEPConfig:
     epochs: int = 150
 
     def __post_init__(self) -> None:
-        positive = ("width", "temperature", "neighbours", "lr", "batch_size", "epochs")
-        checks = {name: (getattr(self, name) > 0, "a positive number") for name in positive}
-        checks["dropout"] = (0 <= self.dropout < 1, "0 or more, below 1")
-        checks["weight_decay"] = (self.weight_decay >= 0, "0 or more")
-        for name, (fits, expected) in checks.items():
-            if not fits:
-                found = f"{getattr(self, name)}"
-                raise MagnetError(f"bleep.{name}", expected=expected, found=found, remedy="change the setting")
+        limits = dict.fromkeys(("width", "neighbours", "batch_size", "epochs"), (1, inf))
+        limits |= dict.fromkeys(("temperature", "lr", "weight_decay"), (0, inf)) | {"dropout": (0, 1)}
+        check_limits(self, "rivals.bleep", limits, above={"temperature", "lr"}, below={"dropout"})
 
 
 class ProjectionHead(nn.Module):
@@ -85,10 +81,8 @@ class BLEEP:
     def fit(self, training: Training) -> None:
         """Train both heads, and with `finetune` the encoder; then embed the expression of all training rows."""
         config, setting = self._config, self._setting
-        labels = {slide.slide_id: training.fine(slide) for slide in training.slides}
-        devices = [setting.device] if setting.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(setting.seed)
+        labels = training.fine_by_slide()
+        with seeded(setting):
             self.encoder = PatchEncoder(training.slides[0], setting)
             self.image_head = ProjectionHead(self.encoder.width, config).to(setting.device)
             self.expression_head = ProjectionHead(len(training.panel), config).to(setting.device)
@@ -101,7 +95,7 @@ class BLEEP:
             modules = nn.ModuleList([self.encoder, self.image_head, self.expression_head])
             learn(
                 modules,
-                lambda rng: random_batches(training.slides, config.batch_size, rng),
+                partial(random_batches, training.slides, config.batch_size),
                 loss_of,
                 optimiser=torch.optim.AdamW(trainable(modules), lr=config.lr, weight_decay=config.weight_decay),
                 epochs=config.epochs,
@@ -117,7 +111,7 @@ class BLEEP:
     @torch.inference_mode()
     def embed_images(self, slide: Slide, rows: np.ndarray) -> np.ndarray:
         """Image embeddings (n, W) of fine rows (n,)."""
-        parts = [rows[start : start + _EMBED_ROWS] for start in range(0, len(rows), _EMBED_ROWS)]
+        parts = cut(rows, chunk_rows(self._setting))
         embedded = [self.image_head(self.encoder.pooled([Piece(slide, part)])) for part in parts]
         return torch.cat(embedded).cpu().numpy()
 
@@ -131,7 +125,7 @@ class BLEEP:
 
     @torch.inference_mode()
     def _embed_expression(self, expression: np.ndarray) -> np.ndarray:
-        parts = torch.from_numpy(expression).split(_EMBED_ROWS)
+        parts = torch.from_numpy(expression).split(chunk_rows(self._setting))
         return torch.cat([self.expression_head(part.to(self._setting.device)).cpu() for part in parts]).numpy()
 
 

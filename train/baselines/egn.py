@@ -7,6 +7,8 @@ other. With `finetune` the encoder that makes the tokens is trained too; exempla
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 
 import numpy as np
 import torch
@@ -17,8 +19,10 @@ from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.losses import mse_loss, pcc_loss
 from train.baselines.base import Setting, Training
-from train.baselines.learning import learn, predict_chunks, trainable
+from train.baselines.learning import chunk_rows, cut, learn, mean_head, predict_chunks, seeded, trainable
 from train.baselines.patches import PatchEncoder, Piece, labels_of, random_batches
+from train.baselines.transformer import check_heads, transformer_layers
+from train.config import check_limits
 from train.dataset import Slide
 
 # N fine rows of a slide, M training rows, n rows of a batch, k exemplars, T tokens, D features, W width, P panel genes
@@ -45,17 +49,10 @@ class EGNConfig:
     epochs: int = 50
 
     def __post_init__(self) -> None:
-        positive = ("exemplars", "width", "depth", "heads", "mlp", "every", "token_grid", "lr", "batch_size", "epochs")
-        checks = {name: (getattr(self, name) > 0, "a positive number") for name in positive}
-        checks |= {name: (getattr(self, name) >= 0, "0 or more") for name in ("pcc_weight", "weight_decay")}
-        checks["dropout"] = (0 <= self.dropout < 1, "0 or more, below 1")
-        for name, (fits, expected) in checks.items():
-            if not fits:
-                found = f"{getattr(self, name)}"
-                raise MagnetError(f"egn.{name}", expected=expected, found=found, remedy="change the setting")
-        if self.width % self.heads:
-            found = f"width {self.width}, heads {self.heads}"
-            raise MagnetError("egn.width", expected="a multiple of heads", found=found, remedy="change one of them")
+        counts = ("exemplars", "width", "depth", "heads", "mlp", "every", "token_grid", "batch_size", "epochs")
+        limits = dict.fromkeys(counts, (1, inf)) | dict.fromkeys(("lr", "pcc_weight", "weight_decay"), (0, inf))
+        check_limits(self, "rivals.egn", limits | {"dropout": (0, 1)}, above={"lr"}, below={"dropout"})
+        check_heads("rivals.egn", width=self.width, heads=self.heads)
 
 
 class ExemplarBlock(nn.Module):
@@ -86,34 +83,27 @@ class ExemplarBlock(nn.Module):
 class ExemplarNetwork(nn.Module):
     """From the tokens of a patch and its exemplars to expression."""
 
-    def __init__(self, config: EGNConfig, *, feature_dim: int, num_tokens: int, mean_label: Tensor) -> None:
+    def __init__(self, config: EGNConfig, *, feature_dim: int, num_tokens: int, mean: Tensor) -> None:
         super().__init__()
-        width, num_genes = config.width, len(mean_label)
+        width, num_genes = config.width, len(mean)
         self.project_tokens = nn.Linear(feature_dim, width)
         self.project_class = nn.Linear(feature_dim, width)
         self.project_exemplars = nn.Linear(feature_dim + num_genes, width)
         self.position = nn.Parameter(0.02 * torch.randn(1 + num_tokens, width))
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                width, config.heads, config.mlp, config.dropout, "gelu", batch_first=True, norm_first=True
-            )
-            for _ in range(config.depth)
-        )
+        self.layers = transformer_layers(config)
         self.blocks = nn.ModuleList(ExemplarBlock(width) for _ in range(config.depth // config.every))
         self.pool = nn.MultiheadAttention(width, config.heads, batch_first=True)
         self.norm = nn.LayerNorm(2 * width)
-        self.head = nn.Linear(2 * width, num_genes)
+        self.head = mean_head(2 * width, mean)
         self._every = config.every
-        with torch.no_grad():
-            self.head.bias.copy_(mean_label)
 
-    def forward(self, tokens: Tensor, exemplars: Tensor) -> Tensor:
-        """Map tokens (n, T, D) and exemplars (n, k, D + P) to (n, P).
+    def forward(self, patches: Tensor, exemplars: Tensor) -> Tensor:
+        """Map patches (n, 1 + T, D), the pooled feature first, and exemplars (n, k, D + P) to (n, P).
 
-        The class token starts from the tokens' mean, which is the pooled feature.
+        The class token starts from the pooled feature.
         """
-        class_token = self.project_class(tokens.mean(dim=1, keepdim=True))
-        sequence = torch.cat([class_token, self.project_tokens(tokens)], dim=1) + self.position  # (n,1+T,W)
+        class_token, tokens = self.project_class(patches[:, :1]), self.project_tokens(patches[:, 1:])
+        sequence = torch.cat([class_token, tokens], dim=1) + self.position  # (n,1+T,W)
         keys = self.project_exemplars(exemplars)
         for index, layer in enumerate(self.layers, start=1):
             sequence = layer(sequence)
@@ -162,8 +152,7 @@ class ExemplarBank:
 
     def _search(self, slide: Slide, allowed: np.ndarray, k: int, device: torch.device) -> np.ndarray:
         keys = self.features if len(allowed) == len(self.features) else self.features[allowed]
-        rows = np.arange(len(slide.fine))
-        parts = [rows[start : start + _SEARCH_ROWS] for start in range(0, len(rows), _SEARCH_ROWS)]
+        parts = cut(np.arange(len(slide.fine)), _SEARCH_ROWS)
         found = [cosine_neighbours(cached_features(slide, part), keys, k, device=str(device))[0] for part in parts]
         return allowed[np.concatenate(found)]
 
@@ -186,20 +175,18 @@ class EGN:
         self._setting = setting
         self.bank: ExemplarBank
         self.encoder: PatchEncoder
-        self.network: ExemplarNetwork
+        self.net: ExemplarNetwork
 
     def fit(self, training: Training) -> None:
         """Train the network, and with `finetune` the encoder, from torch's generator forked and seeded."""
         config, setting = self._config, self._setting
-        devices = [setting.device] if setting.device.type == "cuda" else []
         self.bank = ExemplarBank(training)
         exemplars = {
             slide.slide_id: self.bank.similar_to_others(slide, config.exemplars, device=setting.device)
             for slide in training.slides
         }
-        labels = {slide.slide_id: training.fine(slide) for slide in training.slides}
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(setting.seed)
+        labels = training.fine_by_slide()
+        with seeded(setting):
             self._build(training)
 
             def loss_of(pieces: Sequence[Piece]) -> Tensor:
@@ -207,11 +194,11 @@ class EGN:
                 predicted = self._expression(pieces, indices)
                 return egn_loss(predicted, labels_of(pieces, labels, setting.device), pcc_weight=config.pcc_weight)
 
-            modules = nn.ModuleList([self.encoder, self.network])
+            modules = nn.ModuleList([self.encoder, self.net])
             optimiser = torch.optim.Adam(trainable(modules), lr=config.lr, weight_decay=config.weight_decay)
             learn(
                 modules,
-                lambda rng: random_batches(training.slides, config.batch_size, rng),
+                partial(random_batches, training.slides, config.batch_size),
                 loss_of,
                 optimiser=optimiser,
                 epochs=config.epochs,
@@ -221,22 +208,24 @@ class EGN:
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""
         exemplars = self.bank.similar(slide, self._config.exemplars, device=self._setting.device)
-        return predict_chunks(slide, lambda rows: self._expression([Piece(slide, rows)], exemplars[rows]))
+        return predict_chunks(
+            slide, lambda rows: self._expression([Piece(slide, rows)], exemplars[rows]), rows=chunk_rows(self._setting)
+        )
 
     def _expression(self, pieces: Sequence[Piece], exemplars: np.ndarray) -> Tensor:
-        tokens = self.encoder.tokens(pieces, token_grid=self._config.token_grid)
-        return self.network(tokens, self.bank.rows(exemplars, self._setting.device))
+        patches = self.encoder.pooled_and_tokens(pieces, token_grid=self._config.token_grid)
+        return self.net(patches, self.bank.rows(exemplars, self._setting.device))
 
     def _build(self, training: Training) -> None:
         first = training.slides[0]
         self.encoder = PatchEncoder(first, self._setting)
         with torch.no_grad():
-            one = self.encoder.tokens([Piece(first, np.arange(1))], token_grid=self._config.token_grid)
-        self.network = ExemplarNetwork(
+            one = self.encoder.pooled_and_tokens([Piece(first, np.arange(1))], token_grid=self._config.token_grid)
+        self.net = ExemplarNetwork(
             self._config,
             feature_dim=first.fine.width,
-            num_tokens=one.shape[1],
-            mean_label=torch.from_numpy(training.all_fine().mean(axis=0)),
+            num_tokens=one.shape[1] - 1,
+            mean=torch.from_numpy(training.mean_fine()),
         ).to(self._setting.device)
 
 

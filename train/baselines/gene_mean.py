@@ -11,7 +11,7 @@ class GeneMean:
 
     def fit(self, training: Training) -> None:
         """Average the labels over all training rows."""
-        self._mean = training.all_fine().mean(axis=0)
+        self._mean = training.mean_fine()
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return the mean for each row, (N, P)."""

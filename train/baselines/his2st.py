@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import numpy as np
 import torch
@@ -25,16 +26,11 @@ from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.symmetry import NUM_SYMMETRIES
 from train.baselines.base import Setting, Training
-from train.baselines.learning import learn, trainable
-from train.baselines.patches import PatchEncoder, Piece
-from train.baselines.windows import (
-    SlideWindow,
-    fine_windows,
-    predict_windows,
-    shuffled,
-    window_labels,
-    window_pixels,
-)
+from train.baselines.learning import learn, mean_head, seeded, trainable
+from train.baselines.patches import labels_of
+from train.baselines.transformer import PositionEmbedding, check_heads, transformer_layers
+from train.baselines.windows import SlideWindow, fine_windows, predict_windows, shuffled, window_inputs
+from train.config import check_limits
 from train.dataset import Slide
 from train.raw_counts import read_counts
 from train.subgraph import edges_among
@@ -89,24 +85,20 @@ class His2STConfig:
     views: int = 5
 
     def __post_init__(self) -> None:
-        positive = "epochs lr step_epochs step_factor window width depth heads mlp sage_layers neighbours lstm_layers"
-        positive += " pixel_side patch channels mixers kernel"
-        checks = {name: (getattr(self, name) > 0, "a positive number") for name in positive.split()}
-        checks |= {name: (getattr(self, name) >= 0, "0 or more") for name in ("zinb", "distil")}
-        checks["positions"] = (self.positions > 1, "2 or more")
-        checks["dropout"] = (0 <= self.dropout < 1, "0 or more, below 1")
-        checks["views"] = (1 <= self.views <= NUM_SYMMETRIES, f"1 to {NUM_SYMMETRIES}")
-        for name, (fits, expected) in checks.items():
-            if not fits:
-                raise _refused(name, expected=expected, found=getattr(self, name))
-        if self.width % self.heads:
-            raise _refused("width", expected=f"a multiple of heads={self.heads}", found=self.width)
+        counts = "epochs step_epochs window width depth heads mlp sage_layers neighbours lstm_layers"
+        counts += " pixel_side patch channels mixers kernel"
+        limits = dict.fromkeys(counts.split(), (1, inf)) | dict.fromkeys(("lr", "step_factor"), (0, inf))
+        limits |= {"zinb": (0, inf), "distil": (0, inf), "positions": (2, inf), "dropout": (0, 1)}
+        limits |= {"views": (1, NUM_SYMMETRIES)}
+        check_limits(self, "rivals.his2st", limits, above={"lr", "step_factor"}, below={"dropout"})
+        check_heads("rivals.his2st", width=self.width, heads=self.heads)
         if self.pixel_side < self.patch or self.width % (self.pixel_side // self.patch) ** 2:
-            raise _refused("width", expected="a multiple of (pixel_side // patch)², which is not 0", found=self.width)
-
-
-def _refused(name: str, *, expected: str, found: object) -> MagnetError:
-    return MagnetError(f"his2st.{name}", expected=expected, found=str(found), remedy="change the setting")
+            raise MagnetError(
+                "rivals.his2st.width",
+                expected="a multiple of (pixel_side // patch)², which is not 0",
+                found=f"{self.width}",
+                remedy="change one of them",
+            )
 
 
 class ConvMixer(nn.Module):
@@ -156,27 +148,19 @@ class His2STNet(nn.Module):
         width, num_genes = config.width, len(mean)
         self.stem = stem
         self.dropout = nn.Dropout(config.dropout)
-        self.x_embedding = nn.Embedding(config.positions, width)
-        self.y_embedding = nn.Embedding(config.positions, width)
-        layer = partial(
-            nn.TransformerEncoderLayer, dropout=config.dropout, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.Sequential(*(layer(width, config.heads, config.mlp) for _ in range(config.depth)))
+        self.position = PositionEmbedding(config.positions, width)
+        self.layers = transformer_layers(config)
         self.graph = nn.ModuleList(SAGEConv(width, width, aggr="mean") for _ in range(config.sage_layers))
         self.over_layers = nn.LSTM(width, width, config.lstm_layers)
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, num_genes)
-        self.log_rate = nn.Linear(width, num_genes)
+        self.head = mean_head(width, mean)
+        self.log_rate = mean_head(width, log_rate)
         self.dispersion = nn.Linear(width, num_genes)
         self.dropout_logit = nn.Linear(width, num_genes)
-        with torch.no_grad():
-            self.head.bias.copy_(mean)
-            self.log_rate.bias.copy_(log_rate)
 
     def forward(self, patches: Tensor, positions: Tensor, edges: Tensor) -> Output:
         """Predict from patches, as the stem takes them, at positions (n, 2), over edges (2, E), source over target."""
-        nodes = self.dropout(self.stem(patches))
-        nodes = nodes + self.x_embedding(positions[:, 0]) + self.y_embedding(positions[:, 1])
+        nodes = self.position(self.dropout(self.stem(patches)), positions)
         nodes = self.layers(nodes[None])[0]  # (n,D) -> (1,n,D) -> (n,D)
         rounds = []
         for sage in self.graph:
@@ -242,18 +226,18 @@ class His2ST:
     def __init__(self, config: His2STConfig, setting: Setting) -> None:
         self._config = config
         self._setting = setting
+        self.net: His2STNet
 
     def fit(self, training: Training) -> None:
         """Train for a fixed number of epochs, a step a window."""
         setting, config = self._setting, self._config
-        self._labels = {slide.slide_id: training.fine(slide) for slide in training.slides}
+        self._labels = training.fine_by_slide()
         self._counts = _Counts(training)
         windows = fine_windows(training.slides, window=config.window, positions=config.positions)
-        with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
-            torch.manual_seed(setting.seed)
-            self._patches = None if setting.finetune else PatchEncoder(training.slides[0], setting)
-            stem = nn.Linear(self._patches.width, config.width) if self._patches else pixel_stem(config)
-            mean = torch.from_numpy(training.all_fine().mean(axis=0))
+        with seeded(setting):
+            cached_width = training.slides[0].fine.width
+            stem = pixel_stem(config) if setting.finetune else nn.Linear(cached_width, config.width)
+            mean = torch.from_numpy(training.mean_fine())
             self.net = His2STNet(config, stem, mean=mean, log_rate=self._counts.log_mean).to(setting.device)
             optimiser = torch.optim.Adam(trainable([self.net]), lr=config.lr)
             learn(
@@ -286,21 +270,16 @@ class His2ST:
         counts, sizes = self._counts.of(step.item, device)
         mean = (sizes * plain.log_rate.clamp(max=LARGEST_LOG_RATE).exp()).clamp(min=SMALLEST_MEAN)
         return (
-            F.mse_loss(plain.expression, window_labels(step.item, self._labels, device))
+            F.mse_loss(plain.expression, labels_of([step.item.piece], self._labels, device))
             + config.zinb * zinb_loss(counts, mean, plain.dispersion, plain.dropout_logit).float()
             + config.distil * F.mse_loss(plain.expression, target)
         )
 
     def _forward(self, item: SlideWindow, *, view: int = 0) -> Output:
-        """Predict a window; of a store without views, and without pixels, every view is the first."""
         device = self._setting.device
-        if self._patches is None:
-            patches = window_pixels(item, side=self._config.pixel_side, device=device, view=view)
-        else:
-            patches = self._patches.pooled([Piece(item.slide, item.window.rows)], view=view)
         edges = window_edges(item, self._config.neighbours)
         return self.net(
-            patches,
+            window_inputs(item, self._setting, side=self._config.pixel_side, view=view),
             to_device(torch.from_numpy(item.window.positions), device),
             to_device(torch.from_numpy(edges), device),
         )

@@ -9,6 +9,7 @@ Ours: the head's bias starts at the training mean; the original's starts at rand
 
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 
 import numpy as np
 import torch
@@ -16,18 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magnet_core.device import to_device
-from magnet_core.errors import MagnetError
 from train.baselines.base import Setting, Training
-from train.baselines.learning import learn, trainable
-from train.baselines.patches import PatchEncoder, Piece
-from train.baselines.windows import (
-    SlideWindow,
-    fine_windows,
-    predict_windows,
-    shuffled,
-    window_labels,
-    window_pixels,
-)
+from train.baselines.learning import learn, mean_head, seeded, trainable
+from train.baselines.patches import labels_of
+from train.baselines.transformer import PositionEmbedding, check_heads, transformer_layers
+from train.baselines.windows import SlideWindow, fine_windows, predict_windows, shuffled, window_inputs
+from train.config import check_limits
 from train.dataset import Slide
 
 # N fine rows of a slide, n rows of a window, I inputs of a row, D width, P panel genes
@@ -55,19 +50,10 @@ class HisToGeneConfig:
     pixel_side: int = 112
 
     def __post_init__(self) -> None:
-        positive = ("epochs", "lr", "window", "width", "depth", "heads", "mlp", "pixel_side")
-        checks = {name: (getattr(self, name) > 0, "a positive number") for name in positive}
-        checks["positions"] = (self.positions > 1, "2 or more")
-        checks["dropout"] = (0 <= self.dropout < 1, "0 or more, below 1")
-        for name, (fits, expected) in checks.items():
-            if not fits:
-                raise _refused(name, expected=expected, found=getattr(self, name))
-        if self.width % self.heads:
-            raise _refused("width", expected=f"a multiple of heads={self.heads}", found=self.width)
-
-
-def _refused(name: str, *, expected: str, found: object) -> MagnetError:
-    return MagnetError(f"histogene.{name}", expected=expected, found=str(found), remedy="change the setting")
+        counts = ("epochs", "window", "width", "depth", "heads", "mlp", "pixel_side")
+        limits = dict.fromkeys(counts, (1, inf)) | {"positions": (2, inf), "lr": (0, inf), "dropout": (0, 1)}
+        check_limits(self, "rivals.histogene", limits, above={"lr"}, below={"dropout"})
+        check_heads("rivals.histogene", width=self.width, heads=self.heads)
 
 
 class HisToGeneNet(nn.Module):
@@ -76,30 +62,14 @@ class HisToGeneNet(nn.Module):
     def __init__(self, config: HisToGeneConfig, *, inputs: int, mean: Tensor) -> None:
         super().__init__()
         self.patch = nn.Linear(inputs, config.width)
-        self.x_embedding = nn.Embedding(config.positions, config.width)
-        self.y_embedding = nn.Embedding(config.positions, config.width)
-        self.layers = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(
-                    config.width,
-                    config.heads,
-                    dim_feedforward=config.mlp,
-                    dropout=config.dropout,
-                    activation="gelu",
-                    batch_first=True,
-                    norm_first=True,
-                )
-                for _ in range(config.depth)
-            )
-        )
+        self.position = PositionEmbedding(config.positions, config.width)
+        self.layers = transformer_layers(config)
         self.norm = nn.LayerNorm(config.width)
-        self.head = nn.Linear(config.width, len(mean))
-        with torch.no_grad():
-            self.head.bias.copy_(mean)
+        self.head = mean_head(config.width, mean)
 
     def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
         """Predict (n, P) from patches (n, I) at positions (n, 2)."""
-        nodes = self.patch(patches) + self.x_embedding(positions[:, 0]) + self.y_embedding(positions[:, 1])
+        nodes = self.position(self.patch(patches), positions)
         nodes = self.layers(nodes[None])[0]  # (n,D) -> (1,n,D) -> (n,D)
         return self.head(self.norm(nodes))
 
@@ -110,22 +80,21 @@ class HisToGene:
     def __init__(self, config: HisToGeneConfig, setting: Setting) -> None:
         self._config = config
         self._setting = setting
+        self.net: HisToGeneNet
 
     def fit(self, training: Training) -> None:
         """Train for a fixed number of epochs, a step a window."""
         setting, config = self._setting, self._config
-        labels = {slide.slide_id: training.fine(slide) for slide in training.slides}
+        labels = training.fine_by_slide()
         windows = fine_windows(training.slides, window=config.window, positions=config.positions)
-        with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
-            torch.manual_seed(setting.seed)
-            self._patches = None if setting.finetune else PatchEncoder(training.slides[0], setting)
-            inputs = self._patches.width if self._patches else 3 * config.pixel_side**2
-            mean = torch.from_numpy(training.all_fine().mean(axis=0))
+        with seeded(setting):
+            inputs = 3 * config.pixel_side**2 if setting.finetune else training.slides[0].fine.width
+            mean = torch.from_numpy(training.mean_fine())
             self.net = HisToGeneNet(config, inputs=inputs, mean=mean).to(setting.device)
             learn(
                 self.net,
                 partial(shuffled, windows),
-                lambda item: F.mse_loss(self._predict(item), window_labels(item, labels, setting.device)),
+                lambda item: F.mse_loss(self._predict(item), labels_of([item.piece], labels, setting.device)),
                 optimiser=torch.optim.Adam(trainable([self.net]), lr=config.lr),
                 epochs=config.epochs,
                 setting=setting,
@@ -137,9 +106,5 @@ class HisToGene:
         return predict_windows(windows, self._predict)
 
     def _predict(self, item: SlideWindow) -> Tensor:
-        device = self._setting.device
-        if self._patches is None:
-            patches = window_pixels(item, side=self._config.pixel_side, device=device).flatten(1)
-        else:
-            patches = self._patches.pooled([Piece(item.slide, item.window.rows)])
-        return self.net(patches, to_device(torch.from_numpy(item.window.positions), device))
+        patches = window_inputs(item, self._setting, side=self._config.pixel_side).flatten(1)  # (n,I)
+        return self.net(patches, to_device(torch.from_numpy(item.window.positions), self._setting.device))

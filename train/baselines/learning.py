@@ -1,10 +1,11 @@
-"""The training loop and the chunked prediction that the learnt rivals share.
+"""What the learnt rivals share: seeded training, a head that starts at the mean, prediction in chunks.
 
 In: a module, what a batch is, and its loss. Out: the module trained in place. A rival is trained in one go: what is
 kept and resumed is the finished system, not its steps.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -17,9 +18,30 @@ from magnet_core.seeding import named_rng
 from train.baselines.base import Setting
 from train.dataset import Slide
 
-# N fine rows of a slide, n rows of a chunk, P panel genes
+# N fine rows of a slide, n rows of a chunk, D features, P panel genes
 
 Batch = TypeVar("Batch")
+
+_CHUNK, _ENCODED_CHUNK = 512, 128  # rows predicted at a time: of cached features, and of pixels that are encoded
+
+
+@contextmanager
+def seeded(setting: Setting) -> Iterator[None]:
+    """Draw from torch's generators seeded anew, of the CPU and of the setting's device; their states come back after.
+
+    For all of a rival's training: its first weights come from the CPU, its dropout from the device.
+    """
+    with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
+        torch.manual_seed(setting.seed)
+        yield
+
+
+def mean_head(width: int, mean: Tensor) -> nn.Linear:
+    """Build a linear layer (n, D) -> (n, P) whose bias starts at the mean label (P,)."""
+    head = nn.Linear(width, len(mean))
+    with torch.no_grad():
+        head.bias.copy_(mean)
+    return head
 
 
 def learn(
@@ -58,11 +80,20 @@ def learn(
     return history
 
 
-def predict_chunks(slide: Slide, predict: Callable[[np.ndarray], Tensor], *, rows: int = 1024) -> np.ndarray:
+def chunk_rows(setting: Setting) -> int:
+    """How many rows are predicted at a time: fewer where the activations of an encoder are held for each."""
+    return _ENCODED_CHUNK if setting.finetune else _CHUNK
+
+
+def cut(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut rows into runs of at most `size`."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def predict_chunks(slide: Slide, predict: Callable[[np.ndarray], Tensor], *, rows: int) -> np.ndarray:
     """Predict all fine rows (N, P), `rows` at a time and without gradient."""
-    chunks = (np.arange(start, min(start + rows, len(slide.fine))) for start in range(0, len(slide.fine), rows))
     with torch.inference_mode():
-        return np.concatenate([predict(chunk).float().cpu().numpy() for chunk in chunks])
+        return np.concatenate([predict(chunk).float().cpu().numpy() for chunk in cut(np.arange(len(slide.fine)), rows)])
 
 
 def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:

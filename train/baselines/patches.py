@@ -5,6 +5,7 @@ In: pieces, rows of a slide each. Out: pooled features (n, D) and tokens (n, T, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -58,6 +59,10 @@ class PatchEncoder(nn.Module):
         """
         return torch.cat([self._scaled(piece, self._raw(piece, "tokens", view, token_grid)) for piece in pieces])
 
+    def pooled_and_tokens(self, pieces: Sequence[Piece], *, token_grid: int) -> Tensor:
+        """Pooled features, then tokens, (n, 1 + T, D) float32 of the pieces' rows, each patch encoded once."""
+        return torch.cat([self._scaled(piece, self._raw(piece, "both", 0, token_grid)) for piece in pieces])
+
     def num_views(self, slide: Slide) -> int:
         """How many symmetries of a patch can be told apart: 8 with an encoder or cached views, else 1."""
         return 8 if self.encoder is not None else slide.fine.num_views
@@ -68,9 +73,7 @@ class PatchEncoder(nn.Module):
     def _raw(self, piece: Piece, kind: str, view: int, token_grid: int) -> Tensor:
         fine = piece.slide.fine
         if self.encoder is None:
-            if kind == "tokens" and not fine.has_tokens:
-                return fine.features("pooled", piece.rows, view=view, device=self._device)[:, None]
-            return fine.features(kind, piece.rows, view=view, device=self._device)
+            return self._cached(piece, kind, view)
         patches = to_device(torch.from_numpy(fine.pixels(piece.rows)), self._device)
 
         def encode(part: Tensor) -> Tensor:
@@ -78,9 +81,24 @@ class PatchEncoder(nn.Module):
             with autocast(self._compute.precision, self._device):
                 features = self.encoder(turn(part, view), token_grid=token_grid)
             pooled, tokens = features.pooled.float(), features.tokens.float()
-            return pooled if kind == "pooled" else with_class_token(tokens, pooled)
+            return _of_kind(kind, pooled, with_class_token(tokens, pooled))
 
         return encode_in_parts(encode, patches, micro_batch=self._compute.micro_batch)
+
+    def _cached(self, piece: Piece, kind: str, view: int) -> Tensor:
+        fine = piece.slide.fine
+        stored = partial(fine.features, rows=piece.rows, view=view, device=self._device)
+        if kind == "tokens" and fine.has_tokens:
+            return stored("tokens")
+        pooled = stored("pooled")
+        return _of_kind(kind, pooled, stored("tokens") if kind == "both" and fine.has_tokens else pooled[:, None])
+
+
+def _of_kind(kind: str, pooled: Tensor, tokens: Tensor) -> Tensor:
+    """Pooled (n, D), tokens (n, T, D), or both, the pooled feature first (n, 1 + T, D)."""
+    if kind == "both":
+        return torch.cat([pooled[:, None], tokens], dim=1)
+    return pooled if kind == "pooled" else tokens
 
 
 def random_batches(slides: Sequence[Slide], batch_size: int, rng: np.random.Generator) -> list[list[Piece]]:

@@ -6,16 +6,17 @@ the patch. With `finetune` the encoder is trained as well, as in the original (a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_core.errors import MagnetError
 from magnet_core.symmetry import NUM_SYMMETRIES
 from train.baselines.base import Setting, Training
-from train.baselines.learning import learn, predict_chunks, trainable
+from train.baselines.learning import chunk_rows, learn, mean_head, predict_chunks, seeded, trainable
 from train.baselines.patches import PatchEncoder, Piece, labels_of, random_batches
+from train.config import check_limits
 from train.dataset import Slide
 
 # N fine rows of a slide, n rows of a batch, D features, P panel genes
@@ -35,12 +36,8 @@ class STNetConfig:
     epochs: int = 50
 
     def __post_init__(self) -> None:
-        checks = {name: (getattr(self, name) > 0, "a positive number") for name in ("lr", "batch_size", "epochs")}
-        checks["momentum"] = (0 <= self.momentum < 1, "0 or more, below 1")
-        for name, (fits, expected) in checks.items():
-            if not fits:
-                found = f"{getattr(self, name)}"
-                raise MagnetError(f"st_net.{name}", expected=expected, found=found, remedy="change the setting")
+        limits = {"lr": (0, inf), "momentum": (0, 1), "batch_size": (1, inf), "epochs": (1, inf)}
+        check_limits(self, "rivals.st_net", limits, above={"lr"}, below={"momentum"})
 
 
 class STNet:
@@ -55,12 +52,10 @@ class STNet:
     def fit(self, training: Training) -> None:
         """Train the head, and with `finetune` the encoder; each batch is seen in one symmetry, drawn at random."""
         config, setting = self._config, self._setting
-        devices = [setting.device] if setting.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(setting.seed)
+        with seeded(setting):
             self.encoder = PatchEncoder(training.slides[0], setting)
-            self.head = mean_head(self.encoder.width, training).to(setting.device)
-            labels = {slide.slide_id: training.fine(slide) for slide in training.slides}
+            self.head = mean_alone(self.encoder.width, torch.from_numpy(training.mean_fine())).to(setting.device)
+            labels = training.fine_by_slide()
 
             def batches_of(rng: np.random.Generator) -> list[tuple[list[Piece], int]]:
                 batches = random_batches(training.slides, config.batch_size, rng)
@@ -83,17 +78,15 @@ class STNet:
             pieces = [Piece(slide, rows)]
             return torch.stack([self.head(self.encoder.pooled(pieces, view=view)) for view in views]).mean(dim=0)
 
-        return predict_chunks(slide, predict_rows)
+        return predict_chunks(slide, predict_rows, rows=chunk_rows(self._setting))
 
 
-def mean_head(width: int, training: Training) -> nn.Linear:
+def mean_alone(width: int, mean: Tensor) -> nn.Linear:
     """A linear layer (D -> P) that predicts the training mean: bias the mean label, weights 0.
 
     The original draws fresh weights. On fixed features of sd 1 these would add noise of sd 0.6 to every prediction,
     which its learning rate does not take away again.
     """
-    head = nn.Linear(width, len(training.panel))
-    with torch.no_grad():
-        head.weight.zero_()
-        head.bias.copy_(torch.from_numpy(training.all_fine().mean(axis=0)))
+    head = mean_head(width, mean)
+    nn.init.zeros_(head.weight)
     return head

@@ -19,7 +19,7 @@ Ours: 50 epochs (the original stops early, after 200 at most); the biases of the
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isqrt
+from math import inf, isqrt
 
 import numpy as np
 import torch
@@ -30,9 +30,11 @@ from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import REGION, SPOT
 from train.baselines.base import Setting, Training
-from train.baselines.learning import learn, predict_chunks, trainable
-from train.baselines.patches import PatchEncoder, Piece
+from train.baselines.learning import chunk_rows, learn, mean_head, predict_chunks, seeded, trainable
+from train.baselines.patches import PatchEncoder, Piece, labels_of
+from train.baselines.transformer import check_heads
 from train.baselines.windows import Window, level_windows
+from train.config import check_limits
 from train.dataset import LevelData, Slide
 
 # N fine rows of a slide, n rows of a batch, S spots of a window, R regions of a batch, T tokens of a patch,
@@ -70,20 +72,12 @@ class TriplexConfig:
     global_window: int = 4096
 
     def __post_init__(self) -> None:
-        positive = "epochs lr batch_size step_epochs step_factor token_grid width heads mlp"
-        positive += " neighbour_layers global_layers fusion_layers global_window"
-        checks = {name: (getattr(self, name) > 0, "a positive number") for name in positive.split()}
-        checks["distil"] = (0 <= self.distil <= 1, "0 to 1")
-        checks["dropout"] = (0 <= self.dropout < 1, "0 or more, below 1")
-        for name, (fits, expected) in checks.items():
-            if not fits:
-                raise _refused(name, expected=expected, found=getattr(self, name))
-        if self.width % self.heads:
-            raise _refused("width", expected=f"a multiple of heads={self.heads}", found=self.width)
-
-
-def _refused(name: str, *, expected: str, found: object) -> MagnetError:
-    return MagnetError(f"triplex.{name}", expected=expected, found=str(found), remedy="change the setting")
+        counts = "epochs batch_size step_epochs token_grid width heads mlp"
+        counts += " neighbour_layers global_layers fusion_layers global_window"
+        limits = dict.fromkeys(counts.split(), (1, inf)) | dict.fromkeys(("lr", "step_factor"), (0, inf))
+        limits |= {"distil": (0, 1), "dropout": (0, 1)}
+        check_limits(self, "rivals.triplex", limits, above={"lr", "step_factor"}, below={"dropout"})
+        check_heads("rivals.triplex", width=self.width, heads=self.heads)
 
 
 class Block(nn.Module):
@@ -204,11 +198,7 @@ class TriplexNet(nn.Module):
         self.over_target = nn.ModuleList(Block(config) for _ in range(config.fusion_layers))
         self.over_neighbours = nn.ModuleList(Block(config) for _ in range(config.fusion_layers))
         self.norm = nn.LayerNorm(config.width)
-        self.heads = nn.ModuleList(nn.Linear(config.width, len(mean)) for _ in range(4))
-        with torch.no_grad():
-            for head in self.heads:
-                assert isinstance(head, nn.Linear)
-                head.bias.copy_(mean)
+        self.heads = nn.ModuleList(mean_head(config.width, mean) for _ in range(4))
 
     def forward(self, target: Tensor, regions: Tensor, region_of: Tensor, global_tokens: Tensor) -> Tensor:
         """Predict (4, n, P): fusion, target, neighbour and global head.
@@ -259,8 +249,7 @@ class _Global:
 class _Batch:
     """Fine rows (n,) of a slide whose spots are all in one window."""
 
-    slide: Slide
-    rows: np.ndarray
+    piece: Piece
     level: LevelData
     window: Window
     place: np.ndarray  # (n,) of each row's spot in the window
@@ -272,25 +261,26 @@ class Triplex:
     def __init__(self, config: TriplexConfig, setting: Setting) -> None:
         self._config = config
         self._setting = setting
+        self.encoder: PatchEncoder
+        self.net: TriplexNet
 
     def fit(self, training: Training) -> None:
         """Train for a fixed number of epochs."""
         setting, config = self._setting, self._config
-        labels = {slide.slide_id: training.fine(slide) for slide in training.slides}
+        labels = training.fine_by_slide()
         views = [_Global.of(slide, config) for slide in training.slides]
-        with torch.random.fork_rng(devices=[setting.device] if setting.device.type == "cuda" else []):
-            torch.manual_seed(setting.seed)
+        with seeded(setting):
             self._build(training)
-            module = nn.ModuleList([self.patches, self.net])
-            optimiser = torch.optim.AdamW(trainable([module]), lr=config.lr)
+            modules = nn.ModuleList([self.encoder, self.net])
+            optimiser = torch.optim.AdamW(trainable(modules), lr=config.lr)
 
             def loss_of(batch: _Batch) -> Tensor:
-                wanted = to_device(torch.from_numpy(labels[batch.slide.slide_id][batch.rows]), setting.device)
                 tokens = self._global_tokens(batch.level, batch.window)[_index(batch.place, setting.device)]
-                return triplex_loss(self._predict(batch.slide, batch.rows, tokens), wanted, distil=config.distil)
+                wanted = labels_of([batch.piece], labels, setting.device)
+                return triplex_loss(self._predict(batch.piece, tokens), wanted, distil=config.distil)
 
             learn(
-                module,
+                modules,
                 partial(_batches, training.slides, views, config.batch_size),
                 loss_of,
                 optimiser=optimiser,
@@ -307,7 +297,9 @@ class Triplex:
             for window in view.windows:
                 tokens[_index(window.rows, device)] = self._global_tokens(view.level, window)
         return predict_chunks(
-            slide, lambda rows: self._predict(slide, rows, tokens[_index(view.spot_of[rows], device)])[0], rows=512
+            slide,
+            lambda rows: self._predict(Piece(slide, rows), tokens[_index(view.spot_of[rows], device)])[0],
+            rows=chunk_rows(self._setting),
         )
 
     def _build(self, training: Training) -> None:
@@ -320,9 +312,9 @@ class Triplex:
             raise MagnetError(
                 "triplex", expected="region tokens on a square grid", found=f"{num_tokens}", remedy="extract them again"
             )
-        self.patches = PatchEncoder(slide, setting)
+        self.encoder = PatchEncoder(slide, setting)
         inputs = (slide.fine.width, region.width, _Global.of(slide, self._config).level.width)
-        mean = torch.from_numpy(training.all_fine().mean(axis=0))
+        mean = torch.from_numpy(training.mean_fine())
         self.net = TriplexNet(self._config, inputs, region_grid=region_grid, mean=mean).to(setting.device)
 
     def _global_tokens(self, level: LevelData, window: Window) -> Tensor:
@@ -331,12 +323,12 @@ class Triplex:
         features = level.scale(level.features("pooled", window.rows, device=device))
         return self.net.whole(features, _index(window.positions, device))
 
-    def _predict(self, slide: Slide, rows: np.ndarray, global_tokens: Tensor) -> Tensor:
+    def _predict(self, piece: Piece, global_tokens: Tensor) -> Tensor:
         """Predict (4, n, P) of fine rows with the global tokens (n, D) of their spots."""
-        device, level = self._setting.device, slide.contexts[REGION]
-        regions, region_of = np.unique(slide.pairs[REGION][rows], return_inverse=True)
+        device, level = self._setting.device, piece.slide.contexts[REGION]
+        regions, region_of = np.unique(piece.slide.pairs[REGION][piece.rows], return_inverse=True)
         return self.net(
-            self.patches.tokens([Piece(slide, rows)], token_grid=self._config.token_grid),
+            self.encoder.tokens([piece], token_grid=self._config.token_grid),
             level.scale(level.features("tokens", regions, device=device)),
             _index(region_of, device),
             global_tokens,
@@ -354,7 +346,8 @@ def _batches(
             rows = rng.permutation(np.flatnonzero(window.rows[place] == view.spot_of))
             for part in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
                 if len(part):
-                    batches.append(_Batch(slide, np.sort(part), view.level, window, place[np.sort(part)]))
+                    piece = Piece(slide, np.sort(part))
+                    batches.append(_Batch(piece, view.level, window, place[piece.rows]))
     return [batches[index] for index in rng.permutation(len(batches))]
 
 

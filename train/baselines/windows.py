@@ -15,9 +15,11 @@ from torch import Tensor
 
 from magnet_core.device import to_device
 from magnet_core.symmetry import turn
+from train.baselines.base import Setting
+from train.baselines.patches import Piece
 from train.dataset import LevelData, Slide
 
-# N rows of a level, n rows of a window, P panel genes, p pixels of a patch, q pixels of a patch as it is read
+# N rows of a level, n rows of a window, D features, P panel genes, p pixels of a patch, q pixels as it is read
 
 _GAP = 1.5  # pitches: rows farther apart along an axis do not touch, on square and on hexagonal grids
 _SLACK = 0.25  # pitches that a window may exceed its table by: rounding brings them back
@@ -42,6 +44,11 @@ class SlideWindow:
 
     slide: Slide
     window: Window
+
+    @property
+    def piece(self) -> Piece:
+        """The window's rows, as batches of rows are given."""
+        return Piece(self.slide, self.window.rows)
 
 
 def level_windows(level: LevelData, *, window: int, positions: int) -> list[Window]:
@@ -92,9 +99,15 @@ def window_pixels(item: SlideWindow, *, side: int, device: torch.device, view: i
     return F.adaptive_avg_pool2d(images, side)  # (n,3,p,p) -> (n,3,q,q)
 
 
-def window_labels(item: SlideWindow, fine_by_slide: dict[str, np.ndarray], device: torch.device) -> Tensor:
-    """Labels (n, P) of a window's rows; `fine_by_slide` holds (N, P) by slide id."""
-    return to_device(torch.from_numpy(fine_by_slide[item.slide.slide_id][item.window.rows]), device)
+def window_inputs(item: SlideWindow, setting: Setting, *, side: int, view: int = 0) -> Tensor:
+    """What a system without an encoder reads of a window: pooled features (n, D), or pixels where it is fine-tuned.
+
+    Of a store without views, every view of the features is the first.
+    """
+    if setting.finetune:
+        return window_pixels(item, side=side, device=setting.device, view=view)
+    fine = item.slide.fine
+    return fine.scale(fine.features("pooled", item.window.rows, view=view, device=setting.device))
 
 
 def shuffled(windows: Sequence[SlideWindow], rng: np.random.Generator) -> list[SlideWindow]:

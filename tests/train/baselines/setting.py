@@ -1,13 +1,17 @@
 """What the tests of the rival systems share: a fold to learn from, and what it means that a system learnt it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
 from cache.store import Store
+from magnet_core.errors import MagnetError
 from magnet_core.metrics import combine, evaluate
 from tests.train.setting import config
-from train.baselines import GeneMean, System
+from train.baselines import GeneMean, Setting, System
 from train.fold import FoldSides, open_fold
 
 LEAST_PCC = 0.15
@@ -36,3 +40,23 @@ def assert_learns(system: System, sides: FoldSides) -> None:
 def assert_same(first: np.ndarray, second: np.ndarray) -> None:
     """Two predictions (N, P) are equal up to the rounding of sums over batches of other sizes."""
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
+
+
+def assert_the_seed_decides(build: Callable[[Setting], System], sides: FoldSides, *, finetune: bool = False) -> None:
+    """One seed gives one prediction, another another, and the caller's random state is left alone."""
+    predictions = []
+    for seed in (3, 3, 4):
+        torch.rand(seed)
+        system = build(Setting(seed=seed, finetune=finetune))
+        before = torch.get_rng_state()
+        system.fit(sides.training)
+        predictions.append(system.predict(sides.test_slides[0]))
+        assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(predictions[0], predictions[1])
+    assert not np.allclose(predictions[0], predictions[2])
+
+
+def assert_refused(build: Callable[..., object], table: str, **settings: float) -> None:
+    """A setting is refused under the name by which it is set; the first of several is named."""
+    with pytest.raises(MagnetError, match=rf"^rivals\.{table}\.{next(iter(settings))}: expected .*, found .*; change "):
+        build(**settings)

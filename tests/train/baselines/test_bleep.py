@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,13 @@ import torch
 from scipy.special import log_softmax, softmax
 
 from cache.store import Store
-from magnet_core.errors import MagnetError
-from tests.train.baselines.setting import assert_learns, assert_same, training_of
+from tests.train.baselines.setting import (
+    assert_learns,
+    assert_refused,
+    assert_same,
+    assert_the_seed_decides,
+    training_of,
+)
 from train.baselines import bleep
 from train.baselines.base import Setting
 from train.baselines.bleep import BLEEP, BLEEPConfig, ProjectionHead, contrastive_loss, soft_targets
@@ -115,23 +121,13 @@ def test_a_prediction_does_not_depend_on_the_chunks(
     system = BLEEP(SMALL, Setting())
     system.fit(sides.training)
     whole = system.predict(sides.test_slides[0])
-    monkeypatch.setattr(bleep, "_EMBED_ROWS", 7)
+    monkeypatch.setattr(bleep, "chunk_rows", lambda setting: 7)
     monkeypatch.setattr(bleep, "_SEARCH_ROWS", 50)
     assert_same(system.predict(sides.test_slides[0]), whole)
 
 
 def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(small_store: Store, tmp_path: Path):
-    sides = training_of(small_store, tmp_path)
-    predictions = []
-    for seed in (3, 3, 4):
-        torch.rand(seed)
-        system = BLEEP(SMALL, Setting(seed=seed))
-        before = torch.get_rng_state()
-        system.fit(sides.training)
-        assert torch.equal(before, torch.get_rng_state())
-        predictions.append(system.predict(sides.test_slides[0]))
-    np.testing.assert_array_equal(predictions[0], predictions[1])
-    assert not np.allclose(predictions[0], predictions[2])
+    assert_the_seed_decides(partial(BLEEP, SMALL), training_of(small_store, tmp_path))
 
 
 def test_finetuning_moves_the_encoder(small_store: Store, tmp_path: Path):
@@ -146,7 +142,8 @@ def test_finetuning_moves_the_encoder(small_store: Store, tmp_path: Path):
     assert np.isfinite(system.predict(sides.test_slides[0])).all()
 
 
-@pytest.mark.parametrize("setting", [{"neighbours": 0}, {"temperature": 0.0}, {"dropout": 1.0}, {"weight_decay": -1.0}])
-def test_a_setting_out_of_range_is_refused_by_name(setting: dict[str, float]):
-    with pytest.raises(MagnetError, match=rf"bleep\.{next(iter(setting))}"):
-        BLEEPConfig(**setting)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    "settings", [{"neighbours": 0}, {"temperature": 0.0}, {"dropout": 1.0}, {"weight_decay": -1.0}]
+)
+def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]):
+    assert_refused(BLEEPConfig, "bleep", **settings)

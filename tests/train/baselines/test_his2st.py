@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,7 @@ import torch
 from scipy import stats
 
 from cache.store import Store
-from magnet_core.errors import MagnetError
-from tests.train.baselines.setting import assert_learns, training_of
+from tests.train.baselines.setting import assert_learns, assert_refused, assert_the_seed_decides, training_of
 from train.baselines import Setting
 from train.baselines.his2st import His2ST, His2STConfig, His2STNet, SAGEConv, pixel_stem, window_edges, zinb_loss
 from train.baselines.windows import fine_windows
@@ -102,17 +102,7 @@ def test_without_dropout_there_is_something_to_distil_only_where_views_differ(
 
 @pytest.mark.parametrize("finetune", [False, True])
 def test_the_seed_decides_and_the_callers_randomness_is_left_alone(small_store: Store, tmp_path: Path, finetune: bool):
-    sides = training_of(small_store, tmp_path)
-    predictions = []
-    for seed in (0, 0, 1):
-        state = torch.random.get_rng_state()
-        system = His2ST(SHORT, Setting(seed=seed, finetune=finetune))
-        system.fit(sides.training)
-        predictions.append(system.predict(sides.test_slides[0]))
-        assert torch.equal(torch.random.get_rng_state(), state)
-        torch.rand(1)
-    np.testing.assert_array_equal(predictions[0], predictions[1])
-    assert not np.array_equal(predictions[0], predictions[2])
+    assert_the_seed_decides(partial(His2ST, SHORT), training_of(small_store, tmp_path), finetune=finetune)
 
 
 def test_fine_tuned_its_convolutions_learn(small_store: Store, tmp_path: Path):
@@ -127,8 +117,15 @@ def test_fine_tuned_its_convolutions_learn(small_store: Store, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"views": 9}, {"dropout": 1.0}, {"heads": 3}, {"pixel_side": 70}, {"pixel_side": 5}]
+    "settings",
+    [
+        {"epochs": 0},
+        {"views": 9},
+        {"dropout": 1.0},
+        {"width": 64, "heads": 3},
+        {"width": 1024, "pixel_side": 70},
+        {"width": 1024, "pixel_side": 5},
+    ],
 )
-def test_settings_out_of_their_limits_are_refused(change: dict):
-    with pytest.raises(MagnetError, match=r"his2st\."):
-        His2STConfig(**change)
+def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]):
+    assert_refused(His2STConfig, "his2st", **settings)

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +6,7 @@ import pytest
 import torch
 
 from cache.store import Store
-from magnet_core.errors import MagnetError
-from tests.train.baselines.setting import assert_learns, training_of
+from tests.train.baselines.setting import assert_learns, assert_refused, assert_the_seed_decides, training_of
 from train.baselines import Setting
 from train.baselines.histogene import HisToGene, HisToGeneConfig, HisToGeneNet
 from train.baselines.windows import fine_windows
@@ -74,17 +74,7 @@ def test_a_prediction_depends_on_its_window_alone(small_store: Store, tmp_path: 
 
 @pytest.mark.parametrize("finetune", [False, True])
 def test_the_seed_decides_and_the_callers_randomness_is_left_alone(small_store: Store, tmp_path: Path, finetune: bool):
-    sides = training_of(small_store, tmp_path)
-    predictions = []
-    for seed in (0, 0, 1):
-        state = torch.random.get_rng_state()
-        system = HisToGene(SHORT, Setting(seed=seed, finetune=finetune))
-        system.fit(sides.training)
-        predictions.append(system.predict(sides.test_slides[0]))
-        assert torch.equal(torch.random.get_rng_state(), state)
-        torch.rand(1)
-    np.testing.assert_array_equal(predictions[0], predictions[1])
-    assert not np.array_equal(predictions[0], predictions[2])
+    assert_the_seed_decides(partial(HisToGene, SHORT), training_of(small_store, tmp_path), finetune=finetune)
 
 
 def test_fine_tuned_it_learns_from_pixels(small_store: Store, tmp_path: Path):
@@ -100,7 +90,8 @@ def test_fine_tuned_it_learns_from_pixels(small_store: Store, tmp_path: Path):
     assert not torch.equal(*weights)
 
 
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"lr": 0.0}, {"positions": 1}, {"dropout": 1.0}, {"heads": 3}])
-def test_settings_out_of_their_limits_are_refused(change: dict):
-    with pytest.raises(MagnetError, match=r"histogene\."):
-        HisToGeneConfig(**change)
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 0}, {"lr": 0.0}, {"positions": 1}, {"dropout": 1.0}, {"width": 64, "heads": 3}]
+)
+def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]):
+    assert_refused(HisToGeneConfig, "histogene", **settings)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,14 @@ import torch
 
 import train.baselines.triplex as triplex
 from cache.store import Store
-from magnet_core.errors import MagnetError
-from tests.train.baselines.setting import assert_learns, assert_same, training_of
+from tests.train.baselines.setting import (
+    assert_learns,
+    assert_refused,
+    assert_same,
+    assert_the_seed_decides,
+    training_of,
+)
 from train.baselines import Setting
-from train.baselines.learning import predict_chunks
 from train.baselines.triplex import GridEncoding, RelativeBias, Triplex, TriplexConfig, TriplexNet, triplex_loss
 
 SMALL = TriplexConfig(
@@ -109,7 +114,7 @@ def test_a_prediction_does_not_depend_on_chunks(
     slide = sides.test_slides[0]
     whole = system.predict(slide)
     assert whole.shape == (len(slide.fine), 20)
-    monkeypatch.setattr(triplex, "predict_chunks", lambda slide, predict, rows: predict_chunks(slide, predict, rows=7))
+    monkeypatch.setattr(triplex, "chunk_rows", lambda setting: 7)
     assert_same(system.predict(slide), whole)
 
 
@@ -118,26 +123,18 @@ def test_an_epoch_holds_every_row_once_with_its_own_spot(small_store: Store, tmp
     config = replace(SMALL, global_window=20)
     views = [triplex._Global.of(slide, config) for slide in slides]
     batches = triplex._batches(slides, views, 16, np.random.default_rng(0))
-    assert max(len(batch.rows) for batch in batches) <= 16
+    assert max(len(batch.piece.rows) for batch in batches) <= 16
     for slide in slides:
-        own = [batch for batch in batches if batch.slide is slide]
-        np.testing.assert_array_equal(np.sort(np.concatenate([b.rows for b in own])), np.arange(len(slide.fine)))
+        own = [batch for batch in batches if batch.piece.slide is slide]
+        np.testing.assert_array_equal(
+            np.sort(np.concatenate([batch.piece.rows for batch in own])), np.arange(len(slide.fine))
+        )
         for batch in own:
-            np.testing.assert_array_equal(batch.window.rows[batch.place], slide.pairs["spot"][batch.rows])
+            np.testing.assert_array_equal(batch.window.rows[batch.place], slide.pairs["spot"][batch.piece.rows])
 
 
-def test_the_seed_decides_and_the_callers_randomness_is_left_alone(small_store: Store, tmp_path: Path):
-    sides = training_of(small_store, tmp_path)
-    predictions = []
-    for seed in (0, 0, 1):
-        state = torch.random.get_rng_state()
-        system = Triplex(SHORT, Setting(seed=seed))
-        system.fit(sides.training)
-        predictions.append(system.predict(sides.test_slides[0]))
-        assert torch.equal(torch.random.get_rng_state(), state)
-        torch.rand(1)
-    np.testing.assert_array_equal(predictions[0], predictions[1])
-    assert not np.array_equal(predictions[0], predictions[2])
+def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(small_store: Store, tmp_path: Path):
+    assert_the_seed_decides(partial(Triplex, SHORT), training_of(small_store, tmp_path))
 
 
 def test_fine_tuned_its_encoder_learns(small_store: Store, tmp_path: Path):
@@ -147,12 +144,13 @@ def test_fine_tuned_its_encoder_learns(small_store: Store, tmp_path: Path):
         system = Triplex(replace(SHORT, lr=lr), Setting(finetune=True))
         system.fit(sides.training)
         assert np.isfinite(system.predict(sides.test_slides[0])).all()
-        encoders.append(list(system.patches.parameters()))
+        encoders.append(list(system.encoder.parameters()))
     changed = [not torch.equal(before, after) for before, after in zip(*encoders, strict=True)]
     assert sum(changed) > 0.9 * len(changed) > 0
 
 
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"distil": 1.1}, {"dropout": 1.0}, {"heads": 3}, {"lr": 0.0}])
-def test_settings_out_of_their_limits_are_refused(change: dict):
-    with pytest.raises(MagnetError, match=r"triplex\."):
-        TriplexConfig(**change)
+@pytest.mark.parametrize(
+    "settings", [{"epochs": 0}, {"distil": 1.1}, {"dropout": 1.0}, {"width": 64, "heads": 3}, {"lr": 0.0}]
+)
+def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]):
+    assert_refused(TriplexConfig, "triplex", **settings)

@@ -1,0 +1,66 @@
+"""Parts of a transformer that several rivals have alike: its layers, and the places of rows on the grid of a window."""
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from magnet_core.errors import MagnetError
+
+# n rows of a window, D width
+
+
+class Sizes(Protocol):
+    """What a rival's settings say of its layers."""
+
+    @property
+    def width(self) -> int:
+        """Features D of a node."""
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+
+    @property
+    def heads(self) -> int:
+        """Heads of attention, which share the width evenly."""
+
+    @property
+    def mlp(self) -> int:
+        """Width inside a layer."""
+
+    @property
+    def dropout(self) -> float:
+        """Share of activations that are dropped in training."""
+
+
+def transformer_layers(sizes: Sizes) -> nn.Sequential:
+    """Build `depth` layers of self-attention over (batch, sequence, D), normalised before each of their two parts."""
+    return nn.Sequential(
+        *(
+            nn.TransformerEncoderLayer(
+                sizes.width, sizes.heads, sizes.mlp, sizes.dropout, "gelu", batch_first=True, norm_first=True
+            )
+            for _ in range(sizes.depth)
+        )
+    )
+
+
+def check_heads(table: str, *, width: int, heads: int) -> None:
+    """Refuse a width that the heads do not share evenly."""
+    if width % heads:
+        raise MagnetError(
+            f"{table}.width", expected=f"a multiple of heads={heads}", found=f"{width}", remedy="change one of them"
+        )
+
+
+class PositionEmbedding(nn.Module):
+    """A learnt vector for each column and one for each row of a window's grid."""
+
+    def __init__(self, positions: int, width: int) -> None:
+        super().__init__()
+        self.of_x = nn.Embedding(positions, width)
+        self.of_y = nn.Embedding(positions, width)
+
+    def forward(self, nodes: Tensor, positions: Tensor) -> Tensor:
+        """Add to nodes (n, D) the vectors of their positions (n, 2), x and y."""
+        return nodes + self.of_x(positions[:, 0]) + self.of_y(positions[:, 1])
