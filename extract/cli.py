@@ -16,6 +16,7 @@ from extract.run_summary import write_run_summary
 from extract.samples import read_samples, select
 from extract.synthetic import SynthConfig, synthesise
 from magnet_core.backbones import BACKBONES
+from magnet_core.errors import MagnetError
 
 WHOLE_WINDOWS = (
     f"Windows are kept whole ({GeometryConfig.window} × {GeometryConfig.window} bins, half as many spots a side), "
@@ -36,8 +37,13 @@ def synth(
     seed: Annotated[int, typer.Option(help="Every byte depends on it.")] = 0,
     size_mm: Annotated[float, typer.Option(help="Side of the imaged square; a real Visium HD area is 6.5.")] = 2.0,
     genes: Annotated[int, typer.Option(help="Number of genes.")] = 1000,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set that is there.")] = False,
 ) -> None:
     """Write a synthetic Visium HD data set in Space Ranger's layout, with known truth."""
+    if (directory / "samples.csv").exists() and not overwrite:
+        raise MagnetError(
+            directory, expected="a new folder", found="one with samples.csv", remedy="name another, or pass --overwrite"
+        )
     sheet = synthesise(directory, SynthConfig(slides=slides, seed=seed, size_mm=size_mm, genes=genes))
     typer.echo(f"wrote {slides} slides; next: extract run --samples {sheet}")
 

@@ -14,6 +14,9 @@ from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 SAMPLINGS = ("windows", "uniform", "all")
 
 
+MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
+
+
 @dataclass(frozen=True)
 class GeometryConfig:
     """Which rows a slide gets, and how large their patches are (paper section 3; lengths in µm).
@@ -74,7 +77,8 @@ class EmbeddingConfig:
         if self.views not in (1, NUM_SYMMETRIES):
             _refuse("--views", f"1 or {NUM_SYMMETRIES}", str(self.views))
         look_up(PRECISIONS, self.precision, where="--precision")
-        _refuse_below_one("--tokens", self.token_grid)
+        if not 1 <= self.token_grid <= MOST_TOKENS:
+            _refuse("--tokens", f"1 to {MOST_TOKENS} a side", str(self.token_grid))
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,13 @@ def lay_levels(counts: SlideCounts, mpp: float, config: GeometryConfig, *, slide
     """Lay all levels of one slide that its platform and the wanted targets allow."""
     _check_not_empty(counts, slide_id=slide_id)
     if counts.spots is not None:
+        if 55 not in config.targets:
+            raise MagnetError(
+                f"slide '{slide_id}'",
+                expected="55 among --targets, as its platform measures spots",
+                found=", ".join(map(str, config.targets)),
+                remedy="pass --targets 55, or leave the slide out",
+            )
         return _lay_on_spots(counts.spots, mpp, config, slide_id=slide_id)
     return _lay_on_bins(counts.bins, mpp, config, slide_id=slide_id)
 

@@ -85,7 +85,7 @@ def check_files(sample: Sample) -> None:
 def select(samples: Sequence[Sample], ids: Sequence[str]) -> list[Sample]:
     """Return the samples with these ids, in the order of `ids`; an unknown id is an error with the near names."""
     by_id = {sample.slide_id: sample for sample in samples}
-    return [look_up(by_id, slide_id, where="slide_id") for slide_id in ids]
+    return [look_up(by_id, slide_id, where="--slide") for slide_id in ids]
 
 
 def _read_rows(path: Path) -> list[tuple[int, list[str]]]:

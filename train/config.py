@@ -261,8 +261,17 @@ def _checked(kind: Any, value: Any, *, where: str) -> Any:
     try:
         return TypeAdapter(kind, config=ConfigDict()).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise MagnetError(where, expected=first["msg"], found=repr(value), remedy="change the setting") from error
+        raise MagnetError(where, expected=_kind_in_words(kind), found=repr(value), remedy="change the setting") from error
+
+
+def _kind_in_words(kind: Any) -> str:
+    """Say what a setting may be."""
+    if typing.get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+    if typing.get_origin(kind) is tuple:
+        return 'a list, such as ["one", "two"]'
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    return words.get(kind, str(kind))
 
 
 def _assign(values: dict[str, Any], setting: str) -> None:

@@ -226,7 +226,7 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
             f"{config.store}: {slide_id}",
             expected=f"the levels of target {target.um} µm",
             found=f"no {', '.join(missing)}",
-            remedy=f"extract with --targets {target.um}, or choose another --target",
+            remedy=f"extract with --targets {target.um}, or choose another --target; a slide of spots has 55 alone",
         )
     for file in (geometry, features):
         file.require_intact([name for name in file.names() if name.partition("/")[0] in ("genes", *target.levels)])

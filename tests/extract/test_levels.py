@@ -183,3 +183,9 @@ def test_settings_are_checked():
         GeometryConfig(sampling="window")  # type: ignore[arg-type]
     with pytest.raises(MagnetError, match="some of 8, 16, 55"):
         GeometryConfig(targets=(2,))
+
+
+def test_a_slide_of_spots_is_not_laid_for_bins_alone():
+    counts = SlideCounts("visium", GENES, spots=assay(20, 15, 100.0, np.random.default_rng(0)))
+    with pytest.raises(MagnetError, match=r"slide 's': expected 55 among --targets, .* found 8, 16; pass --targets 55"):
+        lay(counts, targets=(8, 16))

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from scipy import sparse
 
+from extract.cli import synth
 from extract.synthetic import SynthConfig, synthesise
 from extract.synthetic.truth import Truth, read_truth
 from magnet_core.errors import MagnetError
@@ -237,3 +238,10 @@ def test_openslide_and_spatialdata_io_read_it(root: Path, truth: Truth) -> None:
     assert set(table.obs_names) == set(truth.barcodes)
     assert table.var["gene_ids"].is_unique
     assert read.images["S1_full_image"] is not None
+
+
+def test_the_command_does_not_replace_a_data_set_unasked(tmp_path: Path):
+    (tmp_path / "samples.csv").write_text("slide_id,image\n")
+    with pytest.raises(MagnetError, match="expected a new folder, found one with samples.csv; name another"):
+        synth(tmp_path, slides=1, size_mm=0.2)
+    assert (tmp_path / "samples.csv").read_text() == "slide_id,image\n"
