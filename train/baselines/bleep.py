@@ -30,9 +30,10 @@ _SEARCH_ROWS = 16_384  # at a time: the bank is indexed anew for each
 
 @dataclass(frozen=True)
 class BLEEPConfig:
-    """Published settings: AdamW at 1e-3, batches of 512 and 150 epochs are the paper's implementation details.
+    """Published settings, as we read the paper. A batch is smaller where there are fewer rows.
 
-    A batch is smaller where there are fewer rows.
+    temperature  τ of the loss
+    neighbours   training rows whose mean is the prediction
     """
 
     width: int = 256

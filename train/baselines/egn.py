@@ -1,8 +1,9 @@
 """EGN (Yang et al., "Exemplar guided deep neural network for spatial transcriptomics analysis", WACV 2023).
 
-In: the tokens of the fine patch, and its exemplars: the training patches that look most like it, with their expression.
-Out: expression. A ViT runs over the tokens; after every second layer its class token and the exemplars correct each
-other. With `finetune` the encoder that makes the tokens is trained too; exemplars are always found by cached features.
+In: pooled feature and tokens of the fine patch, and its exemplars: the training patches that look most like it, with
+their expression. Out: expression. A ViT runs over the tokens; after every second layer its class token and the
+exemplars correct each other. With `finetune` the encoder that makes the tokens is trained too; exemplars are always
+found by cached features.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,14 @@ _SEARCH_ROWS = 16_384  # queries at a time
 
 @dataclass(frozen=True)
 class EGNConfig:
-    """Published settings. `every` layers an exemplar block follows; `pcc_weight` is that of 1 - PCC beside the MSE."""
+    """Published settings, as we read the paper.
+
+    exemplars   training rows that guide each patch
+    mlp         width inside a transformer layer
+    every       layers after which an exemplar block follows
+    token_grid  tokens a side of a fine patch, where its encoder is trained
+    pcc_weight  weight of 1 - PCC beside the MSE
+    """
 
     exemplars: int = 9
     width: int = 1024
@@ -63,8 +71,8 @@ class ExemplarBlock(nn.Module):
         q   <- q   + mean over i of gate_q(pair_i) * change_q(pair_i)
         k_i <- k_i + gate_k(pair_i) * change_k(pair_i)
 
-    A gate is a sigmoid, feature by feature: closed, it leaves its side as it was. The mean makes the order of the
-    exemplars of no account.
+    The formula is our reading of the paper. A gate is a sigmoid, feature by feature: closed, it leaves its side as it
+    was. The mean makes the order of the exemplars of no account.
     """
 
     def __init__(self, width: int) -> None:
@@ -178,7 +186,7 @@ class EGN:
         self.net: ExemplarNetwork
 
     def fit(self, training: Training) -> None:
-        """Train the network, and with `finetune` the encoder, from torch's generator forked and seeded."""
+        """Train the network, and with `finetune` the encoder."""
         config, setting = self._config, self._setting
         self.bank = ExemplarBank(training)
         exemplars = {

@@ -48,7 +48,7 @@ SMALLEST_MEAN = 1e-8  # of a row without counts
 
 @dataclass(frozen=True)
 class His2STConfig:
-    """Published settings.
+    """Published settings, as we read the paper; `window` is ours.
 
     step_epochs   the learning rate is multiplied by `step_factor` after so many epochs, again and again
     window        rows of a window at most: 24 × 24 bins

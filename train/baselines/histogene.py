@@ -30,7 +30,7 @@ from train.dataset import Slide
 
 @dataclass(frozen=True)
 class HisToGeneConfig:
-    """Published settings.
+    """Published settings, as we read the paper; `window` is ours.
 
     window      rows of a window at most: 24 × 24 bins
     positions   rows of the tables of x and of y embeddings

@@ -37,7 +37,7 @@ def seeded(setting: Setting) -> Iterator[None]:
 
 
 def mean_head(width: int, mean: Tensor) -> nn.Linear:
-    """Build a linear layer (n, D) -> (n, P) whose bias starts at the mean label (P,)."""
+    """Build a linear layer (n, D) -> (n, P) whose bias starts at a mean of training (P,)."""
     head = nn.Linear(width, len(mean))
     with torch.no_grad():
         head.bias.copy_(mean)

@@ -4,8 +4,8 @@ In: batches of fine rows of one slide, in three views. Out: normalised expressio
 
 target     the tokens of the row's own patch: of the store, or of an encoder that is trained where fine-tuning is asked
            for; the pooled feature as the one token where no others were cached
-neighbour  the cached tokens of the region paired with the row, some 128 µm around, as much as the original's 5 × 5
-           patches see; a transformer with a learnt bias for each offset of one token from another
+neighbour  the cached tokens of the region of 128 µm paired with the row, where the original has a square of 5 × 5
+           patches; a transformer with a learnt bias for each offset of one token from another
 global     the pooled features of all spots of the slide, the fine rows themselves when these are spots; a transformer
            with a depth-wise convolution on the grid of spots after its first layer, which tells where they lie. A
            row takes the token of its spot. A slide of too many spots is cut into windows that do not see each other
@@ -45,7 +45,7 @@ _LARGEST_GRID = 256  # spots a side of the map that the convolution runs on, 14 
 
 @dataclass(frozen=True)
 class TriplexConfig:
-    """Published settings, but for the epochs.
+    """Published settings, as we read the paper, but for the epochs; `global_window` is ours.
 
     batch_size     fine rows of one slide
     step_epochs    the learning rate is multiplied by `step_factor` after so many epochs, again and again
