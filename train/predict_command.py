@@ -121,7 +121,7 @@ def predict_one(run: TrainedRun, store: Store, slide_id: str, columns: np.ndarra
     write_h5ad(as_anndata(prediction), path)
     typer.echo(f"{slide_id}: {len(slide.fine):,} rows of {slide.target.um} µm × {len(columns)} genes -> {path}")
     gene = prediction.genes.names[0]
-    script = f'import scanpy as sc; sc.pl.spatial(sc.read_h5ad("{path}"), color="{gene}")'
+    script = f'import scanpy as sc; sc.pl.spatial(sc.read_h5ad("{path}"), color="{gene}", img_key=None)'
     typer.echo(f"see it: python -c {shlex.quote(script)}")
 
 
@@ -216,4 +216,3 @@ def bars(predictor: Predictor, slide: Slide) -> Iterator[None]:
 
         stack.enter_context(predictor.model.register_forward_hook(count_rows))
         yield
-
