@@ -8,18 +8,11 @@ from typing import Annotated
 import typer
 
 from magnet_core.errors import MagnetError
-from train.config import load_config
+from train.config import Bins, load_config
 from train.evaluate import text_table
 from train.pipeline import fit
 from train.studies.command import cv_command, study_command
 from train.sweep.command import sweep_command
-
-
-class Bins(StrEnum):
-    """What becomes of the bin encoder."""
-
-    FINETUNED = "finetuned"
-    FROZEN = "frozen"
 
 
 class Block(StrEnum):
@@ -30,7 +23,6 @@ class Block(StrEnum):
     CONSISTENCY = "consistency"
 
 
-BIN_MODES = {Bins.FINETUNED: "full", Bins.FROZEN: "frozen"}
 ABLATIONS = {
     Block.GAT: "model.use_gat=false",
     Block.MULTIRES: "model.use_multires=false",
@@ -73,7 +65,7 @@ def fit_command(
         "name": name,
         "overwrite": overwrite,
         "device": device,
-        "encoder.mode": BIN_MODES[bins] if bins else None,
+        "encoder.mode": bins.mode if bins else None,
     }
     settings = [f"{key}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]
     if bins and any(setting.startswith("encoder.mode") for setting in set_ or ()):

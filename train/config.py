@@ -9,12 +9,14 @@ import tomllib
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from magnet_core.backbones import TuningConfig
+from magnet_core.backbones.tuning import Mode
 from magnet_core.errors import MagnetError
 from magnet_core.expression import NormaliseConfig
 from magnet_core.losses import LossConfig
@@ -24,6 +26,18 @@ from magnet_core.registry import near_names
 Config = TypeVar("Config")
 
 OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`
+
+
+class Bins(StrEnum):
+    """What becomes of the fine encoder, as commands name it."""
+
+    FINETUNED = "finetuned"
+    FROZEN = "frozen"
+
+    @property
+    def mode(self) -> Mode:
+        """As a setting: `encoder.mode`."""
+        return "full" if self is Bins.FINETUNED else "frozen"
 
 
 @dataclass(frozen=True)
@@ -261,7 +275,9 @@ def _checked(kind: Any, value: Any, *, where: str) -> Any:
     try:
         return TypeAdapter(kind, config=ConfigDict()).validate_python(value)
     except ValidationError as error:
-        raise MagnetError(where, expected=_kind_in_words(kind), found=repr(value), remedy="change the setting") from error
+        raise MagnetError(
+            where, expected=_kind_in_words(kind), found=repr(value), remedy="change the setting"
+        ) from error
 
 
 def _kind_in_words(kind: Any) -> str:

@@ -3,7 +3,7 @@
 In: a `FitConfig`, a folder. Out: a trained run in the folder, and predictions. A training that was stopped goes on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,16 @@ from train.validation import split_validation, validator
 
 
 class MagNetSystem:
-    """The paper's model; `fit` leaves it in `folder`, from where `load_run` reads it back."""
+    """The paper's model; `fit` leaves it in `folder`, from where `load_run` reads it back.
 
-    def __init__(self, config: FitConfig, folder: Path, fold: Fold) -> None:
+    `say` is told where the cached features are read from.
+    """
+
+    def __init__(self, config: FitConfig, folder: Path, fold: Fold, *, say: Callable[[str], None] = tqdm.write) -> None:
         self._config = config
         self._folder = folder
         self._fold = fold
+        self._say = say
         self.predictor: Predictor | None = None
 
     def fit(self, training: Training) -> None:
@@ -46,7 +50,7 @@ class MagNetSystem:
         learnt, held_out = split_validation(training.slides, config)
         predictor = build_predictor(config, training.slides[0], num_genes=len(panel)).to(pick_device(config.device))
         set_mean_output(predictor.model, learnt, training.labels)
-        tqdm.write(place_features(predictor, training.slides, config.compute.resident))
+        self._say(place_features(predictor, training.slides, config.compute.resident))
         raw_counts = None if config.loss.likelihood == "mse" else RawCounts.of(learnt, panel, training.normalise)
         prepare(self._folder)
         done = train(

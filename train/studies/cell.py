@@ -151,7 +151,7 @@ def build_system(cell: Cell, folder: Path) -> System:
     """Build the cell's system; MagNet keeps its run, and what it needs to go on, in the folder."""
     config = cell.config
     if cell.system == MAGNET:
-        return MagNetSystem(config, folder, cell.fold)
+        return MagNetSystem(config, folder, cell.fold, say=lambda _: None)  # not once for each of many cells
     device = pick_device(config.device)
     setting = Setting(config.seed, device, config.compute, finetune=cell.finetune, title=cell.title)
     return build_rival(cell.system, cell.rivals, setting)

@@ -8,8 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from cache.store import Store
 from magnet_core.errors import MagnetError
-from train.config import DataConfig
+from magnet_core.levels import TARGETS
+from train.config import Bins, DataConfig
+from train.dataset import has_target
+from train.splits import Fold
 from train.studies.cell import MAGNET
 from train.studies.config import StudyConfig, load_study_config
 from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, PLAIN, SYSTEMS, Plan, Planner
@@ -31,7 +35,7 @@ TITLES = {
     Study.LEVELS: "The high resolution alone (the paper's Table 3)",
     Study.BACKBONES: "Backbones for MagNet (the paper's Table 4)",
 }
-USUAL_TARGETS = {Study.BASELINES: "8,16,55", Study.BLOCKS: "16", Study.LEVELS: "8", Study.BACKBONES: "8,16,55"}
+USUAL_TARGETS = {Study.BASELINES: (8, 16, 55), Study.BLOCKS: (16,), Study.LEVELS: (8,), Study.BACKBONES: (8, 16, 55)}
 ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
 
 StoreOption = Annotated[Path | None, typer.Option(help="Store written by 'extract run'.")]
@@ -73,8 +77,9 @@ def study_command(
             raise MagnetError(option, expected=f"it with 'train study {only}'", found=study, remedy="leave it out")
     named = {"store": store, "runs": runs, "backbone": backbone, "device": device}
     config = _config(recipe, set_, protocol, finetune=finetune, **named)
-    planner = Planner(config, choose_folds(config, _numbers("--folds", folds)))
-    wanted = _numbers("--targets", targets or USUAL_TARGETS[study]) or []
+    chosen = choose_folds(config, _numbers("--folds", folds))
+    planner = Planner(config, chosen)
+    wanted = targets_of(config, chosen, _numbers("--targets", targets), USUAL_TARGETS[study])
     labels = {"name": name or f"study-{study}", "title": TITLES[study]}
     if study is Study.BASELINES:
         plan = planner.baselines(wanted, _names(systems) or SYSTEMS, **labels)
@@ -93,7 +98,7 @@ def cv_command(
     runs: RunsOption = None,
     name: NameOption = None,
     folds: FoldsOption = None,
-    finetune: Annotated[bool, typer.Option(help="Fine-tune the bin encoder, or use its cached features.")] = True,
+    bins: Annotated[Bins, typer.Option(help="Fine-tune the bin encoder, or use its cached features.")] = Bins.FINETUNED,
     protocol: ProtocolOption = "paper",
     recipe: RecipeOption = None,
     set_: SetOption = None,
@@ -102,10 +107,12 @@ def cv_command(
 ) -> None:
     """Train and test MagNet on every fold, beside the plain baselines; a stopped command goes on where it was."""
     named = {"store": store, "runs": runs, "backbone": backbone, "device": device}
-    config = _config(recipe, set_, protocol, finetune=finetune, **named)
+    config = _config(recipe, set_, protocol, finetune=bins is Bins.FINETUNED, **named)
     data: DataConfig = config.fit.data
     target = target or data.target
-    planner = Planner(config, choose_folds(config, _numbers("--folds", folds)))
+    chosen = choose_folds(config, _numbers("--folds", folds))
+    targets_of(config, chosen, [target], ())
+    planner = Planner(config, chosen)
     slug = data.backbone.replace(":", "-").replace("/", "-")
     labels = {"name": name or f"cv-{slug}-{target}um", "title": f"Cross-validation, {target} µm, {data.backbone}"}
     _run(planner.baselines([target], (MAGNET, *PLAIN), **labels), config, published=False, genes=_names(genes))
@@ -126,6 +133,23 @@ def _config(
             )
         values.append("encoder.mode=frozen")
     return load_study_config(recipe, [*values, *(settings or ())], protocol=protocol)
+
+
+def targets_of(config: StudyConfig, folds: Sequence[Fold], asked: list[int] | None, usual: Sequence[int]) -> list[int]:
+    """Return the targets asked for, or the usual ones that the store was made for; any that it lacks is an error."""
+    store = Store(config.fit.data.store)
+    slide_ids = {slide_id for fold in folds for slide_id in (*fold.train, *fold.test)}
+    there = [target for target in TARGETS if all(has_target(store, slide_id, target) for slide_id in slide_ids)]
+    wanted = list(usual) if asked is None else asked
+    found = [target for target in wanted if target in there]
+    if not found or (asked is not None and found != asked):
+        raise MagnetError(
+            "--targets",
+            expected=f"some of {', '.join(map(str, there)) or 'none'}, which {store.root} was made for",
+            found=", ".join(map(str, wanted)),
+            remedy="choose among them, or extract with other --targets",
+        )
+    return found
 
 
 def _run(plan: Plan, config: StudyConfig, *, published: bool, genes: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from cache.lock import FileLock
 from cache.store import Store
 from magnet_core.console import progress
 from magnet_core.errors import MagnetError
@@ -30,31 +31,46 @@ class Results:
 
 
 def run_cells(cells: Sequence[Cell], runs: Path) -> Results:
-    """Compute the cells that are not there yet, and read all of them; equal cells are computed once."""
+    """Compute the cells that are not there yet, and read all of them; equal cells are computed once.
+
+    Several processes may be given the same cells: each takes those that no other one is at, and waits for the rest.
+    """
     folders = {cell: cell.folder(runs / CELLS, Store(cell.config.data.store)) for cell in cells}
-    missing = {folders[cell]: cell for cell in cells if not (folders[cell] / FINISHED).exists()}
+    missing = {folder: cell for cell, folder in folders.items() if not (folder / FINISHED).exists()}
     there = len(set(folders.values())) - len(missing)
     if there:
         tqdm.write(f"{there} of {there + len(missing)} cells are finished already")
-    faults: dict[Cell, str] = {}
-    folds = OpenFold()
     # Cells of one fold follow each other, so that it is opened once.
     ordered = sorted(missing.items(), key=lambda item: (_data_key(item[1].config.data), item[1].fold.index))
+    faults: dict[Path, str] = {}
+    folds = OpenFold()
     with progress(total=len(ordered), desc="cells", unit="cell", disable=not ordered) as bar:
-        for folder, cell in ordered:
-            bar.set_postfix_str(cell.title)
-            try:
-                compute(cell, folder, folds.open(cell))
-            except MagnetError as error:
-                faults[cell] = f"{cell.title}: {error}"
-                tqdm.write(f"failed: {faults[cell]}")
-            bar.update()
-    failed = {folders[cell] for cell in faults}
+        taken = [item for item in ordered if not _run_cell(*item, folds, faults, bar, wait=False)]
+        for folder, cell in taken:
+            _run_cell(folder, cell, folds, faults, bar, wait=True)
     return Results(
-        {cell: read(cell, folder) for cell, folder in folders.items() if folder not in failed},
-        {cell: next(faults[other] for other in faults if folders[other] == folders[cell]) for cell in cells
-         if folders[cell] in failed},
-    )  # fmt: skip
+        {cell: read(cell, folder) for cell, folder in folders.items() if folder not in faults},
+        {cell: faults[folder] for cell, folder in folders.items() if folder in faults},
+    )
+
+
+def _run_cell(folder: Path, cell: Cell, folds: "OpenFold", faults: dict[Path, str], bar: tqdm, *, wait: bool) -> bool:
+    """Compute a cell, unless another process is at it; False then, or, with `wait`, when that process is done."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    bar.set_postfix_str(f"waiting for {cell.title}, by {lock.owner()}" if wait else cell.title)
+    if not lock.acquire(wait=wait):
+        return False
+    try:
+        if not (folder / FINISHED).exists():
+            compute(cell, folder, folds.open(cell))
+    except MagnetError as error:
+        faults[folder] = f"{cell.title}: {error}"
+        tqdm.write(f"failed: {faults[folder]}")
+    finally:
+        lock.release()
+    bar.update()
+    return True
 
 
 class OpenFold:

@@ -1,22 +1,12 @@
 """The command `train sweep`."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from train.config import Bins
 from train.evaluate import text_table
-
-
-class SweepBins(StrEnum):
-    """What becomes of the bin encoder in trials."""
-
-    FROZEN = "frozen"
-    FINETUNED = "finetuned"
-
-
-MODES = {SweepBins.FROZEN: "frozen", SweepBins.FINETUNED: "full"}
 
 
 def sweep_command(
@@ -29,9 +19,7 @@ def sweep_command(
     backbone: Annotated[str | None, typer.Option(help="Features of this backbone.")] = None,
     fold: Annotated[int, typer.Option(help="Fold to leave out, from 0.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that run trials at the same time.")] = 1,
-    bins: Annotated[
-        SweepBins | None, typer.Option(help="The bin encoder in trials [default: frozen, for speed].")
-    ] = None,
+    bins: Annotated[Bins | None, typer.Option(help="The bin encoder in trials [default: frozen, for speed].")] = None,
     refit: Annotated[bool, typer.Option(help="Then fit the best settings with the bin encoder, and test.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting of all trials, a.b=c.")] = None,
@@ -49,7 +37,7 @@ def sweep_command(
         "data.target": target,
         "data.backbone": backbone,
         "device": device,
-        "encoder.mode": MODES[bins] if bins else None,
+        "encoder.mode": bins.mode if bins else None,
     }
     given = {key: value for key, value in named.items() if value is not None}
     result = run_sweep(read_sweep(sweep, given, set_ or ()), trials=trials, jobs=jobs, refit=refit)

@@ -5,6 +5,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cache.lock import FileLock
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
@@ -13,8 +14,11 @@ from tests.train.setting import config
 from train.baselines.base import Training
 from train.baselines.ridge import ColourRidge
 from train.dataset import open_slide_data
+from train.fold import FoldSides
 from train.studies import cell as cell_module
+from train.studies import command, runner
 from train.studies.cell import FINISHED, Cell
+from train.studies.command import targets_of
 from train.studies.config import StudyConfig
 from train.studies.plans import Plan, Planner
 from train.studies.runner import run_cells
@@ -183,3 +187,40 @@ def test_folds_may_be_cut_by_slide(small_store: Store, tmp_path: Path, monkeypat
         choose_folds(small_study(small_store, tmp_path), None)
     folds = choose_folds(small_study(small_store, tmp_path, "split.by=slide", "split.folds=0"), None)
     assert sorted(fold.test for fold in folds) == [("S1",), ("S2",), ("S3",)]
+
+
+def test_a_cell_that_another_process_is_at_is_waited_for(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study = small_study(small_store, tmp_path)
+    plan = planned(study, systems=("gene_mean",))
+    (taken, other) = plan.rows[0].cells
+    lock = FileLock(tmp_path / "cells" / f"{taken.folder(tmp_path / 'cells', small_store).name}.lock")
+    lock.path.parent.mkdir()
+    assert lock.acquire(wait=False)
+    order: list[Cell] = []
+    compute = runner.compute
+
+    def watched(cell: Cell, folder: Path, sides: FoldSides) -> None:
+        order.append(cell)
+        compute(cell, folder, sides)
+        if cell == other:
+            compute(taken, taken.folder(tmp_path / "cells", small_store), sides)  # as the process that holds it does
+            lock.release()
+
+    monkeypatch.setattr(runner, "compute", watched)
+    assert run_cells([taken, other], tmp_path).faults == {}
+    assert order == [other]
+    assert list(tmp_path.glob("cells/*.lock")) == []
+
+
+def test_targets_that_the_store_lacks_are_refused_before_anything_is_computed(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study = small_study(small_store, tmp_path)
+    folds = choose_folds(study, None)
+    assert targets_of(study, folds, None, (8, 16, 55)) == [8, 16, 55]
+    monkeypatch.setattr(command, "has_target", lambda store, slide_id, target: target == 55)
+    assert targets_of(study, folds, None, (8, 16, 55)) == [55]
+    with pytest.raises(MagnetError, match="--targets: expected some of 55, which .* was made for, found 8"):
+        targets_of(study, folds, [8], ())
