@@ -104,8 +104,8 @@ class Scale:
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
     def ticks(self) -> list[Tick]:
-        """Some five round values."""
-        step = round_step((self.high - self.low) / 5)
+        """Three to seven round values."""
+        step = round_step((self.high - self.low) / 7)
         digits = max(0, -math.floor(math.log10(step) + 1e-9))
         first, last = math.ceil(self.low / step), math.floor(self.high / step)
         return [Tick(self(index * step), f"{index * step:.{digits}f}") for index in range(first, last + 1)]

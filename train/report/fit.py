@@ -12,12 +12,12 @@ import polars as pl
 from magnet_core.resampling import METRICS
 from train.checkpoint import DESCRIPTION
 from train.evaluate import COLUMNS, TITLES
-from train.report.blocks import NOTHING, Block, Plots, Section, Table, Tables, number, unrepeated
+from train.report.blocks import NOTHING, Block, Plots, Section, Table, number, unrepeated
 from train.report.figures import Estimate, estimates
 from train.report.folder import read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
-from train.report.genes import against_system, best_and_worst, by_gene
-from train.report.settings import FIT_DEFAULTS, facts, folds_table, settings, versions
+from train.report.genes import against_system, best_and_worst, by_gene, note_on
+from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import training_plots
 from train.run_folder import GENES, SUMMARY
 from train.studies.cell import MAGNET
@@ -36,7 +36,7 @@ def fit_section(folder: Path) -> Section:
     target = f"{run['config']['data']['target']} µm"
     blocks: list[Block] = [
         folds_table({str(fold["index"]): fold}),
-        *settings(run["config"], FIT_DEFAULTS),
+        *settings(run["config"]),
         *score_blocks(systems),
         *gene_blocks(genes, systems),
         slides_table(summary["slides"]),
@@ -84,10 +84,8 @@ def gene_blocks(table: pl.DataFrame, systems: Scores) -> list[Block]:
         theirs = by_gene(table.filter(pl.col("system") == rival))
         titles = {"name": TITLES[MAGNET], "other_name": TITLES.get(rival, rival)}
         plot = against_system("PCC of each gene", ours, theirs, **titles)
-        note = "A gene is the mean over its test slides. Names show when the pointer rests on a point."
-        blocks += [Plots("Genes against the best of the baselines", [plot], note)] if plot else []
-    tables = best_and_worst(TITLES[MAGNET], ours)
-    return blocks + ([Tables("Genes predicted best and worst", tables)] if tables else [])
+        blocks += [Plots("Genes against the best of the baselines", [plot], note_on([plot]))] if plot else []
+    return blocks + best_and_worst(TITLES[MAGNET], ours)
 
 
 def slides_table(slides: Mapping[str, Scores]) -> Table:

@@ -3,9 +3,11 @@
 In: `genes.parquet` of a study or a fit. Out: blocks.
 """
 
+from collections.abc import Sequence
+
 import polars as pl
 
-from train.report.blocks import Table, number
+from train.report.blocks import Block, Table, Tables, number
 from train.report.figures import Plot, scatter
 
 SHOWN = 15
@@ -52,14 +54,21 @@ def against_system(title: str, ours: pl.DataFrame, other: pl.DataFrame, *, name:
     return scatter(title, points, x_title=f"PCC, {other_name}", y_title=f"PCC, {name}", limit="as good as each other")
 
 
-def best_and_worst(title: str, genes: pl.DataFrame) -> list[Table]:
-    """The genes predicted best and worst; all in one table where they are few."""
+def note_on(plots: Sequence[Plot]) -> str:
+    """What a point is, and how it is named."""
+    named = " Names show when the pointer rests on a point." if any(plot.marks for plot in plots) else ""
+    return f"A gene is the mean over its test slides.{named}"
+
+
+def best_and_worst(title: str, genes: pl.DataFrame) -> list[Block]:
+    """The genes predicted best and worst; all of them in one table where they are few."""
+    if genes.is_empty():
+        return []
     if len(genes) <= 2 * SHOWN:
-        return [gene_table(f"{title}: all genes, best first", genes)] if len(genes) else []
-    return [
-        gene_table(f"{title}: the {SHOWN} best", genes.head(SHOWN)),
-        gene_table(f"{title}: the {SHOWN} worst", genes.tail(SHOWN).reverse()),
-    ]
+        return [gene_table(f"Genes, best first: {title}", genes)]
+    best, worst = genes.head(SHOWN), genes.tail(SHOWN).reverse()
+    tables = [gene_table(f"the {SHOWN} best", best), gene_table(f"the {SHOWN} worst", worst)]
+    return [Tables(f"Genes predicted best and worst: {title}", tables, f"Of {len(genes)} genes.")]
 
 
 def gene_table(heading: str, genes: pl.DataFrame) -> Table:

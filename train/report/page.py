@@ -22,7 +22,7 @@ from train.sweep.record import RECORD as SWEEP
 
 PICTURE_BYTES = 3_000_000  # of all sections; base64 makes 4 MB of them
 MADE_BY = {STUDY: "train study or train cv", SUMMARY: "train fit", SWEEP: "train sweep"}
-TOGETHER = ("result", "", "system", "slides", *COLUMNS.values(), "its 95 %", "÷ ceiling")
+TOGETHER = ("result", "target", "system", "slides", *COLUMNS.values(), "its 95 %", "÷ ceiling")
 TOGETHER_NOTE = "Rows can be compared where target, genes and slides are the same."
 
 

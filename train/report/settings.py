@@ -7,15 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.config import FitConfig, as_plain
+from train.config import as_plain
 from train.report.blocks import NOTHING, Block, Code, Listing, Table
 from train.report.folder import flat
 from train.studies.config import StudyConfig
 from train.studies.protocols import PROTOCOLS
 
-FIT_DEFAULTS = flat(json.loads(json.dumps(as_plain(FitConfig()))))
-STUDY_DEFAULTS = flat(json.loads(json.dumps(as_plain(StudyConfig()))))
+DEFAULTS = json.loads(json.dumps(as_plain(StudyConfig())))
 ENCODER = {"frozen": "cached features, no encoder trained"}
+PANEL = {"mean": "mean count"}
 LIBRARY = {"panel": "library size over the panel", "all": "library size over all genes", "none": "no library size"}
 
 
@@ -26,8 +26,8 @@ def facts(config: Mapping[str, Any], *, protocol: str = "") -> list[tuple[str, s
     def said(name: str) -> str:
         return shown(values[name]) if name in values else NOTHING
 
-    mode = said("encoder.mode")
-    genes = f"{said('data.panel')}, highest in {values.get('data.panel_by', 'mean')} on the training slides"
+    mode, by = said("encoder.mode"), str(values.get("data.panel_by", "mean"))
+    genes = f"{said('data.panel')}, highest in {PANEL.get(by, by)} on the training slides"
     if included := values.get("data.include"):
         genes += f"; {', '.join(map(str, included))} in any case"
     library = str(values.get("data.normalise.library", ""))
@@ -46,9 +46,9 @@ def facts(config: Mapping[str, Any], *, protocol: str = "") -> list[tuple[str, s
     return [*found, ("seed", said("seed"))]
 
 
-def settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[Block]:
-    """Settings that are not the defaults', and all of them, both folded."""
-    values = flat(config)
+def settings(config: Mapping[str, Any]) -> list[Block]:
+    """Settings of a fit or of a study that are not the defaults', and all of them, both folded."""
+    values, defaults = by_name(config), by_name(DEFAULTS)
     other = [
         [name, shown(value), shown(defaults[name]) if name in defaults else NOTHING]
         for name, value in values.items()
@@ -66,6 +66,11 @@ def settings(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[Blo
         ),
         Code("All settings", "\n".join(f"{name} = {shown(value)}" for name, value in values.items()), folded=True),
     ]
+
+
+def by_name(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by the names they are given by: those of a study's fit without its prefix."""
+    return flat({**config.get("fit", {}), **{key: value for key, value in config.items() if key != "fit"}})
 
 
 def folds_table(folds: Mapping[str, Mapping[str, Sequence[str]]]) -> Table:

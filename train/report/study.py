@@ -4,6 +4,7 @@ In: study.json, table.csv, genes.parquet, slides.parquet, and, where there are a
 in the cells' run.json. Out: a `Section`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,23 @@ from typing import Any
 import polars as pl
 
 from magnet_core.resampling import METRICS
-from train.evaluate import COLUMNS
-from train.report.blocks import Block, Listing, Plots, Section, Table, Tables, difference, number, span, spread
-from train.report.blocks import unrepeated as without_repeats
+from train.evaluate import COLUMNS, TITLES
+from train.report.blocks import Block, Listing, Plots, Section, Table, difference, number, span, spread, unrepeated
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import Training, number_of, read_csv, read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
-from train.report.genes import against_ceiling, best_and_worst, by_gene
+from train.report.genes import against_ceiling, best_and_worst, by_gene, note_on
 from train.report.pictures import maps
-from train.report.settings import STUDY_DEFAULTS, facts, folds_table, settings, versions
+from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import training_plots
+from train.studies.cell import CEILING as NOISE_CEILING
 from train.studies.published import DATASETS, MEASURES
 from train.studies.render import best_of
 from train.studies.summary import Line, Statistic
 
 RECORD = "study.json"
-CEILING = "noise ceiling"
+CEILING = TITLES[NOISE_CEILING]
+MOST_ROWS = 60  # of a table that is not folded
 SINGLE = {"mse": "MSE", "pcc": "PCC", "similarity": "SSIM"}
 NOTE = (
     "Mean±sd over folds; 95 %: bootstrap over test slides and over neighbourhoods within them. ÷ ceiling: PCC per gene "
@@ -50,10 +52,10 @@ def study_section(folder: Path, *, picture_bytes: int) -> Section:
     config = record.get("config", {})
     blocks: list[Block] = [
         folds_table(folds),
-        *settings(config, STUDY_DEFAULTS),
+        *settings(config),
         systems_table(lines, shown),
         *published_table(lines),
-        Plots("PCC per gene by system", [points_of(lines, group, shown) for group in groups_of(lines)]),
+        Plots("PCC per gene by system, with its 95 %", [points_of(lines, group, shown) for group in groups_of(lines)]),
         *gene_blocks(shown, per_gene),
         slides_table(slides),
         *training_blocks(record, folder),
@@ -76,14 +78,16 @@ def read_lines(path: Path) -> list[Line]:
     """The lines of a study's table, of which no one says whose they are: `is_ours` is false."""
     lines = []
     for row in read_csv(path):
-        metrics = {name: value for name in METRICS if (value := _statistic(row, name))}
+        measured = METRICS if row["mse_mean"] else ("pcc_gene",) if row["pcc_gene_mean"] else ()
+        metrics = {name: _statistic(row, name) for name in measured}
+        behind = _statistic(row, "ours_minus_system") if row["ours_minus_system_mean"] else None
         figures = [row.get(f"paper_{dataset}_{measure}", "") for dataset in DATASETS for measure in MEASURES]
         first, second, third, fourth, fifth, sixth = figures
         published = (first, second, third, fourth, fifth, sixth) if any(figures) else None
         lines.append(
             Line(
                 row["group"], row["system"], False, int(row["folds"]), int(row["slides"]), metrics,
-                number_of(row["of_ceiling"]), _statistic(row, "ours_minus_system"), published,
+                number_of(row["of_ceiling"]), behind, published,
             )
         )  # fmt: skip
     return lines
@@ -100,7 +104,8 @@ def main_line(lines: Sequence[Line], group: str) -> Line | None:
     alone = [line for line in there if line.behind is None]
     if len(alone) == 1:
         return alone[0]
-    return max(there, key=lambda line: line.metrics["pcc_gene"].mean, default=None)
+    known = [line for line in there if math.isfinite(line.metrics["pcc_gene"].mean)]
+    return max(known, key=lambda line: line.metrics["pcc_gene"].mean, default=None)
 
 
 def main_row(name: str, line: Line, tested: Sequence[str]) -> list[str]:
@@ -130,7 +135,7 @@ def systems_table(lines: Sequence[Line], shown: Mapping[str, Line]) -> Table:
         )  # fmt: skip
     headings = ("", "system", *COLUMNS.values(), "its 95 %", "÷ ceiling", "ours − system", "folds", "slides")
     ours = frozenset(index for index, line in enumerate(lines) if line is shown.get(line.group))
-    return Table("Systems", headings, without_repeats(rows), 2, NOTE, frozenset(best), ours)
+    return Table("Systems", headings, unrepeated(rows), 2, NOTE, frozenset(best), ours)
 
 
 def published_table(lines: Sequence[Line]) -> list[Table]:
@@ -142,7 +147,7 @@ def published_table(lines: Sequence[Line]) -> list[Table]:
         "above; their PCC is per bin."
     )
     heading = "What the paper reports of these systems, on its own data"
-    return [Table(heading, headings, without_repeats(rows), 2, note, folded=True)] if rows else []
+    return [Table(heading, headings, unrepeated(rows), 2, note, folded=True)] if rows else []
 
 
 def points_of(lines: Sequence[Line], group: str, shown: Mapping[str, Line]) -> Plot:
@@ -156,17 +161,15 @@ def points_of(lines: Sequence[Line], group: str, shown: Mapping[str, Line]) -> P
             ceiling = value
         else:
             rows.append(Estimate(line.title, value.mean, value.low, value.high, line is shown.get(group)))
-    return estimates(group, rows, x_title="PCC per gene, 95 %; dashed: noise ceiling", ceiling=ceiling.mean)
+    return estimates(group, rows, x_title="dashed: noise ceiling", ceiling=ceiling.mean)
 
 
 def gene_blocks(shown: Mapping[str, Line], per_gene: Mapping[str, pl.DataFrame]) -> list[Block]:
     """Each gene against its ceiling, and the best and worst ones."""
     names = {group: f"{group}, {line.title}" for group, line in shown.items()}
     plots = [plot for group, genes in per_gene.items() if (plot := against_ceiling(names[group], genes))]
-    tables = [table for group, genes in per_gene.items() for table in best_and_worst(names[group], genes)]
-    note = "A gene is the mean over its test slides. Names show when the pointer rests on a point."
-    blocks: list[Block] = [Plots("Genes against their noise ceiling", plots, note)] if plots else []
-    return blocks + ([Tables("Genes predicted best and worst", tables)] if tables else [])
+    blocks: list[Block] = [Plots("Genes against their noise ceiling", plots, note_on(plots))] if plots else []
+    return blocks + [block for group, genes in per_gene.items() for block in best_and_worst(names[group], genes)]
 
 
 def slides_table(slides: pl.DataFrame) -> Table:
@@ -176,7 +179,7 @@ def slides_table(slides: pl.DataFrame) -> Table:
         for row in slides.iter_rows(named=True)
     ]
     headings = ("", "system", "fold", "slide", *COLUMNS.values())
-    return Table("Test slides", headings, without_repeats(rows), 4)
+    return Table("Test slides", headings, unrepeated(rows), 4, folded=len(rows) > MOST_ROWS)
 
 
 def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
@@ -220,7 +223,7 @@ def single_genes(folder: Path) -> list[Block]:
         for row in means.iter_rows(named=True)
     ]
     headings = ("", "gene", "system", *SINGLE.values())
-    return [Table("Single genes", headings, without_repeats(rows), 3, "Means over test slides.")]
+    return [Table("Single genes", headings, unrepeated(rows), 3, "Means over test slides.")]
 
 
 def failures(record: Mapping[str, Any], lines: Sequence[Line]) -> list[Block]:
@@ -231,6 +234,5 @@ def failures(record: Mapping[str, Any], lines: Sequence[Line]) -> list[Block]:
     return [Listing("What failed", said or ["nothing"], alarming=bool(said))]
 
 
-def _statistic(row: Mapping[str, str], name: str) -> Statistic | None:
-    mean, sd, low, high = (number_of(row[f"{name}_{part}"]) for part in ("mean", "sd", "low", "high"))
-    return None if not row[f"{name}_mean"] else Statistic(mean, sd, low, high)
+def _statistic(row: Mapping[str, str], name: str) -> Statistic:
+    return Statistic(*(number_of(row[f"{name}_{part}"]) for part in ("mean", "sd", "low", "high")))

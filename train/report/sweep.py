@@ -10,7 +10,7 @@ from magnet_core.resampling import METRICS
 from train.evaluate import COLUMNS, TITLES
 from train.report.blocks import NOTHING, Block, Code, Listing, Section, Table, number
 from train.report.folder import number_of, read_csv, read_json, read_toml_text
-from train.report.settings import FIT_DEFAULTS, facts, settings, versions
+from train.report.settings import facts, settings, versions
 from train.run_folder import SUMMARY
 from train.sweep.record import BEST, RECORD, TRIALS
 from train.sweep.run import REFIT
@@ -36,7 +36,7 @@ def sweep_section(folder: Path) -> Section:
         ("judged on", f"{held_out}: validation slides, no test slide was looked at"),
     ]
     blocks: list[Block] = [
-        *settings(config, FIT_DEFAULTS),
+        *settings(config),
         best_table(whole[:SHOWN], record["space"]),
         *([Code("Recipe of the best trial", read_toml_text(folder / BEST))] if whole else []),
         *refit_table(folder / REFIT),

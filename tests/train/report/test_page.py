@@ -1,0 +1,228 @@
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from cache.store import Store
+from magnet_core.errors import MagnetError
+from tests.train.report.reading import Page, read_page
+from tests.train.setting import config
+from tests.train.sweep.setting import sweep_of
+from train.pipeline import fit
+from train.report.command import report_command
+from train.report.page import write_report
+from train.studies import cell as cell_module
+from train.studies.config import StudyConfig
+from train.studies.plans import Plan, Planner
+from train.studies.runner import run_cells
+from train.studies.study import choose_folds, run_study
+from train.sweep.run import run_sweep
+
+SYSTEMS = ("gene_mean", "colour_ridge", "magnet")
+METRICS = ("mse", "mae", "pcc_bin", "pcc_gene")
+
+
+def planned(store: Store, runs: Path, systems: tuple[str, ...] = SYSTEMS) -> tuple[Plan, StudyConfig]:
+    settings = config(store, runs, "encoder.mode=frozen", "optim.epochs=2", "data.panel=40")
+    study = StudyConfig(settings)
+    planner = Planner(study, choose_folds(study, (0, 1)))
+    return planner.baselines((55, 8), systems, name="table", title="Systems <compared> & shown"), study
+
+
+def page_of(*folders: Path, out: Path) -> tuple[str, Page]:
+    text = write_report(folders, out / "report.html").read_text(encoding="utf-8")
+    return text, read_page(text)
+
+
+def copied(folder: Path, to: Path) -> Path:
+    return Path(shutil.copytree(folder, to / folder.name))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reported") / "runs"
+
+
+@pytest.fixture(scope="module")
+def study(small_store: Store, runs: Path) -> Path:
+    plan, settings = planned(small_store, runs)
+    gene = run_cells(plan.cells, runs).cells[plan.rows[-1].cells[0]].panel().names[0]
+    return run_study(plan, settings, genes=(str(gene),)).folder
+
+
+@pytest.fixture(scope="module")
+def fitted(small_store: Store, runs: Path) -> Path:
+    return fit(config(small_store, runs, "encoder.mode=frozen", "data.panel=40", "name=one")).folder
+
+
+@pytest.fixture(scope="module")
+def sweep(small_store: Store, runs: Path) -> Path:
+    return run_sweep(sweep_of(small_store, runs, epochs=1, settings="validation.share = 0.5"), trials=2).folder
+
+
+def test_every_number_of_the_table_is_on_the_page(study: Path, tmp_path: Path):
+    _, page = page_of(study, out=tmp_path)
+    heading, *shown = page.rows("Systems")
+    table = pl.read_csv(study / "table.csv").to_dicts()
+    assert [row[1] for row in shown] == [row["system"] for row in table]
+    assert heading[2:6] == ["MSE", "MAE", "PCC per bin", "PCC per gene"]
+    for cells, row in zip(shown, table, strict=True):
+        for place, name in enumerate(METRICS, start=2):
+            mean, sd = row[f"{name}_mean"], row[f"{name}_sd"]
+            assert cells[place] == ("–" if mean is None else f"{mean:.3f}±{sd:.3f}")
+        if row["pcc_gene_low"] is not None:
+            assert cells[6] == f"{row['pcc_gene_low']:.3f}…{row['pcc_gene_high']:.3f}"
+        assert cells[7] == f"{row['of_ceiling']:.2f}"
+        if row["ours_minus_system_mean"] is not None:
+            assert cells[8].startswith(f"{row['ours_minus_system_mean']:+.3f} [")
+        assert cells[9:] == [str(row["folds"]), str(row["slides"])]
+    slides = pl.read_parquet(study / "slides.parquet")
+    assert [row[4:] for row in page.rows("Test slides")[1:]] == [
+        [f"{value:.3f}" for value in row] for row in slides.select(METRICS).iter_rows()
+    ]
+
+
+def test_a_page_needs_nothing_from_elsewhere(study: Path, fitted: Path, sweep: Path, tmp_path: Path):
+    text, page = page_of(study, fitted, sweep, out=tmp_path)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    addresses = [value for name, value in page.attributes if name in {"src", "href", "xlink:href", "data"}]
+    assert {value.split(",")[0] for value in addresses} == {
+        "data:image/png;base64", "#result-1", "#result-2", "#result-3"
+    }  # fmt: skip
+    assert "url(" not in text
+    assert len(text) < 2_000_000
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_results_of_all_kinds_stand_side_by_side(study: Path, fitted: Path, sweep: Path, tmp_path: Path):
+    _, page = page_of(study, fitted, sweep, out=tmp_path)
+    rows = {(row[0], row[1]): row for row in page.rows("All results")}
+    table = pl.read_csv(study / "table.csv").filter(pl.col("system") == "MagNet")
+    for row in table.to_dicts():
+        assert rows["table", row["group"]][7] == f"{row['pcc_gene_mean']:.3f}±{row['pcc_gene_sd']:.3f}"
+    scores = json.loads((fitted / "summary.json").read_text())["systems"]["magnet"]
+    assert rows["one", "8 µm"][4:8] == [f"{scores[name]:.3f}" for name in METRICS]
+    trials = pl.read_csv(sweep / "trials.csv")
+    best = trials["pcc_gene"].max()
+    assert isinstance(best, float)
+    assert rows["sweep", "8 µm"][7] == f"{best:.3f}"
+    assert "(validation)" in rows["sweep", "8 µm"][3]
+    assert page.rows("Best trials")[1][1] == f"{best:.4f}"
+    assert len(page.rows("Best trials")) == 1 + len(trials)
+
+
+def test_a_fit_is_shown_with_its_losses_and_genes(fitted: Path, tmp_path: Path):
+    text, page = page_of(fitted, out=tmp_path)
+    systems = json.loads((fitted / "summary.json").read_text())["systems"]
+    assert [row[1:] for row in page.rows("Systems")[1:]] == [
+        [f"{values[name]:.3f}" for name in METRICS] for values in systems.values()
+    ]
+    losses = json.loads((fitted / "run.json").read_text())["losses"]
+    assert f"MagNet, fold 0: {losses[-1]:.4g} at epoch {len(losses)}, kept" in page.titles
+    genes = pl.read_parquet(fitted / "genes.parquet").filter(pl.col("system") == "magnet").sort("pcc")
+    listed = page.rows("Genes predicted best and worst: MagNet")
+    assert listed[1][:2] == [genes["gene_name"][-1], f"{genes['pcc'][-1]:.3f}"]
+    assert listed[17][:2] == [genes["gene_name"][0], f"{genes['pcc'][0]:.3f}"]
+    assert "All results" not in text
+
+
+def test_text_of_users_is_escaped(study: Path, tmp_path: Path):
+    folder = copied(study, tmp_path)
+    name = "<b>\"&'gene"
+    genes = pl.read_parquet(folder / "genes.parquet").with_columns(gene_name=pl.lit(name) + pl.col("gene_id"))
+    genes.write_parquet(folder / "genes.parquet")
+    record = json.loads((folder / "study.json").read_text())
+    record["faults"] = ["<script>alert(1)</script>"]
+    record["config"]["fit"]["data"]["store"] = "<i>store"
+    (folder / "study.json").write_text(json.dumps(record))
+    text, page = page_of(folder, out=tmp_path)
+    assert not {"b", "i", "script"} & set(page.tags)
+    assert "&lt;b&gt;" in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "Systems &lt;compared&gt; &amp; shown" in text
+    assert any(title.startswith(name) for title in page.titles)
+
+
+def test_settings_that_differ_are_told_beside_their_defaults(study: Path, tmp_path: Path):
+    text, page = page_of(study, out=tmp_path)
+    differing = {row[0]: row[1:] for row in page.rows("Settings that differ from the defaults")}
+    assert differing["optim.lr"] == ["0.003", "0.0001"]
+    assert differing["data.panel"] == ["40", "250"]
+    assert "optim.momentum" not in differing
+    assert "optim.momentum = 0.9" in text
+
+
+def test_a_study_that_was_moved_with_its_cells_keeps_its_losses(study: Path, tmp_path: Path):
+    alone, moved = copied(study, tmp_path / "alone"), copied(study, tmp_path / "moved")
+    record = json.loads((study / "study.json").read_text())
+    for row in record["rows"]:
+        row["cells"] = [f"gone/cells/{Path(cell).name}" for cell in row["cells"]]
+    for folder in (alone, moved):
+        (folder / "study.json").write_text(json.dumps(record))
+    shutil.copytree(study.parent / "cells", moved.parent / "cells")
+    assert ", kept" in page_of(moved, out=tmp_path)[0]
+    assert ", kept" not in page_of(alone, out=tmp_path)[0]
+
+
+def test_maps_are_inside_as_far_as_a_page_stays_small(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = copied(study, tmp_path)
+    (there, *_) = sorted(folder.glob("maps-*.png"))
+    Image.effect_noise((1500, 1500), 90).convert("RGB").save(folder / "maps-ZZZ-8um.png")
+    monkeypatch.setattr("train.report.page.PICTURE_BYTES", 600_000)
+    text, page = page_of(folder, out=tmp_path)
+    assert there.stem.removeprefix("maps-").split("-")[0] in {
+        value for row in page.rows("Single genes") for value in row
+    }
+    assert page.tags.count("img") == len(list(study.glob("maps-*.png")))
+    assert "to keep this page small: maps-ZZZ-8um.png" in text
+
+
+def test_what_failed_is_told(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def failing(cell: cell_module.Cell, folder: Path) -> object:
+        raise MagnetError(cell.title, expected="luck", found="none", remedy="try again")
+
+    build = cell_module.build_system
+    monkeypatch.setattr(cell_module, "build_system", failing)
+    plan, settings = planned(small_store, tmp_path / "runs", ("gene_mean", "colour_ridge"))
+    nothing = run_study(plan, settings)
+    text, page = page_of(nothing.folder, out=tmp_path)
+    assert "gene mean, 55 µm, fold 0: expected luck" in text
+    assert [row[2] for row in page.rows("Systems")[1:]] == ["–"] * 6
+    monkeypatch.setattr(cell_module, "build_system", build)
+    whole, _ = page_of(run_study(plan, settings).folder, out=tmp_path)
+    assert "expected luck" not in whole
+    assert "<li>nothing</li>" in whole
+
+
+def test_a_folder_without_a_finished_result_is_one_line(study: Path, fitted: Path, tmp_path: Path):
+    out = tmp_path / "page.html"
+    with pytest.raises(MagnetError, match="none: expected the folder of a result, found no folder"):
+        write_report([tmp_path / "none"], out)
+    with pytest.raises(MagnetError, match=r"study.json \(of train study or train cv\), summary.json \(of train fit\)"):
+        write_report([study, tmp_path], out)
+    folder = copied(study, tmp_path)
+    (folder / "genes.parquet").unlink()
+    with pytest.raises(MagnetError, match="table: expected a finished result with genes.parquet, found no such file"):
+        write_report([folder], out)
+    folder = copied(fitted, tmp_path)
+    (folder / "summary.json").write_text("{")
+    with pytest.raises(MagnetError, match="summary.json: expected JSON, found"):
+        write_report([folder], out)
+    assert not out.exists()
+
+
+def test_the_command_writes_the_page_and_says_where(fitted: Path, tmp_path: Path):
+    app = typer.Typer()
+    app.command()(report_command)
+    out = tmp_path / "there" / "page.html"
+    result = CliRunner().invoke(app, [str(fitted), "--out", str(out)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert f"report: {out}" in result.output
+    read_page(out.read_text(encoding="utf-8"))
