@@ -1,4 +1,4 @@
-"""The command `train`: fit, cv, study, sweep."""
+"""The command `train`: fit, cv, study, sweep, predict, report."""
 
 import json
 from enum import StrEnum
@@ -11,6 +11,8 @@ from magnet_core.errors import MagnetError
 from train.config import Bins, load_config
 from train.evaluate import text_table
 from train.pipeline import fit
+from train.predict_command import predict_command
+from train.report.command import report_command
 from train.studies.command import cv_command, study_command
 from train.sweep.command import sweep_command
 
@@ -77,6 +79,11 @@ def fit_command(
     typer.echo(f"\nrun: {result.folder} (summary.json, genes.parquet, model.safetensors, run.json, tensorboard/)")
 
 
-app.command(name="cv")(cv_command)
-app.command(name="study")(study_command)
-app.command(name="sweep")(sweep_command)
+for name, command in {
+    "cv": cv_command,
+    "study": study_command,
+    "sweep": sweep_command,
+    "predict": predict_command,
+    "report": report_command,
+}.items():
+    app.command(name=name)(command)
