@@ -28,7 +28,7 @@ from train.dataset import Slide
 
 # N rows, P genes of the file
 
-_CELL = r"[a-z]+_(?:\d{3}um_)?(\d{5})_(\d{5})(?:-1)?"  # s_008um_00012_00034-1 and spot_00003_00004, the row first
+_CELL = r"[a-z]+_(?:\d{3}um_)?(\d{5,})_(\d{5,})(?:-1)?"  # s_008um_00012_00034-1 and spot_00003_00004, the row first
 
 
 @dataclass(frozen=True)

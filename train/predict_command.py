@@ -107,9 +107,8 @@ def predict_one(run: TrainedRun, store: Store, slide_id: str, columns: np.ndarra
         typer.echo(notice, err=True)
     with bars(run.predictor, slide):
         values = predict_slide(run.predictor, slide)
-    whole = len(columns) == len(run.panel)
     prediction = SlidePrediction(
-        values if whole else values[:, columns],
+        values[:, columns] if config.genes else values,  # the whole is not copied
         Genes(run.panel.ids[columns], run.panel.names[columns]),
         slide,
         header,

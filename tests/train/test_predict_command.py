@@ -117,6 +117,8 @@ def test_chosen_genes_are_columns_of_the_whole_in_the_order_asked(fitted: Fitted
     whole, chosen = (anndata.read_h5ad(tmp_path / name) for name in ("all.h5ad", "two.h5ad"))
     np.testing.assert_array_equal(chosen.var_names, panel.names[[7, 2]])
     np.testing.assert_array_equal(chosen.X, whole.X[:, [7, 2]])
+    predict(fitted(8), "--slide", "S1", "--out", tmp_path / "turned.h5ad", "--genes", ",".join(panel.names[::-1]))
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "turned.h5ad").to_df()[panel.names], whole.to_df())
     assert list(chosen.uns["magnet"]["panel"]) == panel.ids.tolist()  # whose library the values are normalised to
 
 
