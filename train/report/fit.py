@@ -28,8 +28,8 @@ Scores = Mapping[str, Mapping[str, float | None]]
 
 def fit_section(folder: Path) -> Section:
     """Read a fit's folder; an unfinished one is an error."""
-    summary = read_json(folder / SUMMARY)
-    run = read_json(folder / DESCRIPTION)
+    summary = read_json(folder / SUMMARY, ("systems", "slides", "fold"))
+    run = read_json(folder / DESCRIPTION, ("config",))
     genes = read_table(folder / GENES, ("system", *GENE_COLUMNS))
     systems: Scores = summary["systems"]
     fold = summary["fold"]

@@ -6,7 +6,7 @@ In: a folder. Out: parsed files; a training as `run.json` tells it; a configurat
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,24 +34,26 @@ class Training:
     kept_epoch: int
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from a JSON file."""
+def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Read an object that has these keys from a JSON file."""
     try:
         found = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise MagnetError(path, expected="JSON", found=str(error), remedy="run its command again") from error
     if not isinstance(found, dict):
         raise MagnetError(path, expected="a JSON object", found=type(found).__name__, remedy="run its command again")
+    _check_names(path, keys, found)
     return found
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file, all of them text; empty where there is nothing."""
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file that has these columns, all of them text; empty where there is nothing."""
     _check(path)
     try:
         table = pl.read_csv(path, infer_schema=False)
     except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as error:
         raise MagnetError(path, expected="a table", found=str(error), remedy="run its command again") from error
+    _check_names(path, columns, table.columns)
     return table.fill_null("").to_dicts()
 
 
@@ -62,14 +64,8 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
         table = pl.read_parquet(path)
     except (pl.exceptions.ComputeError, OSError) as error:
         raise MagnetError(path, expected="a parquet file", found=str(error), remedy="run its command again") from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing and table.columns:
-        raise MagnetError(
-            path,
-            expected=f"columns {', '.join(columns)}",
-            found=f"none of {', '.join(missing)}",
-            remedy="run its command again",
-        )
+    if table.columns:
+        _check_names(path, columns, table.columns)
     return table
 
 
@@ -121,6 +117,13 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise MagnetError(path, expected="UTF-8 text", found=str(error), remedy="run its command again") from error
+
+
+def _check_names(path: Path, names: Sequence[str], found: Collection[str]) -> None:
+    if missing := [name for name in names if name not in found]:
+        raise MagnetError(
+            path, expected=", ".join(names), found=f"no {', '.join(missing)}", remedy="run its command again"
+        )
 
 
 def _check(path: Path) -> None:

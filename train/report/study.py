@@ -28,6 +28,9 @@ from train.studies.summary import Line, Statistic
 
 RECORD = "study.json"
 CEILING = TITLES[NOISE_CEILING]
+PARTS = ("mean", "sd", "low", "high")
+NUMBERS = tuple(f"{name}_{part}" for name in (*METRICS, "ours_minus_system") for part in PARTS)
+TABLE_COLUMNS = ("group", "system", "folds", "slides", *NUMBERS, "of_ceiling")
 MOST_ROWS = 60  # of a table that is not folded
 SINGLE = {"mse": "MSE", "pcc": "PCC", "similarity": "SSIM"}
 NOTE = (
@@ -39,7 +42,7 @@ NOTE = (
 
 def study_section(folder: Path, *, picture_bytes: int) -> Section:
     """Read a study's folder; an unfinished one is an error."""
-    record = read_json(folder / RECORD)
+    record = read_json(folder / RECORD, ("title", "rows", "folds", "config"))
     lines = read_lines(folder / "table.csv")
     genes = read_table(folder / "genes.parquet", ("group", "system", *GENE_COLUMNS))
     slides = read_table(folder / "slides.parquet", ("group", "system", "fold", "slide_id", *METRICS))
@@ -48,8 +51,7 @@ def study_section(folder: Path, *, picture_bytes: int) -> Section:
         group: by_gene(genes.filter(pl.col("group") == group, pl.col("system") == line.title))
         for group, line in shown.items()
     }
-    folds: Mapping[str, Any] = record.get("folds", {})
-    config = record.get("config", {})
+    folds, config = record["folds"], record["config"]
     blocks: list[Block] = [
         folds_table(folds),
         *settings(config),
@@ -71,13 +73,13 @@ def study_section(folder: Path, *, picture_bytes: int) -> Section:
         ("tested on", f"{len(tested)} slides in {len(folds)} folds: {', '.join(tested)}"),
     ]
     main = [main_row(folder.name, line, tested) for line in shown.values()]
-    return Section(f"{folder.name}: {record.get('title', 'study')}", str(folder), about, blocks, main)
+    return Section(f"{folder.name}: {record['title']}", str(folder), about, blocks, main)
 
 
 def read_lines(path: Path) -> list[Line]:
     """The lines of a study's table, of which no one says whose they are: `is_ours` is false."""
     lines = []
-    for row in read_csv(path):
+    for row in read_csv(path, TABLE_COLUMNS):
         measured = METRICS if row["mse_mean"] else ("pcc_gene",) if row["pcc_gene_mean"] else ()
         metrics = {name: _statistic(row, name) for name in measured}
         behind = _statistic(row, "ours_minus_system") if row["ours_minus_system_mean"] else None
@@ -185,7 +187,7 @@ def slides_table(slides: pl.DataFrame) -> Table:
 def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
     """Loss curves of the rows that were trained by MagNet's loop."""
     by_group: dict[str, list[tuple[str, str, Training]]] = {}
-    for row in record.get("rows", []):
+    for row in record["rows"]:
         for cell in row["cells"]:
             if training := read_training(find_cell(cell, folder)):
                 name = fold_of(Path(cell).name)
@@ -212,7 +214,7 @@ def single_genes(folder: Path) -> list[Block]:
         return []
     numbers = [pl.col(name).cast(pl.Float64, strict=False).fill_nan(None) for name in SINGLE]
     means = (
-        pl.DataFrame(read_csv(folder / "pivotal.csv"))
+        pl.DataFrame(read_csv(folder / "pivotal.csv", ("group", "gene", "system", *SINGLE)))
         .with_columns(numbers)
         .group_by("group", "gene", "system", maintain_order=True)
         .agg(pl.col(*SINGLE).mean())
@@ -235,4 +237,4 @@ def failures(record: Mapping[str, Any], lines: Sequence[Line]) -> list[Block]:
 
 
 def _statistic(row: Mapping[str, str], name: str) -> Statistic:
-    return Statistic(*(number_of(row[f"{name}_{part}"]) for part in ("mean", "sd", "low", "high")))
+    return Statistic(*(number_of(row[f"{name}_{part}"]) for part in PARTS))

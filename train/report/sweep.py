@@ -16,13 +16,13 @@ from train.sweep.record import BEST, RECORD, TRIALS
 from train.sweep.run import REFIT
 
 SHOWN = 10
-OF_THE_TRIAL = ("trial", "ended", "pcc_gene", "epochs", "kept_epoch", "seconds", "reason")
+OF_THE_TRIAL = ("trial", "ended", "pcc_gene", "epochs", "reason")
 
 
 def sweep_section(folder: Path) -> Section:
     """Read a sweep's folder; one without a trial is an error."""
-    record = read_json(folder / RECORD)
-    trials = read_csv(folder / TRIALS)
+    record = read_json(folder / RECORD, ("settings", "slides", "space"))
+    trials = read_csv(folder / TRIALS, (*OF_THE_TRIAL, *record["space"]))
     whole = [row for row in trials if row["ended"] == "whole" and row["pcc_gene"]]
     whole.sort(key=lambda row: number_of(row["pcc_gene"]), reverse=True)
     config, slides = record["settings"], record["slides"]

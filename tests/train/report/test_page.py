@@ -215,6 +215,13 @@ def test_a_folder_without_a_finished_result_is_one_line(study: Path, fitted: Pat
     (folder / "summary.json").write_text("{")
     with pytest.raises(MagnetError, match="summary.json: expected JSON, found"):
         write_report([folder], out)
+    (folder / "summary.json").write_text('{"systems": {}}')
+    with pytest.raises(MagnetError, match="summary.json: expected systems, slides, fold, found no slides, fold;"):
+        write_report([folder], out)
+    folder = copied(study, tmp_path / "again")
+    pl.read_csv(folder / "table.csv").drop("mae_sd").write_csv(folder / "table.csv")
+    with pytest.raises(MagnetError, match="found no mae_sd; run its command again"):
+        write_report([folder], out)
     assert not out.exists()
 
 
