@@ -66,7 +66,7 @@ def learn(
             losses = []
             for batch in batches_of(rng):
                 loss = loss_of(batch)
-                _check_finite(loss, setting.title)
+                _check_finite(loss)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()
@@ -101,6 +101,6 @@ def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
     return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
 
-def _check_finite(loss: Tensor, title: str) -> None:
+def _check_finite(loss: Tensor) -> None:
     if not torch.isfinite(loss):
-        raise MagnetError(title, expected="a finite loss", found=f"{loss.item()}", remedy="lower its learning rate")
+        raise MagnetError("training", expected="a finite loss", found=f"{loss.item()}", remedy="lower its learning rate")
