@@ -48,7 +48,7 @@ def sweep_section(folder: Path) -> Section:
         name, value = f"best of {len(whole)} trials", number(number_of(whole[0]["pcc_gene"]))
         dashes = [NOTHING] * 3
         main = [[folder.name, target, name, f"{held_out} (validation)", *dashes, value, NOTHING, NOTHING]]
-    return Section(f"{folder.name}: sweep", str(folder), about, blocks, main)
+    return Section(f"{folder.name}: search of hyper-parameters", str(folder), about, blocks, main)
 
 
 def best_table(whole: list[dict[str, str]], space: dict[str, object]) -> Table:
