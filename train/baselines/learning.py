@@ -103,4 +103,6 @@ def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
 
 def _check_finite(loss: Tensor) -> None:
     if not torch.isfinite(loss):
-        raise MagnetError("training", expected="a finite loss", found=str(loss.item()), remedy="lower its learning rate")
+        raise MagnetError(
+            "training", expected="a finite loss", found=str(loss.item()), remedy="lower its learning rate"
+        )
