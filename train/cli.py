@@ -1,6 +1,7 @@
 """The command `train`: fit, cv, study, sweep, predict, report."""
 
 import json
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -79,11 +80,12 @@ def fit_command(
     typer.echo(f"\nrun: {result.folder} (summary.json, genes.parquet, model.safetensors, run.json, tensorboard/)")
 
 
-for name, command in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "cv": cv_command,
     "study": study_command,
     "sweep": sweep_command,
     "predict": predict_command,
     "report": report_command,
-}.items():
+}
+for name, command in COMMANDS.items():
     app.command(name=name)(command)

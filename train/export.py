@@ -4,10 +4,10 @@ In: predictions in the order of the store's rows, and the slide they are of. Out
 
     X                         float32 (N, P), normalised expression as the run's configuration says
     obs                       barcodes; in_tissue, and array_row and array_col where the barcodes tell them
-    var                       gene names; gene_id
+    var                       gene names; gene_ids
     obsm                      spatial (x, y) in full-resolution pixels, spatial_um
     uns['spatial'][slide_id]  scale factors as squidpy has them, no image
-    uns['magnet']             where the values come from
+    uns['magnet_hd']             where the values come from
 """
 
 import json
@@ -38,7 +38,7 @@ class SlidePrediction:
     values    (N, P) float32, rows as in the store, columns as in `genes`, some of the run's panel
     header    of the slide's geometry file: µm/px, settings, image
     measured  (N, P) labels of the same rows, None where they are not wanted or not there
-    source    further facts for uns['magnet']: the run's folder, the fingerprint of its weights
+    source    further facts for uns['magnet_hd']: the run's folder, the fingerprint of its weights
     """
 
     values: np.ndarray
@@ -62,7 +62,7 @@ def as_anndata(prediction: SlidePrediction) -> AnnData:
     table = AnnData(prediction.values)
     table.obs_names = slide.fine.barcodes().astype(object)
     table.var_names = prediction.genes.names.astype(object)
-    table.var["gene_id"] = prediction.genes.ids.astype(object)
+    table.var["gene_ids"] = prediction.genes.ids.astype(object)
     table.obs["in_tissue"] = np.ones(len(slide.fine), np.int64)
     if (cells := _cells(table.obs_names)) is not None:
         table.obs["array_row"], table.obs["array_col"] = cells.T
@@ -74,7 +74,7 @@ def as_anndata(prediction: SlidePrediction) -> AnnData:
     scale_factors = {"spot_diameter_fullres": prediction.side_um / mpp, "tissue_hires_scalef": 1.0}
     metadata = {"image": prediction.header["image"]}
     table.uns["spatial"] = {slide.slide_id: {"images": {}, "scalefactors": scale_factors, "metadata": metadata}}
-    table.uns["magnet"] = _provenance(prediction)
+    table.uns["magnet_hd"] = _provenance(prediction)
     return table
 
 
@@ -87,7 +87,7 @@ def write_h5ad(table: AnnData, path: Path) -> None:
 
 
 def _provenance(prediction: SlidePrediction) -> dict[str, Any]:
-    """Return `uns['magnet']`: what a value means, and all that decided it."""
+    """Return `uns['magnet_hd']`: what a value means, and all that decided it."""
     slide, header, run = prediction.slide, prediction.header, prediction.run
     return {
         **prediction.source,

@@ -63,7 +63,11 @@ class MagNetSystem:
             raw_counts=raw_counts,
         )
         extra = describe_training(self._fold, held_out, done)
-        save_run(self._folder, TrainedRun(config, panel, predictor), extra=extra)
+        save_run(
+            self._folder,
+            TrainedRun(config, panel, predictor, training.slides[0].features_header["settings_digest"]),
+            extra=extra,
+        )
         self.predictor = predictor
 
     def predict(self, slide: Slide) -> np.ndarray:

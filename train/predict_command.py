@@ -5,7 +5,7 @@ In: a run's folder, and a store that holds the slides, the run's own or another.
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from torch import Tensor
 
 from cache.fingerprint import file_fingerprint
 from cache.store import Store
@@ -21,13 +20,13 @@ from magnet_core.console import progress
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import SPOT
-from magnet_core.model import Predictions
 from magnet_core.records import Genes
 from magnet_core.registry import look_up, near_names
 from train.checkpoint import WEIGHTS, TrainedRun, load_run
 from train.dataset import Slide
 from train.export import SlidePrediction, as_anndata, write_h5ad
-from train.predict import PREDICTED_ROWS, predict_slide
+from train.export_spatialdata import require_spatialdata, write_spatialdata
+from train.predict import Advance, predict_slide
 from train.predictor import Predictor
 from train.slide_for_run import open_slide_for
 
@@ -45,6 +44,7 @@ class PredictConfig:
     out       file of the only slide; None: RUN/predictions/<slide_id>.h5ad
     genes     names or ids of genes to keep; none named: the whole panel
     measured  the labels too, where a slide has counts
+    zarr      a SpatialData folder too, beside the file
     """
 
     run: Path
@@ -53,12 +53,18 @@ class PredictConfig:
     out: Path | None = None
     genes: tuple[str, ...] = ()
     measured: bool = False
+    zarr: bool = False
     overwrite: bool = False
     device: str = "auto"
 
     def path(self, slide_id: str) -> Path:
         """Where the prediction of a slide goes."""
         return self.out or self.run / "predictions" / f"{slide_id}.h5ad"
+
+    def paths(self, slide_id: str) -> list[Path]:
+        """All that is written of a slide."""
+        path = self.path(slide_id)
+        return [path, path.with_suffix(".zarr")] if self.zarr else [path]
 
 
 def predict_command(
@@ -68,12 +74,15 @@ def predict_command(
     out: Annotated[Path | None, typer.Option(help="The .h5ad file; left out: RUN/predictions/SLIDE.h5ad.")] = None,
     genes: Annotated[str | None, typer.Option(help="Keep these genes only, such as SGPP1,DPEP1.")] = None,
     measured: Annotated[bool, typer.Option("--measured", help="Add what was measured as a layer.")] = False,
+    zarr: Annotated[
+        bool, typer.Option("--spatialdata", help="A SpatialData .zarr with the bins as squares too.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict slides with a trained run: one AnnData file each, for scanpy, squidpy and napari."""
     wanted = tuple(name.strip() for name in (genes or "").split(",") if name.strip())
-    config = PredictConfig(run, tuple(slide), store, out, wanted, measured, overwrite, device)
+    config = PredictConfig(run, tuple(slide), store, out, wanted, measured, zarr, overwrite, device)
     if failed := predict_slides(config):
         typer.echo(f"failed: {', '.join(failed)} (the reasons are above)", err=True)
         raise typer.Exit(1)
@@ -81,6 +90,8 @@ def predict_command(
 
 def predict_slides(config: PredictConfig) -> list[str]:
     """Predict all slides that are asked for, and return those that could not be; a single one raises its error."""
+    if config.zarr:
+        require_spatialdata()
     run = load_run(config.run)
     store = open_store(config, run)
     slide_ids = choose_slides(store, config)
@@ -105,8 +116,8 @@ def predict_one(run: TrainedRun, store: Store, slide_id: str, columns: np.ndarra
         header = geometry.header
     if notice := sampling_notice(slide, header):
         typer.echo(notice, err=True)
-    with bars(run.predictor, slide):
-        values = predict_slide(run.predictor, slide)
+    with bars(run.predictor, slide) as advance:
+        values = predict_slide(run.predictor, slide, advance=advance)
     prediction = SlidePrediction(
         values[:, columns] if config.genes else values,  # the whole is not copied
         Genes(run.panel.ids[columns], run.panel.names[columns]),
@@ -117,8 +128,12 @@ def predict_one(run: TrainedRun, store: Store, slide_id: str, columns: np.ndarra
         measured_labels(run, slide, columns) if config.measured else None,
     )
     path = config.path(slide_id)
-    write_h5ad(as_anndata(prediction), path)
-    typer.echo(f"{slide_id}: {len(slide.fine):,} rows of {slide.target.um} µm × {len(columns)} genes -> {path}")
+    table = as_anndata(prediction)
+    write_h5ad(table, path)
+    if config.zarr:
+        write_spatialdata(table, path.with_suffix(".zarr"))
+    written = ", ".join(map(str, config.paths(slide_id)))
+    typer.echo(f"{slide_id}: {len(slide.fine):,} rows of {slide.target.um} µm × {len(columns)} genes -> {written}")
     gene = prediction.genes.names[0]
     script = f'import scanpy as sc; sc.pl.spatial(sc.read_h5ad("{path}"), color="{gene}", img_key=None)'
     typer.echo(f"see it: python -c {shlex.quote(script)}")
@@ -150,7 +165,7 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
             found=f"{len(slide_ids)} slides and '{config.out}'",
             remedy="leave --out out, to have a file a slide in the run's folder",
         )
-    there = [path for slide_id in slide_ids if (path := config.path(slide_id)).exists()]
+    there = [path for slide_id in slide_ids for path in config.paths(slide_id) if path.exists()]
     if there and not config.overwrite:
         raise MagnetError(
             there[0],
@@ -197,21 +212,12 @@ def measured_labels(run: TrainedRun, slide: Slide, columns: np.ndarray) -> np.nd
 
 
 @contextmanager
-def bars(predictor: Predictor, slide: Slide) -> Iterator[None]:
+def bars(predictor: Predictor, slide: Slide) -> Iterator[Advance]:
     """Show how many patches are encoded, unless they are, and for how many rows the prediction is made."""
-    rows = len(slide.fine)
+    works = ["encode", "predict"] if predictor.encoder is not None else ["predict"]
     with ExitStack() as stack:
-        if predictor.encoder is not None:
-            encoded = stack.enter_context(progress(total=rows, desc=f"{slide.slide_id}: encode", unit="patch"))
-
-            def count_patches(_: object, patches: Sequence[Tensor]) -> None:
-                encoded.update(len(patches[0]))
-
-            stack.enter_context(predictor.encoder.register_forward_pre_hook(count_patches))
-        predicted = stack.enter_context(progress(total=rows, desc=f"{slide.slide_id}: predict", unit="row"))
-
-        def count_rows(_: object, __: object, ___: Predictions) -> None:
-            predicted.update(min(PREDICTED_ROWS, rows - predicted.n))
-
-        stack.enter_context(predictor.model.register_forward_hook(count_rows))
-        yield
+        of_work = {
+            work: stack.enter_context(progress(total=len(slide.fine), desc=f"{slide.slide_id}: {work}", unit="row"))
+            for work in works
+        }
+        yield lambda work, rows: of_work[work].update(rows)

@@ -62,7 +62,7 @@ def test_provenance_and_values_survive_the_file(small_store: Store, tmp_path: Pa
     assert table.X.dtype == np.float32
     assert table.obs_names.is_unique
     assert table.var_names.is_unique
-    known = table.uns["magnet"]
+    known = table.uns["magnet_hd"]
     assert known["run"] == "runs/one"
     assert known["normalisation"] == {"library": "panel", "scale": 500.0, "log": True}
     assert build(FitConfig, json.loads(known["config"]), where="uns") == prediction.run.config

@@ -84,7 +84,7 @@ def test_the_file_holds_what_the_run_predicts_in_the_stores_order(
     np.testing.assert_array_equal(table.X, predict_slide(run.predictor, slide))
     np.testing.assert_array_equal(table.obs_names, slide.fine.barcodes())
     np.testing.assert_array_equal(table.var_names, run.panel.names)
-    np.testing.assert_array_equal(table.var["gene_id"], run.panel.ids)
+    np.testing.assert_array_equal(table.var["gene_ids"], run.panel.ids)
     np.testing.assert_array_equal(
         table.layers["measured"], slide.labels(run.panel, run.config.data.normalise)[slide.fine.name]
     )
@@ -119,7 +119,7 @@ def test_chosen_genes_are_columns_of_the_whole_in_the_order_asked(fitted: Fitted
     np.testing.assert_array_equal(chosen.X, whole.X[:, [7, 2]])
     predict(fitted(8), "--slide", "S1", "--out", tmp_path / "turned.h5ad", "--genes", ",".join(panel.names[::-1]))
     np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "turned.h5ad").to_df()[panel.names], whole.to_df())
-    assert list(chosen.uns["magnet"]["panel"]) == panel.ids.tolist()  # whose library the values are normalised to
+    assert list(chosen.uns["magnet_hd"]["panel"]) == panel.ids.tolist()  # whose library the values are normalised to
 
 
 def test_a_slide_of_another_store_without_counts_is_predicted(

@@ -40,6 +40,7 @@ from train.state import NEUTRAL, forget
 
 # N fine rows of a slide, P panel genes
 
+VERSION = 1  # to be raised when equal settings no longer give equal cells
 MAGNET, CEILING = "magnet", "noise_ceiling"
 FINISHED = "cell.json"
 # What is not in a cell's name: where it lies, and what is there in another form (the slides of the fold, the features).
@@ -85,7 +86,13 @@ class Cell:
             )
             for slide_id in (*self.fold.train, *self.fold.test)
         }
-        content = {"settings": self.settings(), "train": self.fold.train, "test": self.fold.test, "features": features}
+        content = {
+            "version": VERSION,
+            "settings": self.settings(),
+            "train": self.fold.train,
+            "test": self.fold.test,
+            "features": features,
+        }
         digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
         return cells / f"{self.system}-{data.target}um-{backbone_slug(data.backbone)}-fold{self.fold.index}-{digest}"
 

@@ -94,6 +94,7 @@ def describe(plan: Plan, config: StudyConfig, results: Results) -> dict[str, obj
         {
             "group": row.group,
             "title": row.title,
+            "ours": row.is_ours,
             "cells": [str(results.cells[cell].folder) for cell in row.cells if cell in results.cells],
         }
         for row in plan.rows
