@@ -4,15 +4,11 @@ In: nothing. Out: the classes that readers of results fill, and numbers as peopl
 template; nothing here is HTML.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from train.report.figures import Plot
-from train.studies.summary import Statistic
-
-NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -99,32 +95,6 @@ class Section:
     facts: Sequence[tuple[str, str]]
     blocks: Sequence[Block]
     main: Sequence[Sequence[str]] = field(default=())
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash where there is none."""
-    return NOTHING if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def spread(value: Statistic | None) -> str:
-    """Mean±sd."""
-    if value is None or not math.isfinite(value.mean):
-        return NOTHING
-    return number(value.mean) + (f"±{value.sd:.3f}" if math.isfinite(value.sd) else "")
-
-
-def span(value: Statistic | None) -> str:
-    """The 95 % interval."""
-    if value is None or not math.isfinite(value.low):
-        return NOTHING
-    return f"{value.low:.3f}…{value.high:.3f}"
-
-
-def difference(value: Statistic | None) -> str:
-    """A gain with its sign and its 95 % interval."""
-    if value is None or not math.isfinite(value.mean):
-        return NOTHING
-    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
 
 
 def unrepeated(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:

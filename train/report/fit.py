@@ -12,7 +12,7 @@ import polars as pl
 from magnet_core.resampling import METRICS
 from train.checkpoint import DESCRIPTION
 from train.evaluate import COLUMNS, TITLES
-from train.report.blocks import NOTHING, Block, Plots, Section, Table, number, unrepeated
+from train.report.blocks import Block, Plots, Section, Table, unrepeated
 from train.report.figures import Estimate, estimates
 from train.report.folder import read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
@@ -22,6 +22,7 @@ from train.report.trainings import training_plots
 from train.run_folder import GENES, SUMMARY
 from train.studies.cell import MAGNET
 from train.studies.render import LOWER_IS_BETTER
+from train.studies.wording import NOTHING, number
 
 Scores = Mapping[str, Mapping[str, float | None]]
 

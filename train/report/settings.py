@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.config import as_plain
-from train.report.blocks import NOTHING, Block, Code, Listing, Table
+from train.report.blocks import Block, Code, Listing, Table
 from train.report.folder import flat
 from train.studies.config import StudyConfig
 from train.studies.protocols import PROTOCOLS
+from train.studies.wording import NOTHING
 
 DEFAULTS = json.loads(json.dumps(as_plain(StudyConfig())))
 ENCODER = {"frozen": "cached features, no encoder trained"}

@@ -13,7 +13,7 @@ import polars as pl
 
 from magnet_core.resampling import METRICS
 from train.evaluate import COLUMNS, TITLES
-from train.report.blocks import Block, Listing, Plots, Section, Table, difference, number, span, spread, unrepeated
+from train.report.blocks import Block, Listing, Plots, Section, Table, unrepeated
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import Training, number_of, read_csv, read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
@@ -25,6 +25,7 @@ from train.studies.cell import CEILING as NOISE_CEILING
 from train.studies.published import DATASETS, MEASURES
 from train.studies.render import best_of
 from train.studies.summary import Line, Statistic
+from train.studies.wording import difference, number, span, spread
 
 RECORD = "study.json"
 CEILING = TITLES[NOISE_CEILING]

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from magnet_core.resampling import METRICS
 from train.evaluate import COLUMNS, TITLES
-from train.report.blocks import NOTHING, Block, Code, Listing, Section, Table, number
+from train.report.blocks import Block, Code, Listing, Section, Table
 from train.report.folder import number_of, read_csv, read_json, read_toml_text
 from train.report.settings import facts, settings, versions
 from train.run_folder import SUMMARY
+from train.studies.wording import NOTHING, number
 from train.sweep.record import BEST, RECORD, TRIALS
 from train.sweep.run import REFIT
 

@@ -14,10 +14,10 @@ from magnet_core.resampling import METRICS
 from train.evaluate import COLUMNS
 from train.studies.published import DATASETS, MEASURES
 from train.studies.summary import Line, Statistic
+from train.studies.wording import NOTHING, difference, number, span, spread
 
 FORMS = {"txt": "simple", "md": "github", "tex": "latex_booktabs"}
 BOLD = {"txt": "{}", "md": "**{}**", "tex": "BOLD{}END"}
-NOTHING = "–"
 LOWER_IS_BETTER = ("mse", "mae")
 # What plain LaTeX has no glyph for in text mode, and bold face, whose braces tabulate would escape.
 LATEX = {"±": r"$\pm$", "÷": r"$\div$", "−": "$-$", "–": "--", "…": r"\dots{}", "µ": r"\textmu{}"}
@@ -36,9 +36,9 @@ def render(lines: Sequence[Line], form: str, *, published: bool) -> str:
         row = ["" if line.group == group else line.group, line.title]
         group = line.group
         for name in METRICS:
-            text = _spread(value := line.metrics.get(name))
+            text = spread(value := line.metrics.get(name))
             row.append(BOLD[form].format(text) if value is not None and value.mean == best.get(name) else text)
-        row += [_range(line.metrics.get("pcc_gene")), _number(line.of_ceiling, 2), _difference(line.behind)]
+        row += [span(line.metrics.get("pcc_gene")), number(line.of_ceiling, 2), difference(line.behind)]
         if published:
             row += line.published or [NOTHING] * len(DATASETS) * len(MEASURES)
         rows.append(row)
@@ -82,25 +82,3 @@ def _columns(name: str, value: Statistic | None) -> dict[str, float | None]:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else NOTHING
-
-
-def _spread(value: Statistic | None) -> str:
-    if value is None or not math.isfinite(value.mean):
-        return NOTHING
-    return f"{value.mean:.3f}" + (f"±{value.sd:.3f}" if math.isfinite(value.sd) else "")
-
-
-def _range(value: Statistic | None) -> str:
-    if value is None or not math.isfinite(value.low):
-        return NOTHING
-    return f"{value.low:.3f}…{value.high:.3f}"
-
-
-def _difference(value: Statistic | None) -> str:
-    if value is None or not math.isfinite(value.mean):
-        return NOTHING
-    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
