@@ -14,10 +14,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from anndata import AnnData
 
 from cache.store import package_versions
 from magnet_core.levels import SPOT
@@ -27,6 +26,9 @@ from train.config import as_plain
 from train.dataset import Slide
 
 # N rows, P genes of the file
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 _CELL = r"[a-z]+_(?:\d{3}um_)?(\d{5,})_(\d{5,})(?:-1)?"  # s_008um_00012_00034-1 and spot_00003_00004, the row first
 
@@ -56,8 +58,10 @@ class SlidePrediction:
         return self.header["levels"][fine]["patch_um"] if fine == SPOT else float(self.slide.target.um)
 
 
-def as_anndata(prediction: SlidePrediction) -> AnnData:
+def as_anndata(prediction: SlidePrediction) -> "AnnData":
     """Lay a prediction out as AnnData; `values` are taken as they are, without a copy."""
+    from anndata import AnnData  # takes a second to import: not for every command
+
     slide, mpp = prediction.slide, prediction.header["mpp"]
     table = AnnData(prediction.values)
     table.obs_names = slide.fine.barcodes().astype(object)
@@ -78,7 +82,7 @@ def as_anndata(prediction: SlidePrediction) -> AnnData:
     return table
 
 
-def write_h5ad(table: AnnData, path: Path) -> None:
+def write_h5ad(table: "AnnData", path: Path) -> None:
     """Write AnnData so that a reader finds the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")

@@ -7,15 +7,18 @@ that annotates them, and the coordinate system `<slide_id>`, as spatialdata-io n
 import shutil
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from anndata import AnnData
 
 from magnet_core.errors import MissingExtraError
 
 # N rows
 
 _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]) / 2  # of a square of side 1, closed
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 def require_spatialdata() -> None:
@@ -26,7 +29,7 @@ def require_spatialdata() -> None:
         raise MissingExtraError("--spatialdata", package="spatialdata", extra="interop") from error
 
 
-def write_spatialdata(table: AnnData, path: Path) -> None:
+def write_spatialdata(table: "AnnData", path: Path) -> None:
     """Write the folder beside its place and move it there; the table gets the columns that link it to its squares."""
     require_spatialdata()
     from spatialdata import SpatialData
