@@ -9,7 +9,7 @@ from typing import Any
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader finds the old one or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write one table
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

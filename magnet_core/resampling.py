@@ -1,4 +1,4 @@
-"""95 % intervals of the metrics: a bootstrap over slides and, within each slide, over neighbourhoods of bins.
+"""95 % intervals of the metrics: a bootstrap over patients and, within their slides, over neighbourhoods of bins.
 
 In: prediction and truth of each slide, and the block of neighbouring bins that each bin belongs to. Out: `BlockSums`, a
 few sums a block, from which the metrics of any resample follow without the bins; and the metrics of many resamples.
@@ -49,7 +49,7 @@ class BlockSums:
     @classmethod
     def load(cls, path: Path) -> "BlockSums":
         """Read what `save` wrote."""
-        with np.load(path) as parts:
+        with path.open("rb") as file, np.load(file) as parts:
             return cls(**parts)
 
 
@@ -135,19 +135,27 @@ def gene_correlations(sums: BlockSums, weights: np.ndarray) -> np.ndarray:
 
 
 def resample(
-    slides: Mapping[str, BlockSums], weights: Mapping[str, float], *, seed: int = 0, resamples: int = 1000
+    slides: Mapping[str, BlockSums],
+    weights: Mapping[str, float],
+    *,
+    patients: Mapping[str, str] | None = None,
+    seed: int = 0,
+    resamples: int = 1000,
 ) -> dict[str, np.ndarray]:
-    """Metrics (R,) of as many resamples: slides are drawn with replacement, and blocks within each slide.
+    """Metrics (R,) of as many resamples: patients are drawn with replacement, and blocks within each of their slides.
 
-    `weights` are what each slide counts in the mean. A slide that is drawn twice counts twice, with one draw of its
-    blocks. The draws depend on the seed and on the slides' names, so that systems on the same slides share them.
+    `weights` are what each slide counts in the mean; `patients` name each slide's, its own where nothing is said. A
+    slide that is drawn twice counts twice, with one draw of its blocks. The draws depend on the seed and on names, so
+    that systems on the same slides share them.
     """
     if not slides:
         raise MagnetError("bootstrap", expected="a slide", found="none", remedy="predict a slide that has counts")
     names = sorted(slides)
-    drawn = named_rng(seed, "bootstrap").multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=resamples
-    )  # (R, S)
+    patient_of = [(patients or {}).get(name, name) for name in names]
+    drawable = sorted(set(patient_of))
+    shares = np.full(len(drawable), 1 / len(drawable))
+    times_drawn = named_rng(seed, "bootstrap").multinomial(len(drawable), shares, size=resamples)
+    drawn = times_drawn[:, [drawable.index(patient) for patient in patient_of]]  # (R, S)
     per_slide: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
     for name in names:
         blocks = slides[name].errors.shape[1]

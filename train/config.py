@@ -60,6 +60,9 @@ class DataConfig:
     standardise: bool = True
     normalise: NormaliseConfig = field(default_factory=NormaliseConfig)
 
+    def __post_init__(self) -> None:
+        check_limits(self, "data", {"panel": (1, math.inf)})
+
 
 @dataclass(frozen=True)
 class SplitConfig:
@@ -175,8 +178,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, "", {"halo": (0, 8)})
-        if Path(self.name).is_absolute() or ".." in Path(self.name).parts:
-            raise MagnetError("name", expected="a folder below --runs", found=f"'{self.name}'", remedy="change --name")
+        check_name(self.name)
 
     @property
     def run_name(self) -> str:
@@ -227,6 +229,12 @@ def build(kind: type[Config], values: Mapping[str, Any], *, where: str) -> Confi
         else:
             built[key] = _checked(types[key], value, where=f"{where}: {key}")
     return kind(**built)
+
+
+def check_name(name: str) -> None:
+    """Refuse the name of a folder that would lie elsewhere than below --runs."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise MagnetError("--name", expected="a folder below --runs", found=f"'{name}'", remedy="change --name")
 
 
 def as_plain(config: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 In: predictions and truth by slide. Out: `summary.json`, `genes.parquet`, and the table that is shown on screen.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def genes_table(scores: Mapping[str, SystemScore], panel: Genes) -> pl.DataFrame
 
 def write_genes(path: Path, table: pl.DataFrame) -> None:
     """Write the per-gene table as parquet, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     table.write_parquet(partial)
     partial.replace(path)
 

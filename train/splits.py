@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from magnet_core.errors import MagnetError
 from magnet_core.seeding import named_rng
 
-REMAKE = "delete the file to make new folds, or name another with --folds PATH"
+REMAKE = "delete the file to make new folds, or name another with --set split.file=PATH"
 CORRECT = "correct the file, or delete it to make new folds"
 
 ONE_A_PATIENT = 0  # as a number of folds: leave one patient out

@@ -245,7 +245,7 @@ def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path):
         (["--samples", str(tmp_path)], "expected a sample table, found a folder"),
         (["--bins", "0"], "--bins: expected 1 or more, found 0"),
         (["--spots", "-1"], "--spots: expected 1 or more, found -1"),
-        (["--tokens", "0"], "--tokens: expected 1 or more, found 0"),
+        (["--tokens", "0"], "--tokens: expected 1 to 16 a side, found 0"),
         (["--workers", "0"], "--workers: expected 1 or more, found 0"),
         (["--batch-size", "0"], "--batch-size: expected 1 or more, found 0"),
         (["--seed", "-1"], "--seed: expected 0 or more, found -1"),

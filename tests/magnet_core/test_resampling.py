@@ -96,3 +96,13 @@ def test_pooled_slides_are_one_slide_of_all_their_bins():
     found = metrics_of(sums, np.ones((1, sums.errors.shape[1])))
     for name in METRICS:
         assert found[name][0] == pytest.approx(getattr(literal, name), abs=1e-9), name
+
+
+def test_slides_of_one_patient_are_drawn_together():
+    slides = {f"S{n}": block_sums(*slide(n), np.zeros(90, dtype=np.int64)) for n in range(4)}
+    patients = {"S0": "A", "S1": "A", "S2": "B", "S3": "B"}
+    values = resample(slides, dict.fromkeys(slides, 1.0), patients=patients, resamples=200)["mse"]
+    of_slide = [evaluate(*slide(n)).mse for n in range(4)]
+    first, second = np.mean(of_slide[:2]), np.mean(of_slide[2:])
+    expected = np.array([first, second, (first + second) / 2])
+    assert np.abs(values[:, None] - expected).min(axis=1).max() < 1e-12

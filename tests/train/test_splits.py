@@ -87,7 +87,7 @@ def test_the_file_is_written_once_and_wins_over_a_later_seed(tmp_path: Path) -> 
 def test_a_changed_cohort_is_refused_by_name(tmp_path: Path, changed: dict[str, str], named: str) -> None:
     path = tmp_path / "folds.json"
     load_or_create_folds(path, COHORT)
-    with pytest.raises(MagnetError, match=f"{named}; delete the file .* --folds PATH"):
+    with pytest.raises(MagnetError, match=f"{named}; delete the file .* --set split.file=PATH"):
         load_or_create_folds(path, changed)
 
 

@@ -11,6 +11,7 @@ In: a `Cell`. Out: its folder, named after all that decides its content:
 import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from cache.canonical import canonical_json
 from cache.store import Store, backbone_slug, package_versions
 from magnet_core.ceiling import noise_ceiling
 from magnet_core.device import pick_device
+from magnet_core.errors import MagnetError
 from magnet_core.files import write_json
 from magnet_core.records import Genes
 from magnet_core.resampling import BlockSums, block_sums, cut_into_blocks
@@ -34,13 +36,14 @@ from train.evaluate import TITLES, genes_table, score, write_genes
 from train.fold import FoldSides
 from train.magnet_system import MagNetSystem
 from train.raw_counts import read_counts
+from train.run_folder import GENES
 from train.sampler import along_curve
 from train.splits import Fold
 from train.state import NEUTRAL, forget
 
 # N fine rows of a slide, P panel genes
 
-VERSION = 1  # to be raised when equal settings no longer give equal cells
+VERSION = 2  # to be raised when equal settings no longer give equal cells
 MAGNET, CEILING = "magnet", "noise_ceiling"
 FINISHED = "cell.json"
 # What is not in a cell's name: where it lies, and what is there in another form (the slides of the fold, the features).
@@ -99,21 +102,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a finished cell holds: metrics by gene and slide, and the sums of each test slide (none of a ceiling)."""
+    """What a finished cell holds: metrics by gene and slide, and the sums of each test slide (none of a ceiling).
+
+    patients  of the test slides, by slide id
+    """
 
     cell: Cell
     folder: Path
     genes: pl.DataFrame
     blocks: Mapping[str, BlockSums]
+    patients: Mapping[str, str]
+    panel: Genes
 
     def prediction(self, slide_id: str) -> np.ndarray:
         """Prediction (N, P) float32 of a test slide, mapped from its file."""
         return np.load(self.folder / "predictions" / f"{slide_id}.npy", mmap_mode="r")
-
-    def panel(self) -> Genes:
-        """The panel of its fold."""
-        panel = json.loads((self.folder / FINISHED).read_text())["panel"]
-        return Genes(np.array(panel["id"]), np.array(panel["name"]))
 
 
 def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
@@ -123,7 +126,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     panel = sides.training.panel
     folder.mkdir(parents=True, exist_ok=True)
     if cell.system == CEILING:
-        write_genes(folder / "genes.parquet", ceilings(sides))
+        write_genes(folder / GENES, ceilings(sides))
     else:
         system = build_system(cell, folder)
         system.fit(sides.training)
@@ -135,12 +138,13 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
             block_of = cut_into_blocks(along_curve(slide.fine.centres_um))
             sums = block_sums(prediction, truth[slide.slide_id], block_of)
             sums.save(folder / "blocks" / f"{slide.slide_id}.npz")
-        write_genes(folder / "genes.parquet", genes_table({cell.system: score(predictions, truth)}, panel))
+        write_genes(folder / GENES, genes_table({cell.system: score(predictions, truth)}, panel))
     forget(folder)
     description = {
         "system": cell.system,
         "settings": cell.settings(),
         "fold": {"index": cell.fold.index, "train": list(cell.fold.train), "test": list(cell.fold.test)},
+        "patients": {slide.slide_id: slide.patient for slide in sides.test_slides},
         "panel": {"id": panel.ids.tolist(), "name": panel.names.tolist()},
         "versions": package_versions(),
         "seconds": round(time.monotonic() - started, 1),
@@ -149,9 +153,21 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
 
 
 def read(cell: Cell, folder: Path) -> CellResult:
-    """Read a finished cell."""
-    blocks = {path.stem: BlockSums.load(path) for path in sorted(folder.glob("blocks/*.npz"))}
-    return CellResult(cell, folder, pl.read_parquet(folder / "genes.parquet"), blocks)
+    """Read a finished cell; one whose files are damaged or lost is an error that says how to have it again."""
+    try:
+        description = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
+        names = () if cell.system == CEILING else cell.fold.test
+        blocks = {name: BlockSums.load(folder / "blocks" / f"{name}.npz") for name in names}
+        genes = pl.read_parquet(folder / GENES)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
+        raise MagnetError(
+            folder,
+            expected="a finished cell, whole",
+            found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            remedy="delete the folder, and give the command again",
+        ) from error
+    return CellResult(cell, folder, genes, blocks, description["patients"], panel)
 
 
 def build_system(cell: Cell, folder: Path) -> System:

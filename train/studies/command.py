@@ -1,6 +1,7 @@
 """The commands `train study` and `train cv`: options to a plan, a plan to a table."""
 
 import json
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -80,15 +81,16 @@ def study_command(
     chosen = choose_folds(config, _numbers("--folds", folds))
     planner = Planner(config, chosen)
     wanted = targets_of(config, chosen, _numbers("--targets", targets), USUAL_TARGETS[study])
-    labels = {"name": name or f"study-{study}", "title": TITLES[study]}
+    part = _part(targets=targets, systems=systems, backbones=backbones, folds=folds)
+    labels = {"name": name or f"study-{study}{part}", "title": TITLES[study]}
     if study is Study.BASELINES:
-        plan = planner.baselines(wanted, _names(systems) or SYSTEMS, **labels)
+        plan = planner.baselines(wanted, _names("--systems", systems) or SYSTEMS, **labels)
     elif study is Study.BACKBONES:
-        plan = planner.backbones(wanted, _names(backbones) or ("resnet50", "uni"), **labels)
+        plan = planner.backbones(wanted, _names("--backbones", backbones) or ("resnet50", "uni"), **labels)
     else:
         variants = tuple(ALL_BLOCKS) if study is Study.BLOCKS else HIGH_RESOLUTION_ONLY
         plan = planner.blocks(wanted, variants, **labels)
-    _run(plan, config, published=published, genes=_names(genes))
+    _run(plan, config, published=published, genes=_names("--genes", genes) or ())
 
 
 def cv_command(
@@ -114,8 +116,16 @@ def cv_command(
     targets_of(config, chosen, [target], ())
     planner = Planner(config, chosen)
     slug = data.backbone.replace(":", "-").replace("/", "-")
-    labels = {"name": name or f"cv-{slug}-{target}um", "title": f"Cross-validation, {target} µm, {data.backbone}"}
-    _run(planner.baselines([target], (MAGNET, *PLAIN), **labels), config, published=False, genes=_names(genes))
+    labels = {
+        "name": name or f"cv-{slug}-{target}um{_part(folds=folds)}",
+        "title": f"Cross-validation, {target} µm, {data.backbone}",
+    }
+    _run(
+        planner.baselines([target], (MAGNET, *PLAIN), **labels),
+        config,
+        published=False,
+        genes=_names("--genes", genes) or (),
+    )
 
 
 def _config(
@@ -160,14 +170,26 @@ def _run(plan: Plan, config: StudyConfig, *, published: bool, genes: Sequence[st
         raise typer.Exit(1)
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+def _names(option: str, text: str | None) -> tuple[str, ...] | None:
+    """Names of a list with commas, each once; None where nothing is said, and an error where nothing is named."""
+    if text is None:
+        return None
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise MagnetError(
+            option, expected="names with commas between", found=f"'{text}'", remedy="leave it out, or name some"
+        )
+    return names
 
 
 def _numbers(option: str, text: str | None) -> list[int] | None:
-    if text is None:
-        return None
+    names = _names(option, text)
     try:
-        return [int(part) for part in _names(text)]
+        return None if names is None else list(dict.fromkeys(int(name) for name in names))
     except ValueError as error:
-        raise MagnetError(option, expected="whole numbers such as 0,2", found=text, remedy="correct it") from error
+        raise MagnetError(option, expected="whole numbers such as 0,2", found=str(text), remedy="correct it") from error
+
+
+def _part(**options: str | None) -> str:
+    """What is said of a part, for the name of its folder, so that the whole table stays: '-folds-0-2'."""
+    return "".join(f"-{name}-{re.sub('[^0-9A-Za-z_.]+', '-', text)}" for name, text in options.items() if text)

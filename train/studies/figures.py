@@ -4,6 +4,7 @@ Drawn by matplotlib without a display.
 """
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,4 +88,6 @@ def draw_maps(maps: Sequence[Map], title: str, path: Path) -> None:
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=130)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    figure.savefig(partial, dpi=130, format="png")
+    partial.replace(path)

@@ -29,14 +29,15 @@ MEASURES = {"mse": "MSE", "pcc": "PCC", "similarity": "SSIM"}
 
 
 def pivotal_genes(plan: Plan, results: Results, genes: Sequence[str], *, folder: Path, maps: bool) -> str:
-    """Write and return the table of single genes; the first test slide of each group is drawn."""
+    """Write and return the table of single genes; of each group one slide is drawn, as all systems predict it."""
     rows = []
     for group in dict.fromkeys(row.group for row in plan.rows):
+        of_group = [row for row in plan.rows if row.group == group]
+        shown = min((cell.fold for row in of_group for cell in row.cells), key=lambda fold: fold.index).test[0]
         drawn: dict[str, list[Map]] = {gene: [] for gene in genes}
         slides: dict[tuple[str, str], Slide] = {}
-        for row in (row for row in plan.rows if row.group == group):
-            cells = finished(row.cells, results)
-            for index, cell in enumerate(cells):
+        for row in of_group:
+            for cell in finished(row.cells, results):
                 for gene, slide, prediction, truth in _maps_of(cell, genes, slides):
                     pitch_um = median_pitch_um(slide.fine.centres_um, slide.fine.edges)
                     alike = map_similarity(prediction, truth, slide.fine.centres_um, pitch_um=pitch_um)
@@ -45,14 +46,14 @@ def pivotal_genes(plan: Plan, results: Results, genes: Sequence[str], *, folder:
                         {"group": group, "system": row.title, "gene": gene, "slide_id": slide.slide_id,
                          "mse": known["mse"][0], "pcc": known["pcc"][0], "similarity": alike}
                     )  # fmt: skip
-                    if index == 0 and slide.slide_id == cell.cell.fold.test[0]:
+                    if slide.slide_id == shown:
                         if not drawn[gene]:
                             drawn[gene].append(Map("measured", slide.fine.centres_um, truth, pitch_um))
                         drawn[gene].append(Map(row.title, slide.fine.centres_um, prediction, pitch_um))
         for gene, of_gene in drawn.items():
             if maps and of_gene:
                 name = f"maps-{gene}-{group.replace(' µm', 'um')}.png"
-                draw_maps(of_gene, f"{gene}, {group}", folder / name)
+                draw_maps(of_gene, f"{gene}, {group}, slide {shown}", folder / name)
     return _write(pl.DataFrame(rows), folder, genes) if rows else _not_found(genes)
 
 
@@ -61,7 +62,7 @@ def _maps_of(
 ) -> Iterator[tuple[str, Slide, np.ndarray, np.ndarray]]:
     """Each gene in the cell's panel on each of its test slides: prediction and truth (N,)."""
     data = cell.cell.config.data
-    panel = cell.panel()
+    panel = cell.panel
     chosen = [gene for gene in genes if gene in panel.names.tolist()]
     for slide_id in cell.cell.fold.test if chosen else ():
         key = (slide_id, data.backbone)

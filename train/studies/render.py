@@ -17,11 +17,11 @@ from train.studies.summary import Line, Statistic
 from train.studies.wording import NOTHING, difference, number, span, spread
 
 FORMS = {"txt": "simple", "md": "github", "tex": "latex_booktabs"}
-BOLD = {"txt": "{}", "md": "**{}**", "tex": "BOLD{}END"}
+BOLD = {"txt": "{}", "md": "**{}**", "tex": "\ue000{}\ue001"}
 LOWER_IS_BETTER = ("mse", "mae")
 # What plain LaTeX has no glyph for in text mode, and bold face, whose braces tabulate would escape.
 LATEX = {"±": r"$\pm$", "÷": r"$\div$", "−": "$-$", "–": "--", "…": r"\dots{}", "µ": r"\textmu{}"}
-LATEX |= {"BOLD": r"\textbf{", "END": "}"}
+LATEX |= {"\ue000": r"\textbf{", "\ue001": "}"}
 
 
 def render(lines: Sequence[Line], form: str, *, published: bool) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from tqdm import tqdm
 
 from cache.lock import FileLock
@@ -64,13 +66,20 @@ def _run_cell(folder: Path, cell: Cell, folds: "OpenFold", faults: dict[Path, st
     try:
         if not (folder / FINISHED).exists():
             compute(cell, folder, folds.open(cell))
-    except MagnetError as error:
-        faults[folder] = f"{cell.title}: {error}"
+    except (MagnetError, torch.OutOfMemoryError, np.linalg.LinAlgError) as error:
+        faults[folder] = f"{cell.title}: {in_one_line(error)}"
         tqdm.write(f"failed: {faults[folder]}")
     finally:
         lock.release()
     bar.update()
     return True
+
+
+def in_one_line(error: Exception) -> str:
+    """Say what failed, and what may help."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the GPU's memory is too small; set compute.micro_batch=16, or a smaller batch_size of the system"
+    return str(error).partition("\n")[0]
 
 
 class OpenFold:

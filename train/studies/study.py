@@ -10,16 +10,21 @@ Out, in the study's folder:
     study.json                   settings, folds, versions, the folders of the cells, what failed
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from cache.store import Store, package_versions
+from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
-from train.config import as_plain
+from train.config import as_plain, check_name
 from train.evaluate import write_genes
 from train.fold import all_folds, find_fold
 from train.splits import Fold
+from train.state import differing
 from train.studies.config import StudyConfig
 from train.studies.figures import draw_table
 from train.studies.pivotal import pivotal_genes
@@ -28,6 +33,8 @@ from train.studies.protocols import PROTOCOLS
 from train.studies.render import FORMS, csv_table, render
 from train.studies.runner import Results, run_cells
 from train.studies.summary import Line, genes_of, slides_of, summarise
+
+DESCRIPTION = "study.json"
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,8 @@ def run_study(
     plan: Plan, config: StudyConfig, *, published: bool = False, genes: Sequence[str] = (), maps: bool = True
 ) -> StudyResult:
     """Compute what a plan lacks and write its tables; the same call goes on where it was stopped."""
+    folder = check_folder(config.fit.runs, plan, config)
     results = run_cells(plan.cells, config.fit.runs)
-    folder = config.fit.runs / plan.name
     lines = summarise(plan, results)
     notes = legend(plan, config, lines, published=published)
     faults = tuple(dict.fromkeys(results.faults.values()))
@@ -63,8 +70,26 @@ def run_study(
         write_genes(folder / f"{name}.parquet", table)
     draw_table(lines, plan.title, folder / "figure.png")
     pivotal = pivotal_genes(plan, results, genes, folder=folder, maps=maps) if genes else ""
-    write_json(folder / "study.json", describe(plan, config, results))
+    write_json(folder / DESCRIPTION, describe(plan, config, results))
     return StudyResult(folder, (folder / "table.txt").read_text() + pivotal, faults)
+
+
+def check_folder(runs: Path, plan: Plan, config: StudyConfig) -> Path:
+    """Return the study's folder; one of another command is refused, a table of other settings said to be replaced."""
+    check_name(plan.name)
+    folder = runs / plan.name
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DESCRIPTION).exists():
+        raise MagnetError(
+            folder, expected="a new folder, or a study's", found="something else in it", remedy="give another --name"
+        )
+    if (folder / DESCRIPTION).exists():
+        before = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"]
+        if different := differing(before, as_plain(config)):
+            tqdm.write(
+                f"{folder}: its table, of other {', '.join(different)}, will be replaced; its cells stay, and another "
+                "--name would keep both"
+            )
+    return folder
 
 
 def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published: bool) -> list[str]:

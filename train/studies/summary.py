@@ -86,7 +86,7 @@ def summarise_row(
         for name in METRICS
     }
     behind = None if row.is_ours else gain(ours, cells, pooling)
-    of_ceiling = share_of_ceiling(cells, ceilings)
+    of_ceiling = share_of_ceiling(cells, ceilings, pooling)
     slides = sum(len(cell.blocks) for cell in cells)
     return Line(row.group, row.title, row.is_ours, len(cells), slides, metrics, of_ceiling, behind, row.published)
 
@@ -127,9 +127,10 @@ def resampled(cells: Sequence[CellResult], pooling: Pooling) -> dict[str, np.nda
     if pooling == "pooled":
         folds = {f"fold {cell.cell.fold.index}": pool(list(cell.blocks.values())) for cell in cells}
         return resample(folds, dict.fromkeys(folds, 1.0))
+    patients = {slide_id: patient for cell in cells for slide_id, patient in cell.patients.items()}
     slides = {slide_id: sums for cell in cells for slide_id, sums in cell.blocks.items()}
     weights = {slide_id: weight for cell in cells for slide_id, weight in slide_weights(cell, pooling).items()}
-    return resample(slides, weights)
+    return resample(slides, weights, patients=patients)
 
 
 def gain(ours: Sequence[CellResult], others: Sequence[CellResult], pooling: Pooling) -> Statistic | None:
@@ -147,12 +148,19 @@ def _difference_of(one: CellResult, other: CellResult, pooling: Pooling) -> floa
     return fold_means(one, pooling)["pcc_gene"] - fold_means(other, pooling)["pcc_gene"]
 
 
-def share_of_ceiling(cells: Sequence[CellResult], ceilings: Sequence[CellResult]) -> float:
-    """Mean PCC per gene ÷ mean ceiling, over the genes of those folds that have both."""
+def share_of_ceiling(cells: Sequence[CellResult], ceilings: Sequence[CellResult], pooling: Pooling) -> float:
+    """Mean PCC per gene ÷ mean ceiling, over those folds that have both.
+
+    Ceilings are of single slides: there is none of a correlation over pooled rows, which sees slides differ.
+    """
     pairs = [(one, top) for one in cells for top in ceilings if one.cell.fold == top.cell.fold]
-    if not pairs:
+    if not pairs or pooling == "pooled":
         return float("nan")
-    reached, reachable = (float(np.mean([_mean_pcc(each[side].genes) for each in pairs])) for side in (0, 1))
+    weights = [slide_weights(one, pooling) for one, _ in pairs]
+    reached, reachable = (
+        float(np.mean([_mean_pcc(pair[side].genes, of_slide) for pair, of_slide in zip(pairs, weights, strict=True)]))
+        for side in (0, 1)
+    )
     return reached / reachable if reachable > 0 else float("nan")
 
 
@@ -189,10 +197,10 @@ def _labelled(table: pl.DataFrame, row: Row, cell: CellResult) -> pl.DataFrame:
     return table.select(*(pl.lit(value).alias(name) for name, value in labels.items()), pl.all())
 
 
-def _mean_pcc(genes: pl.DataFrame) -> float:
-    """Mean over slides of the mean over genes."""
-    by_slide = genes.group_by("slide_id").agg(pl.col("pcc").fill_nan(None).mean())
-    return _nan_mean(by_slide["pcc"].fill_null(float("nan")).to_list())
+def _mean_pcc(genes: pl.DataFrame, weights: Mapping[str, float] | None = None) -> float:
+    """Mean over slides, with their weights, of the mean over genes."""
+    by_slide = genes.group_by("slide_id").agg(pl.col("pcc").fill_nan(None).mean()).fill_null(float("nan"))
+    return _weighted_mean([(pcc, (weights or {}).get(slide_id, 1.0)) for slide_id, pcc in by_slide.iter_rows()])
 
 
 def _mean_sd(values: Sequence[float]) -> tuple[float, float]:

@@ -51,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(small_store: Store, runs: Path) -> Path:
     plan, settings = planned(small_store, runs)
-    gene = run_cells(plan.cells, runs).cells[plan.rows[-1].cells[0]].panel().names[0]
+    gene = run_cells(plan.cells, runs).cells[plan.rows[-1].cells[0]].panel.names[0]
     return run_study(plan, settings, genes=(str(gene),)).folder
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from tests.train.setting import config
 from train.baselines.base import Training
 from train.baselines.ridge import ColourRidge
 from train.dataset import open_slide_data
-from train.fold import FoldSides
+from train.fold import FoldSides, open_fold
 from train.studies import cell as cell_module
-from train.studies import command, runner
+from train.studies import command, pivotal, runner
 from train.studies.cell import FINISHED, Cell
 from train.studies.command import targets_of
 from train.studies.config import StudyConfig
@@ -47,7 +48,7 @@ def test_the_table_is_the_mean_over_folds_of_metrics_of_the_kept_predictions(sma
     for each in run_cells(plan.rows[0].cells, tmp_path).cells.values():
         (slide_id,) = each.cell.fold.test
         slide = open_slide_data(small_store, slide_id, find_target(55), study.fit.data)
-        truth = slide.labels(each.panel(), study.fit.data.normalise)[slide.fine.name]
+        truth = slide.labels(each.panel, study.fit.data.normalise)[slide.fine.name]
         assert truth is not None
         metrics = evaluate(each.prediction(slide_id), truth)
         found["mse"].append(metrics.mse)
@@ -149,7 +150,7 @@ def test_a_cell_is_named_after_what_decides_its_content(
 def test_single_genes_are_compared_and_drawn(small_store: Store, tmp_path: Path):
     study = small_study(small_store, tmp_path, "data.panel=10")
     plan = planned(study, targets=(8,), systems=("magnet", "gene_mean"))
-    gene = run_cells(plan.cells, tmp_path).cells[plan.rows[0].cells[0]].panel().names[0]
+    gene = run_cells(plan.cells, tmp_path).cells[plan.rows[0].cells[0]].panel.names[0]
     result = run_study(plan, study, genes=(str(gene), "NOSUCHGENE"))
     rows = pl.read_csv(result.folder / "pivotal.csv")
     assert rows["system"].unique(maintain_order=True).to_list() == ["MagNet", "gene mean"]
@@ -205,7 +206,8 @@ def test_a_cell_that_another_process_is_at_is_waited_for(
         order.append(cell)
         compute(cell, folder, sides)
         if cell == other:
-            compute(taken, taken.folder(tmp_path / "cells", small_store), sides)  # as the process that holds it does
+            folder = taken.folder(tmp_path / "cells", small_store)
+            compute(taken, folder, open_fold(taken.config, fold=taken.fold))  # as the process that holds it does
             lock.release()
 
     monkeypatch.setattr(runner, "compute", watched)
@@ -224,3 +226,62 @@ def test_targets_that_the_store_lacks_are_refused_before_anything_is_computed(
     assert targets_of(study, folds, None, (8, 16, 55)) == [55]
     with pytest.raises(MagnetError, match="--targets: expected some of 55, which .* was made for, found 8"):
         targets_of(study, folds, [8], ())
+
+
+@pytest.mark.parametrize("damage", ["blocks", "genes", "description"])
+def test_a_damaged_cell_is_one_line_that_says_how_to_have_it_again(small_store: Store, tmp_path: Path, damage: str):
+    study = small_study(small_store, tmp_path)
+    plan = planned(study, systems=("gene_mean",))
+    run_study(plan, study)
+    folder = plan.rows[0].cells[0].folder(tmp_path / "cells", small_store)
+    names = {"blocks": "blocks/*", "genes": "genes.parquet", "description": FINISHED}
+    (path,) = folder.glob(names[damage])
+    path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
+    with pytest.raises(MagnetError, match=r"gene_mean-55um.*: expected a finished cell, whole, .*delete the folder"):
+        run_study(plan, study)
+
+
+def test_a_folder_of_another_command_is_left_alone_and_a_replaced_table_is_said(
+    small_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    study = small_study(small_store, tmp_path)
+    plan = planned(study, systems=("gene_mean",))
+    run_study(plan, study)
+    capsys.readouterr()
+    other = small_study(small_store, tmp_path, "data.panel=10")
+    run_study(planned(other, systems=("gene_mean",)), other)
+    assert "its table, of other fit.data.panel, will be replaced" in capsys.readouterr().out
+    (tmp_path / "table" / "study.json").rename(tmp_path / "table" / "run.json")
+    with pytest.raises(MagnetError, match="expected a new folder, or a study's, found something else in it"):
+        run_study(plan, study)
+    with pytest.raises(MagnetError, match="--name: expected a folder below --runs"):
+        run_study(replace(plan, name="../elsewhere"), study)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "--folds: expected names with commas between, found ''"),
+        ("a", "--folds: expected whole numbers such as 0,2"),
+    ],
+)
+def test_a_list_that_names_nothing_is_refused(text: str, says: str):
+    with pytest.raises(MagnetError, match=says):
+        command._numbers("--folds", text)
+    assert command._numbers("--folds", "1, 0,1") == [1, 0]
+
+
+def test_single_genes_are_drawn_of_one_slide(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    study = small_study(small_store, tmp_path, "data.panel=10")
+    plan = planned(study, targets=(8,), systems=("gene_mean", "colour_ridge"))
+    results = run_cells(plan.cells, tmp_path)
+    gene = str(results.cells[plan.rows[0].cells[0]].panel.names[0])
+    drawn: list[tuple[list[int], str]] = []
+    monkeypatch.setattr(
+        pivotal, "draw_maps", lambda maps, title, path: drawn.append(([len(each.values) for each in maps], title))
+    )
+    del results.cells[plan.rows[1].cells[0]]  # as if it had failed on the fold that is drawn
+    pivotal.pivotal_genes(plan, results, [gene], folder=tmp_path, maps=True)
+    ((sizes, title),) = drawn
+    assert len(sizes) == 2  # measured, and the gene mean
+    assert title.endswith(f"slide {plan.rows[0].cells[0].fold.test[0]}")

@@ -1,0 +1,33 @@
+"""Numbers as tables and pages show them: three decimals, as the paper has, and a dash where there is none."""
+
+import math
+
+from train.studies.summary import Statistic
+
+NOTHING = "–"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash where there is none."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def spread(value: Statistic | None) -> str:
+    """Mean±sd."""
+    if value is None or not math.isfinite(value.mean):
+        return NOTHING
+    return number(value.mean) + (f"±{value.sd:.3f}" if math.isfinite(value.sd) else "")
+
+
+def span(value: Statistic | None) -> str:
+    """The 95 % interval."""
+    if value is None or not math.isfinite(value.low):
+        return NOTHING
+    return f"{value.low:.3f}…{value.high:.3f}"
+
+
+def difference(value: Statistic | None) -> str:
+    """A gain with its sign and its 95 % interval."""
+    if value is None or not math.isfinite(value.mean):
+        return NOTHING
+    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
