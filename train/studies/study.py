@@ -100,7 +100,7 @@ def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published:
     notes = [
         f"data: {data.store} ({slides} test slides in {fold_count} folds), features of {data.backbone}, {bins}",
         f"protocol: {PROTOCOLS[config.protocol].says}; {data.panel} genes",
-        "mean±sd over folds; 95 %: bootstrap over test slides and over neighbourhoods within them",
+        "mean±sd over folds; 95 %: bootstrap over patients and over neighbourhoods of bins within their slides",
         "÷ ceiling: PCC per gene as a share of the noise ceiling; ours − system: what MagNet, or the row marked 'all "
         "blocks' or the first backbone, gains in PCC per gene, with its 95 %, paired",
     ]
