@@ -116,7 +116,7 @@ class CellResult:
 
     def prediction(self, slide_id: str) -> np.ndarray:
         """Prediction (N, P) float32 of a test slide, mapped from its file."""
-        return np.load(self.folder / "predictions" / f"{slide_id}.npy", mmap_mode="r")
+        return np.load(prediction_path(self.folder, slide_id), mmap_mode="r")
 
 
 def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
@@ -134,7 +134,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         truth = sides.truth()
         for slide in sides.test_slides:
             prediction = predictions[slide.slide_id]
-            _save_array(folder / "predictions" / f"{slide.slide_id}.npy", prediction.astype(np.float32))
+            _save_array(prediction_path(folder, slide.slide_id), prediction.astype(np.float32))
             block_of = cut_into_blocks(along_curve(slide.fine.centres_um))
             sums = block_sums(prediction, truth[slide.slide_id], block_of)
             sums.save(folder / "blocks" / f"{slide.slide_id}.npz")
@@ -160,6 +160,8 @@ def read(cell: Cell, folder: Path) -> CellResult:
         names = () if cell.system == CEILING else cell.fold.test
         blocks = {name: BlockSums.load(folder / "blocks" / f"{name}.npz") for name in names}
         genes = pl.read_parquet(folder / GENES)
+        for name in names:
+            np.load(prediction_path(folder, name), mmap_mode="r")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
         raise MagnetError(
             folder,
@@ -168,6 +170,11 @@ def read(cell: Cell, folder: Path) -> CellResult:
             remedy="delete the folder, and give the command again",
         ) from error
     return CellResult(cell, folder, genes, blocks, description["patients"], panel)
+
+
+def prediction_path(folder: Path, slide_id: str) -> Path:
+    """Where a cell keeps its prediction of a test slide."""
+    return folder / "predictions" / f"{slide_id}.npy"
 
 
 def build_system(cell: Cell, folder: Path) -> System:
@@ -186,6 +193,8 @@ def ceilings(sides: FoldSides) -> pl.DataFrame:
     tables = []
     for slide in sides.test_slides:
         counts, library = read_counts(slide, panel, normalise)
+        if normalise.library == "none":  # the labels know of none; what is dealt out is the panel alone
+            library = np.asarray(counts.sum(axis=1)).ravel()
         ceiling = noise_ceiling(counts, library, normalise, named_rng(0, "ceiling", slide.slide_id))
         tables.append(_ceiling_table(slide.slide_id, panel, ceiling))
     return pl.concat(tables)

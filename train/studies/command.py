@@ -12,12 +12,14 @@ import typer
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS
+from magnet_core.registry import look_up
 from train.config import Bins, DataConfig
 from train.dataset import has_target
 from train.splits import Fold
 from train.studies.cell import MAGNET
 from train.studies.config import StudyConfig, load_study_config
 from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, PLAIN, SYSTEMS, Plan, Planner
+from train.studies.protocols import PROTOCOLS
 from train.studies.study import choose_folds, run_study
 
 
@@ -113,7 +115,7 @@ def cv_command(
     data: DataConfig = config.fit.data
     target = target or data.target
     chosen = choose_folds(config, _numbers("--folds", folds))
-    targets_of(config, chosen, [target], ())
+    targets_of(config, chosen, [target], (), option="--target")
     planner = Planner(config, chosen)
     slug = data.backbone.replace(":", "-").replace("/", "-")
     labels = {
@@ -135,7 +137,9 @@ def _config(
     keys = {"store": "data.store", "runs": "runs", "backbone": "data.backbone", "device": "device"}
     values = [f"{keys[key]}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]
     if named["runs"] is not None:
-        values.append(f"split.file={json.dumps(str(named['runs'] / 'folds.json'))}")
+        brought = look_up(PROTOCOLS, protocol, where="--protocol").values.get("split", {})
+        folds_file = named["runs"] / Path(brought.get("file", "folds.json")).name
+        values.append(f"split.file={json.dumps(str(folds_file))}")
     if not finetune:
         if any(setting.startswith("encoder.mode") for setting in settings or ()):
             raise MagnetError(
@@ -145,7 +149,14 @@ def _config(
     return load_study_config(recipe, [*values, *(settings or ())], protocol=protocol)
 
 
-def targets_of(config: StudyConfig, folds: Sequence[Fold], asked: list[int] | None, usual: Sequence[int]) -> list[int]:
+def targets_of(
+    config: StudyConfig,
+    folds: Sequence[Fold],
+    asked: list[int] | None,
+    usual: Sequence[int],
+    *,
+    option: str = "--targets",
+) -> list[int]:
     """Return the targets asked for, or the usual ones that the store was made for; any that it lacks is an error."""
     store = Store(config.fit.data.store)
     slide_ids = {slide_id for fold in folds for slide_id in (*fold.train, *fold.test)}
@@ -154,7 +165,7 @@ def targets_of(config: StudyConfig, folds: Sequence[Fold], asked: list[int] | No
     found = [target for target in wanted if target in there]
     if not found or (asked is not None and found != asked):
         raise MagnetError(
-            "--targets",
+            option,
             expected=f"some of {', '.join(map(str, there)) or 'none'}, which {store.root} was made for",
             found=", ".join(map(str, wanted)),
             remedy="choose among them, or extract with other --targets",

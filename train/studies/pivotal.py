@@ -29,40 +29,41 @@ MEASURES = {"mse": "MSE", "pcc": "PCC", "similarity": "SSIM"}
 
 
 def pivotal_genes(plan: Plan, results: Results, genes: Sequence[str], *, folder: Path, maps: bool) -> str:
-    """Write and return the table of single genes; of each group one slide is drawn, as all systems predict it."""
+    """Write and return the table of single genes, by name; each is drawn on one slide of the first fold that has it."""
     rows = []
     for group in dict.fromkeys(row.group for row in plan.rows):
-        of_group = [row for row in plan.rows if row.group == group]
-        shown = min((cell.fold for row in of_group for cell in row.cells), key=lambda fold: fold.index).test[0]
-        drawn: dict[str, list[Map]] = {gene: [] for gene in genes}
+        cells = [(row, cell) for row in plan.rows if row.group == group for cell in finished(row.cells, results)]
+        drawn: dict[str, list[Map]] = {}
         slides: dict[tuple[str, str], Slide] = {}
-        for row in of_group:
-            for cell in finished(row.cells, results):
-                for gene, slide, prediction, truth in _maps_of(cell, genes, slides):
-                    pitch_um = median_pitch_um(slide.fine.centres_um, slide.fine.edges)
-                    alike = map_similarity(prediction, truth, slide.fine.centres_um, pitch_um=pitch_um)
-                    known = cell.genes.filter(pl.col("slide_id") == slide.slide_id, pl.col("gene_name") == gene)
-                    rows.append(
-                        {"group": group, "system": row.title, "gene": gene, "slide_id": slide.slide_id,
-                         "mse": known["mse"][0], "pcc": known["pcc"][0], "similarity": alike}
-                    )  # fmt: skip
-                    if slide.slide_id == shown:
-                        if not drawn[gene]:
-                            drawn[gene].append(Map("measured", slide.fine.centres_um, truth, pitch_um))
-                        drawn[gene].append(Map(row.title, slide.fine.centres_um, prediction, pitch_um))
-        for gene, of_gene in drawn.items():
-            if maps and of_gene:
-                name = f"maps-{gene}-{group.replace(' µm', 'um')}.png"
-                draw_maps(of_gene, f"{gene}, {group}, slide {shown}", folder / name)
+        for row, cell in cells:
+            for gene, slide, prediction, truth in _maps_of(cell, genes, slides):
+                fine = slide.fine
+                pitch_um = median_pitch_um(fine.centres_um, fine.edges)
+                alike = map_similarity(prediction, truth, fine.centres_um, pitch_um=pitch_um)
+                known = cell.genes.filter(pl.col("slide_id") == slide.slide_id, pl.col("gene_name") == gene)
+                rows.append(
+                    {"group": group, "system": row.title, "gene": gene, "slide_id": slide.slide_id,
+                     "mse": known["mse"][0], "pcc": known["pcc"][0], "similarity": alike}
+                )  # fmt: skip
+                if slide.slide_id == shown_slide(gene, [each for _, each in cells]):
+                    measured = Map(f"measured, {slide.slide_id}", fine.centres_um, truth, pitch_um)
+                    drawn.setdefault(gene, [measured]).append(Map(row.title, fine.centres_um, prediction, pitch_um))
+        for gene, of_gene in drawn.items() if maps else ():
+            draw_maps(of_gene, f"{gene}, {group}", folder / f"maps-{gene}-{group.replace(' µm', 'um')}.png")
     return _write(pl.DataFrame(rows), folder, genes) if rows else _not_found(genes)
+
+
+def shown_slide(gene: str, cells: Sequence[CellResult]) -> str:
+    """The slide a gene is drawn on: the first test slide of the first fold whose panel has it."""
+    folds = [cell.cell.fold for cell in cells if gene in cell.panel.names.tolist()]
+    return min(folds, key=lambda fold: fold.index).test[0]
 
 
 def _maps_of(
     cell: CellResult, genes: Sequence[str], slides: dict[tuple[str, str], Slide]
 ) -> Iterator[tuple[str, Slide, np.ndarray, np.ndarray]]:
     """Each gene in the cell's panel on each of its test slides: prediction and truth (N,)."""
-    data = cell.cell.config.data
-    panel = cell.panel
+    data, panel = cell.cell.config.data, cell.panel
     chosen = [gene for gene in genes if gene in panel.names.tolist()]
     for slide_id in cell.cell.fold.test if chosen else ():
         key = (slide_id, data.backbone)
@@ -90,7 +91,11 @@ def _write(rows: pl.DataFrame, folder: Path, genes: Sequence[str]) -> str:
     write_text(folder / "pivotal.md", tabulate(lines, headings, tablefmt="github", disable_numparse=True) + "\n")
     text = tabulate(lines, headings, tablefmt="simple", disable_numparse=True)
     missing = [gene for gene in genes if gene not in found]
-    text = f"\nsingle genes, means over test slides\n\n{text}\n" + (_not_found(missing) if missing else "")
+    seen = rows.group_by("gene", maintain_order=True).agg(pl.col("slide_id").n_unique())
+    where = ", ".join(f"{gene} on {slides}" for gene, slides in seen.iter_rows())
+    text = f"\nsingle genes, means over the test slides of the folds whose panel has them: {where}\n\n{text}\n" + (
+        _not_found(missing) if missing else ""
+    )
     write_text(folder / "pivotal.txt", text)
     return text
 

@@ -29,11 +29,13 @@ class Protocol:
 PROTOCOLS = {
     "paper": Protocol({}, "equal", "the paper's: slides weigh the same"),
     "triplex": Protocol(
-        {"split": {"folds": 0}}, "rows", "TRIPLEX's: leave one patient out, slides weigh by their rows"
+        {"split": {"folds": 0, "file": "runs/folds-triplex.json"}},
+        "rows",
+        "TRIPLEX's: leave one patient out, slides weigh by their rows",
     ),
     "hest": Protocol(
         {"data": {"panel": 50, "panel_by": "variance", "normalise": {"library": "none"}}},
         "pooled",
-        "HEST's: 50 genes of highest variance, log of raw counts, correlations over the pooled rows of the test slides",
+        "HEST's: genes of highest variance, log of raw counts, correlations over the pooled rows of the test slides",
     ),
 }

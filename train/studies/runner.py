@@ -50,10 +50,16 @@ def run_cells(cells: Sequence[Cell], runs: Path) -> Results:
         taken = [item for item in ordered if not _run_cell(*item, folds, faults, bar, wait=False)]
         for folder, cell in taken:
             _run_cell(folder, cell, folds, faults, bar, wait=True)
-    return Results(
-        {cell: read(cell, folder) for cell, folder in folders.items() if folder not in faults},
-        {cell: faults[folder] for cell, folder in folders.items() if folder in faults},
-    )
+    results: dict[Cell, CellResult] = {}
+    for cell, folder in folders.items():
+        if folder in faults:
+            continue
+        try:
+            results[cell] = read(cell, folder)
+        except MagnetError as error:
+            faults[folder] = f"{cell.title}: {error}"
+            tqdm.write(f"failed: {faults[folder]}")
+    return Results(results, {cell: faults[folder] for cell, folder in folders.items() if folder in faults})
 
 
 def _run_cell(folder: Path, cell: Cell, folds: "OpenFold", faults: dict[Path, str], bar: tqdm, *, wait: bool) -> bool:

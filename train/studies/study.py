@@ -69,8 +69,8 @@ def run_study(
     for name, table in (("genes", genes_of(plan, results)), ("slides", slides_of(plan, results))):
         write_genes(folder / f"{name}.parquet", table)
     draw_table(lines, plan.title, folder / "figure.png")
-    pivotal = pivotal_genes(plan, results, genes, folder=folder, maps=maps) if genes else ""
     write_json(folder / DESCRIPTION, describe(plan, config, results))
+    pivotal = pivotal_genes(plan, results, genes, folder=folder, maps=maps) if genes else ""
     return StudyResult(folder, (folder / "table.txt").read_text() + pivotal, faults)
 
 
@@ -96,9 +96,10 @@ def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published:
     """Say what the numbers are, and of which data each column is."""
     fold_count, slides = max(line.folds for line in lines), max(line.slides for line in lines)
     data = config.fit.data
+    backbones = ", ".join(dict.fromkeys(cell.config.data.backbone for cell in plan.cells))
     bins = "cached features, no encoder trained" if config.fit.encoder.mode == "frozen" else "encoders fine-tuned"
     notes = [
-        f"data: {data.store} ({slides} test slides in {fold_count} folds), features of {data.backbone}, {bins}",
+        f"data: {data.store} ({slides} test slides in {fold_count} folds), features of {backbones}, {bins}",
         f"protocol: {PROTOCOLS[config.protocol].says}; {data.panel} genes",
         "mean±sd over folds; 95 %: bootstrap over patients and over neighbourhoods of bins within their slides",
         "÷ ceiling: PCC per gene as a share of the noise ceiling; ours − system: what MagNet, or the row marked 'all "

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from train.studies import cell as cell_module
 from train.studies import command, pivotal, runner
 from train.studies.cell import FINISHED, Cell
 from train.studies.command import targets_of
-from train.studies.config import StudyConfig
+from train.studies.config import StudyConfig, load_study_config
+from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
 from train.studies.runner import run_cells
 from train.studies.study import choose_folds, run_study
@@ -228,17 +230,24 @@ def test_targets_that_the_store_lacks_are_refused_before_anything_is_computed(
         targets_of(study, folds, [8], ())
 
 
-@pytest.mark.parametrize("damage", ["blocks", "genes", "description"])
-def test_a_damaged_cell_is_one_line_that_says_how_to_have_it_again(small_store: Store, tmp_path: Path, damage: str):
+@pytest.mark.parametrize("damage", ["blocks", "genes", "description", "prediction"])
+def test_a_damaged_cell_is_one_line_that_says_how_to_have_it_again_and_the_others_go_on(
+    small_store: Store, tmp_path: Path, damage: str
+):
     study = small_study(small_store, tmp_path)
     plan = planned(study, systems=("gene_mean",))
     run_study(plan, study)
     folder = plan.rows[0].cells[0].folder(tmp_path / "cells", small_store)
-    names = {"blocks": "blocks/*", "genes": "genes.parquet", "description": FINISHED}
+    names = {"blocks": "blocks/*", "genes": "genes.parquet", "description": FINISHED, "prediction": "predictions/*"}
     (path,) = folder.glob(names[damage])
     path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
-    with pytest.raises(MagnetError, match=r"gene_mean-55um.*: expected a finished cell, whole, .*delete the folder"):
-        run_study(plan, study)
+    damaged = run_study(plan, study)
+    (fault,) = damaged.faults
+    assert "\n" not in fault
+    assert re.search(r"fold0-\w+: expected a finished cell, whole, found .*; delete the folder, and give the", fault)
+    assert pl.read_csv(damaged.folder / "table.csv")["folds"].to_list() == [1, 2]
+    path.unlink()
+    assert run_study(plan, study).faults != () or damage == "description"  # which is gone: computed again
 
 
 def test_a_folder_of_another_command_is_left_alone_and_a_replaced_table_is_said(
@@ -276,12 +285,38 @@ def test_single_genes_are_drawn_of_one_slide(small_store: Store, tmp_path: Path,
     plan = planned(study, targets=(8,), systems=("gene_mean", "colour_ridge"))
     results = run_cells(plan.cells, tmp_path)
     gene = str(results.cells[plan.rows[0].cells[0]].panel.names[0])
-    drawn: list[tuple[list[int], str]] = []
-    monkeypatch.setattr(
-        pivotal, "draw_maps", lambda maps, title, path: drawn.append(([len(each.values) for each in maps], title))
-    )
+    drawn: list[list[Map]] = []
+    monkeypatch.setattr(pivotal, "draw_maps", lambda maps, title, path: drawn.append(maps))
     del results.cells[plan.rows[1].cells[0]]  # as if it had failed on the fold that is drawn
     pivotal.pivotal_genes(plan, results, [gene], folder=tmp_path, maps=True)
-    ((sizes, title),) = drawn
-    assert len(sizes) == 2  # measured, and the gene mean
-    assert title.endswith(f"slide {plan.rows[0].cells[0].fold.test[0]}")
+    ((measured, gene_mean),) = drawn
+    assert measured.title == f"measured, {plan.rows[0].cells[0].fold.test[0]}"
+    assert gene_mean.title == "gene mean"
+    np.testing.assert_array_equal(measured.centres_um, gene_mean.centres_um)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "triplex", "hest"])
+def test_every_protocol_makes_a_table_of_its_own_folds_and_genes(
+    small_store: Store, tmp_path: Path, protocol: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    settings = [f"data.store={small_store.root}", "data.backbone=timm:test_convnext", "data.target=55"]
+    settings += ["data.panel=10"] * (protocol != "hest") + ["encoder.mode=frozen"]
+    study = load_study_config(None, settings, protocol=protocol)
+    plan = Planner(study, choose_folds(study, None)).baselines((55,), ("colour_ridge",), name="table", title="")
+    result = run_study(plan, study)
+    assert result.faults == ()
+    table = pl.read_csv(result.folder / "table.csv")
+    assert table["folds"].to_list() == [3, 3]
+    assert (table["of_ceiling"][0] is None) == (protocol == "hest")  # there is none of pooled rows
+    assert pl.read_parquet(result.folder / "genes.parquet")["gene_id"].n_unique() >= (50 if protocol == "hest" else 10)
+    assert (tmp_path / "runs" / ("folds-triplex.json" if protocol == "triplex" else "folds.json")).exists()
+
+
+def test_a_recipe_wins_over_its_protocol_and_a_setting_over_both(tmp_path: Path):
+    (tmp_path / "recipe.toml").write_text("[data]\npanel = 30\n[rivals.egn]\nwidth = 32\n")
+    study = load_study_config(tmp_path / "recipe.toml", ["rivals.egn.heads=2"], protocol="hest")
+    assert (study.fit.data.panel, study.fit.data.panel_by, study.fit.data.normalise.library) == (30, "variance", "none")
+    assert (study.rivals.egn.width, study.rivals.egn.heads) == (32, 2)
+    with pytest.raises(MagnetError, match="rivals: egn: expected a known setting, found 'widht'; did you mean width"):
+        load_study_config(None, ["rivals.egn.widht=3"])
