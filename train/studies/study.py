@@ -96,15 +96,17 @@ def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published:
     """Say what the numbers are, and of which data each column is."""
     fold_count, slides = max(line.folds for line in lines), max(line.slides for line in lines)
     data = config.fit.data
-    backbones = ", ".join(dict.fromkeys(cell.config.data.backbone for cell in plan.cells))
+    backbones = list(dict.fromkeys(cell.config.data.backbone for cell in plan.cells))
     bins = "cached features, no encoder trained" if config.fit.encoder.mode == "frozen" else "encoders fine-tuned"
     notes = [
-        f"data: {data.store} ({slides} test slides in {fold_count} folds), features of {backbones}, {bins}",
+        f"data: {data.store} ({slides} test slides in {fold_count} folds), features of {', '.join(backbones)}, {bins}",
         f"protocol: {PROTOCOLS[config.protocol].says}; {data.panel} genes",
         "mean±sd over folds; 95 %: bootstrap over patients and over neighbourhoods of bins within their slides",
         "÷ ceiling: PCC per gene as a share of the noise ceiling; ours − system: what MagNet, or the row marked 'all "
         "blocks' or the first backbone, gains in PCC per gene, with its 95 %, paired",
     ]
+    if len(backbones) > 1:
+        notes.append(f"subgraphs of {config.fit.optim.batch_size} bins for every backbone")
     if published:
         notes.append(
             "columns VUMC and CRC: as published, on the authors' kidney slides and on the colorectal ones of Oliveira "
