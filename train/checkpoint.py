@@ -63,7 +63,8 @@ def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:
             f"backbone '{features_header['backbone']}'",
             expected="features made by 'extract run', whose encoder can be fine-tuned",
             found="imported ones, without their encoder",
-            remedy="pass --bins frozen, or run 'extract run --backbone' with the encoder's weights",
+            remedy="learn from them as they are (--bins frozen, or no --finetune), or run 'extract run --backbone' "
+            "with the encoder's weights",
         )
     encoder = build_encoder(find_backbone(features_header["backbone"]), weights["source"], seed=weights["seed"])
     expected = features_header["settings"]["weights_sha256"]

@@ -14,9 +14,9 @@ from magnet_core.seeding import seed_everything
 from train.baselines import ColourRidge, FeatureRidge, GeneMean, System
 from train.config import FitConfig
 from train.evaluate import SystemScore, genes_table, metrics_row, score, write_genes
-from train.fold import open_fold
+from train.fold import FoldSides, open_fold
 from train.magnet_system import MagNetSystem
-from train.run_folder import GENES, SUMMARY, check_folder
+from train.run_folder import GENES, SUMMARY, check_folder, held
 from train.splits import Fold
 from train.state import forget
 
@@ -35,7 +35,12 @@ def fit(config: FitConfig) -> FitResult:
     folder = check_folder(config)
     seed_everything(config.seed)
     sides = open_fold(config)
+    with held(folder):
+        return fit_and_test(config, folder, sides)
 
+
+def fit_and_test(config: FitConfig, folder: Path, sides: FoldSides) -> FitResult:
+    """Fit every system on the training side, predict the test slides, then read their labels and compare."""
     systems: dict[str, System] = {"magnet": MagNetSystem(config, folder, sides.fold)}
     if config.baselines:
         systems |= {"gene_mean": GeneMean(), "colour_ridge": ColourRidge(), "feature_ridge": FeatureRidge()}

@@ -4,8 +4,11 @@ summary.json   written last: a folder with it is finished
 genes.parquet  metrics of each system, slide and gene
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from cache.lock import FileLock
 from magnet_core.errors import MagnetError
 from train.checkpoint import DESCRIPTION
 from train.config import FitConfig
@@ -31,3 +34,21 @@ def prepare(folder: Path) -> None:
         forget(folder)
         for name in (SUMMARY, GENES, DESCRIPTION):
             (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a run to this process; one that another process is at is an error. A lock dies with its holder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    if not lock.acquire(wait=False):
+        raise MagnetError(
+            folder,
+            expected="a run that no other process is at",
+            found=f"one that {lock.owner()} is at",
+            remedy="wait for it, or give another --name",
+        )
+    try:
+        yield
+    finally:
+        lock.release()

@@ -18,6 +18,7 @@ from train.dataset import Slide, open_slide_data
 from train.fold import choose_fold
 from train.pipeline import fit
 from train.predict import predict_slide
+from train.run_folder import held
 from train.subgraph import SubgraphPlan, build_batch
 
 CPU = torch.device("cpu")
@@ -141,3 +142,13 @@ def test_training_lowers_the_loss(small_store: Store, tmp_path: Path, optimiser:
 def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path, settings: list[str], says: str):
     with pytest.raises(MagnetError, match=says):
         fit(config(small_store, tmp_path, *settings))
+
+
+def test_a_run_that_another_process_is_at_is_refused(small_store: Store, tmp_path: Path):
+    settings = config(small_store, tmp_path, "name=taken")
+    with (
+        held(tmp_path / "taken"),
+        pytest.raises(MagnetError, match=r"taken: expected a run that no other process is at"),
+    ):
+        fit(settings)
+    assert not (tmp_path / "taken.lock").exists()

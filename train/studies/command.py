@@ -33,10 +33,10 @@ class Study(StrEnum):
 
 
 TITLES = {
-    Study.BASELINES: "Comparison of systems (the paper's Table 1)",
-    Study.BLOCKS: "What each block of MagNet is worth (the paper's Table 2)",
-    Study.LEVELS: "The high resolution alone (the paper's Table 3)",
-    Study.BACKBONES: "Backbones for MagNet (the paper's Table 4)",
+    Study.BASELINES: "Comparison of systems, as in the paper's Table 1",
+    Study.BLOCKS: "What each block of MagNet is worth, as in the paper's Table 2",
+    Study.LEVELS: "The high resolution alone, as in the paper's Table 3",
+    Study.BACKBONES: "Backbones for MagNet, as in the paper's Table 4",
 }
 USUAL_TARGETS = {Study.BASELINES: (8, 16, 55), Study.BLOCKS: (16,), Study.LEVELS: (8,), Study.BACKBONES: (8, 16, 55)}
 ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
@@ -141,12 +141,16 @@ def _config(
         folds_file = named["runs"] / Path(brought.get("file", "folds.json")).name
         values.append(f"split.file={json.dumps(str(folds_file))}")
     if not finetune:
-        if any(setting.startswith("encoder.mode") for setting in settings or ()):
-            raise MagnetError(
-                "--set encoder.mode", expected="--finetune with it", found="none", remedy="add --finetune"
-            )
         values.append("encoder.mode=frozen")
-    return load_study_config(recipe, [*values, *(settings or ())], protocol=protocol)
+    config = load_study_config(recipe, [*values, *(settings or ())], protocol=protocol)
+    if finetune == (config.fit.encoder.mode == "frozen"):
+        raise MagnetError(
+            "encoder.mode",
+            expected="full, last or lora where encoders are fine-tuned, frozen where not",
+            found=config.fit.encoder.mode,
+            remedy="change it, or --finetune of 'train study', --bins of 'train cv'",
+        )
+    return config
 
 
 def targets_of(

@@ -33,8 +33,11 @@ class Map:
     pitch_um: float
 
 
-def draw_table(lines: Sequence[Line], title: str, path: Path) -> None:
-    """Draw PCC per gene of each row with its 95 % interval, one panel a group, the noise ceiling as a line."""
+def draw_table(lines: Sequence[Line], title: str, note: str, path: Path) -> None:
+    """Draw PCC per gene of each row with its 95 % interval, one panel a group, the noise ceiling as a line.
+
+    `note` says below the title which data it is of.
+    """
     groups = list(dict.fromkeys(line.group for line in lines))
     rows = max(sum(line.group == group for line in lines) for group in groups)
     figure = Figure(figsize=(1.5 + 3.6 * len(groups), 1.4 + 0.32 * rows), layout="constrained")
@@ -55,9 +58,9 @@ def draw_table(lines: Sequence[Line], title: str, path: Path) -> None:
         axes.set_yticks(range(len(drawn)), [line.title for line in drawn] if index == 0 else [""] * len(drawn))
         axes.set_ylim(len(drawn) - 0.5, -0.5)
         axes.set_title(group, fontsize=10)
-        axes.set_xlabel("PCC per gene (dashed: noise ceiling)", fontsize=8)
+        axes.set_xlabel("PCC per gene, 95 % (dashed: noise ceiling)", fontsize=8)
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(f"{title}\n{note}", fontsize=9)
     _save(figure, path)
 
 

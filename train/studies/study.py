@@ -68,7 +68,7 @@ def run_study(
     write_text(folder / "table.csv", csv_table(lines).write_csv())
     for name, table in (("genes", genes_of(plan, results)), ("slides", slides_of(plan, results))):
         write_genes(folder / f"{name}.parquet", table)
-    draw_table(lines, plan.title, folder / "figure.png")
+    draw_table(lines, plan.title, notes[0], folder / "figure.png")
     write_json(folder / DESCRIPTION, describe(plan, config, results))
     pivotal = pivotal_genes(plan, results, genes, folder=folder, maps=maps) if genes else ""
     return StudyResult(folder, (folder / "table.txt").read_text() + pivotal, faults)

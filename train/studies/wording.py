@@ -7,9 +7,14 @@ from train.studies.summary import Statistic
 NOTHING = "–"
 
 
+def rounded(value: float, digits: int = 3) -> float:
+    """A value to be shown; what rounds to nothing has no sign."""
+    return round(value, digits) + 0.0
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number, or a dash where there is none."""
-    return NOTHING if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    return NOTHING if value is None or not math.isfinite(value) else f"{rounded(value, digits):.{digits}f}"
 
 
 def spread(value: Statistic | None) -> str:
@@ -23,11 +28,12 @@ def span(value: Statistic | None) -> str:
     """The 95 % interval."""
     if value is None or not math.isfinite(value.low):
         return NOTHING
-    return f"{value.low:.3f}…{value.high:.3f}"
+    return f"{number(value.low)}…{number(value.high)}"
 
 
 def difference(value: Statistic | None) -> str:
     """A gain with its sign and its 95 % interval."""
     if value is None or not math.isfinite(value.mean):
         return NOTHING
-    return f"{value.mean:+.3f} [{value.low:+.3f}, {value.high:+.3f}]"
+    mean, low, high = (rounded(each) for each in (value.mean, value.low, value.high))
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"

@@ -1,12 +1,14 @@
 """One trial: MagNet trained on part of the training patients, judged on the rest of them. Test slides are never asked.
 
-In: a configuration. Out: how its training went; the best PCC per gene on the validation slides is the trial's value.
-Slides are opened once a process for each set of data settings.
+In: a configuration. Out: its PCC per gene on the validation slides, of the epoch that a fit of these settings would
+keep: the best one where a fit has validation slides of its own, else the last. Slides are opened once a process for
+each set of data settings.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,7 +25,6 @@ from train.magnet_system import set_mean_output
 from train.predictor import Predictor
 from train.raw_counts import RawCounts
 from train.residency import place_features
-from train.state import Progress
 from train.trainer import train
 from train.validation import split_validation, validator
 
@@ -31,12 +32,24 @@ Report = Callable[[int, float], None]  # an epoch, from 1, and its score; may ra
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a trial is judged by: a score, and the epoch (from 1) it is of."""
+
+    score: float
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Bench:
-    """The training side of the fold: what is learnt from, and what trials are judged on."""
+    """The training side of the fold: what is learnt from, and what trials are judged on.
+
+    keeps_best  whether a fit has validation slides to choose its epoch by
+    """
 
     training: Training
     learnt: Sequence[Slide]
     held_out: Sequence[Slide]
+    keeps_best: bool
 
     @cached_property
     def raw_counts(self) -> RawCounts:
@@ -55,10 +68,11 @@ class Objective:
         """Open the slides of a configuration, unless they are open."""
         if config.data not in self._benches:
             training = open_fold(config).training
-            self._benches[config.data] = Bench(training, *hold_out(training.slides, config))
+            keeps_best = bool(split_validation(training.slides, config)[1])
+            self._benches[config.data] = Bench(training, *hold_out(training.slides, config), keeps_best)
         return self._benches[config.data]
 
-    def train(self, config: FitConfig, folder: Path, report: Report) -> Progress:
+    def train(self, config: FitConfig, folder: Path, report: Report) -> Outcome:
         """Train one trial with `folder` for its checkpoints; raises `MagnetError` where nothing finite came out."""
         seed_everything(config.seed)
         bench = self.bench(config)
@@ -85,9 +99,11 @@ class Objective:
             validate=validate,
             raw_counts=None if config.loss.likelihood == "mse" else bench.raw_counts,
         )
-        if not done.best_epoch:
+        epoch = done.best_epoch if bench.keeps_best else done.epoch
+        score = done.scores[epoch - 1] if epoch else float("nan")
+        if not isfinite(score):
             raise MagnetError("validation", expected="a score", found=str(scores[-1]), remedy="lower optim.lr")
-        return done
+        return Outcome(score, epoch)
 
     def _place(self, predictor: Predictor, slides: Sequence[Slide], config: FitConfig) -> None:
         """Put features on the device, once for each set of them that a trial reads."""

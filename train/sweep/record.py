@@ -77,7 +77,8 @@ def recipe_text(sweep: Sweep, trial: FrozenTrial) -> str:
     """Write a trial as a recipe: what it searched, and what else is not a default."""
     plain, default = as_plain(sweep.config(trial.params)), as_plain(FitConfig())
     lines = [
-        f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides.",
+        f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides,",
+        f"# after epoch {trial.user_attrs.get(KEPT_EPOCH)}.",
         "# train fit --recipe best.toml  (--bins finetuned trains the bin encoder, too)",
         *_toml(plain, default, searched=set(sweep.space)),
     ]

@@ -48,9 +48,9 @@ def run_trial(study: optuna.Study, draw: Draw, sweep: Sweep, objective: Objectiv
             if epoch < config.optim.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
-        done = objective.train(config, folder, report)
-        trial.set_user_attr(KEPT_EPOCH, done.kept_epoch)
-        study.tell(trial, done.best_score)
+        outcome = objective.train(config, folder, report)
+        trial.set_user_attr(KEPT_EPOCH, outcome.epoch)
+        study.tell(trial, outcome.score)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
     except (MagnetError, torch.OutOfMemoryError) as error:

@@ -24,8 +24,10 @@ from train.studies.command import targets_of
 from train.studies.config import StudyConfig, load_study_config
 from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
+from train.studies.render import render
 from train.studies.runner import run_cells
 from train.studies.study import choose_folds, run_study
+from train.studies.summary import Line, Statistic
 
 SYSTEMS = ("magnet", "gene_mean", "colour_ridge")
 
@@ -320,3 +322,27 @@ def test_a_recipe_wins_over_its_protocol_and_a_setting_over_both(tmp_path: Path)
     assert (study.rivals.egn.width, study.rivals.egn.heads) == (32, 2)
     with pytest.raises(MagnetError, match="rivals: egn: expected a known setting, found 'widht'; did you mean width"):
         load_study_config(None, ["rivals.egn.widht=3"])
+
+
+@pytest.mark.parametrize(
+    ("finetune", "settings", "mode"), [(False, [], "frozen"), (True, [], "full"), (True, ["encoder.mode=lora"], "lora")]
+)
+def test_encoders_are_trained_where_that_is_asked_for(finetune: bool, settings: list[str], mode: str):
+    def mode_of(finetune: bool, *settings: str) -> str:
+        config = command._config(None, settings, "paper", finetune=finetune, runs=None)
+        return config.fit.encoder.mode
+
+    assert mode_of(finetune, *settings) == mode
+    with pytest.raises(MagnetError, match=r"encoder.mode: expected .*; change it, or --finetune of 'train study'"):
+        mode_of(not finetune, f"encoder.mode={mode}")
+
+
+def test_the_best_of_a_group_is_among_rows_of_all_folds():
+    def line(title: str, folds: int, mse: float) -> Line:
+        metrics = {name: Statistic(mse, 0.1) for name in ("mse", "mae", "pcc_bin", "pcc_gene")}
+        return Line("8 µm", title, False, folds, folds, metrics, 0.5, None, None)
+
+    text = render([line("a", 4, 2.0), line("b", 4, 3.0), line("c", 3, 1.0)], "md", published=False)
+    assert "**2.000±0.100**" in text  # of the errors
+    assert "**3.000±0.100**" in text  # of the correlations
+    assert "**1.000±0.100**" not in text

@@ -10,13 +10,14 @@ from optuna.trial import TrialState
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from magnet_core.interrupt import StopRequest
+from tests.train.setting import config
 from tests.train.sweep.setting import sweep_of
 from train.config import FitConfig
 from train.fold import open_fold
-from train.state import Progress
+from train.sweep import objective as objective_module
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
-from train.sweep.objective import Objective, Report, hold_out
+from train.sweep.objective import Objective, Outcome, Report, hold_out
 from train.sweep.run import refit_config, run_sweep
 from train.sweep.study import Worker, finished, open_study
 from train.sweep.trials import work
@@ -29,11 +30,11 @@ class Curves(Objective):
         super().__init__()
         self._curves = iter(curves)
 
-    def train(self, config: FitConfig, folder: Path, report: Report) -> Progress:
+    def train(self, config: FitConfig, folder: Path, report: Report) -> Outcome:
         scores = next(self._curves)
         for epoch, score in enumerate(scores, start=1):
             report(epoch, score)
-        return Progress(epoch=len(scores), scores=scores, best_epoch=scores.index(max(scores)) + 1)
+        return Outcome(max(scores), scores.index(max(scores)) + 1)
 
 
 def told(study: optuna.Study, sweep: Sweep, objective: Objective, *, total: int) -> None:
@@ -44,7 +45,7 @@ def told(study: optuna.Study, sweep: Sweep, objective: Objective, *, total: int)
 class Deaf(Curves):
     """A training that is asked to stop when no step is left."""
 
-    def train(self, config: FitConfig, folder: Path, report: Report) -> Progress:
+    def train(self, config: FitConfig, folder: Path, report: Report) -> Outcome:
         with StopRequest():
             os.kill(os.getpid(), signal.SIGTERM)
         return super().train(config, folder, report)
@@ -155,3 +156,15 @@ def test_two_processes_share_a_sweep(small_store: Store, tmp_path: Path):
         trials = study.get_trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
     assert len({trial.user_attrs["worker"] for trial in trials}) == 2
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_a_trial_is_judged_by_the_epoch_that_a_fit_would_keep(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validates: bool
+):
+    scores = iter([0.1, 0.9, 0.4])
+    monkeypatch.setattr(objective_module, "validator", lambda slides, labels: lambda predictor: next(scores))
+    share = "validation.share=0.5" if validates else "validation.share=0.2"  # of two training patients: one, none
+    settings = config(small_store, tmp_path, "encoder.mode=frozen", "optim.epochs=3", share)
+    outcome = Objective().train(settings, tmp_path, lambda epoch, score: None)
+    assert (outcome.score, outcome.epoch) == ((0.9, 2) if validates else (0.4, 3))
