@@ -62,7 +62,7 @@ STUDY_BACKBONES := timm:test_mambaout timm:test_resnet
 STUDY := $(BIN)/train study
 STUDY_OPTIONS := --store study-demo/store --runs study-demo/runs --recipe recipes/study-demo.toml
 
-study-demo: export OMP_NUM_THREADS = 2
+study-demo: export OMP_NUM_THREADS = 1
 study-demo: $(STAMP) study-demo/data/samples.csv ## the paper's four tables, ten systems, on synthetic slides; 20 minutes
 	@for backbone in $(STUDY_BACKBONES); do \
 	  echo "study-demo [2/6] extract: features of $$backbone -> study-demo/store"; \
