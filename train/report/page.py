@@ -4,7 +4,9 @@ In: folders of `train study`, `train cv`, `train fit` and `train sweep`. Out: th
 and escapes every text.
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -28,9 +30,19 @@ TOGETHER_NOTE = "Rows can be compared where target, genes and slides are the sam
 
 def write_report(folders: Sequence[Path], page: Path) -> Path:
     """Write the page of these results, whole or not at all."""
-    sections = [read_section(folder, picture_bytes=PICTURE_BYTES // len(folders)) for folder in folders]
+    names = Counter(folder.name for folder in folders)
+    sections = []
+    for folder in folders:
+        section = read_section(folder, picture_bytes=PICTURE_BYTES // len(folders))
+        sections.append(section if names[folder.name] == 1 else named_by_path(section, folder))
     write_text(page, render(sections))
     return page
+
+
+def named_by_path(section: Section, folder: Path) -> Section:
+    """Name a section by its whole path, for folders that share a name."""
+    title = section.title.replace(folder.name, str(folder), 1)
+    return replace(section, title=title, main=[[str(folder), *row[1:]] for row in section.main])
 
 
 def read_section(folder: Path, *, picture_bytes: int) -> Section:

@@ -233,3 +233,9 @@ def test_the_command_writes_the_page_and_says_where(fitted: Path, tmp_path: Path
     assert result.exit_code == 0
     assert f"report: {out}" in result.output
     read_page(out.read_text(encoding="utf-8"))
+
+
+def test_folders_that_share_a_name_are_told_apart_by_their_paths(fitted: Path, tmp_path: Path):
+    other = copied(fitted, tmp_path / "moved")
+    text, page = page_of(fitted, other, out=tmp_path)
+    assert {row[0] for row in page.rows("All results")[1:]} == {str(fitted), str(other)}
