@@ -76,7 +76,8 @@ study-demo: $(STAMP) study-demo/data/samples.csv ## the paper's four tables, ten
 	@echo 'study-demo [5/6] Table 3: the high resolution alone'
 	@$(STUDY) levels $(STUDY_OPTIONS) --backbone $(firstword $(STUDY_BACKBONES)) --published
 	@echo 'study-demo [6/6] Table 4: two backbones'
-	@$(STUDY) backbones $(STUDY_OPTIONS) --backbones $(subst $() $(),$(COMMA),$(STUDY_BACKBONES)) --published
+	@$(STUDY) backbones $(STUDY_OPTIONS) --backbones $(subst $() $(),$(COMMA),$(STUDY_BACKBONES)) \
+	  --name study-backbones --published
 	@echo
 	@echo 'made:      study-demo/runs/study-baselines, -blocks, -levels and -backbones: table.txt, .csv, .md, .tex, figure.png'
 	@echo 'look at:   study-demo/runs/study-baselines/figure.png and maps-SYN959-8um.png beside it'
