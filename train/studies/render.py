@@ -52,9 +52,10 @@ def render(lines: Sequence[Line], form: str, *, published: bool) -> str:
 def best_of(lines: Sequence[Line]) -> Mapping[str, float]:
     """The best mean of each metric among lines that predict something, which the noise ceiling does not."""
     best = {}
-    most_folds = max(line.folds for line in lines)  # rows that lack a fold are of other slides
+    predicting = [line for line in lines if "mse" in line.metrics]
+    most_folds = max((line.folds for line in predicting), default=0)  # rows that lack a fold are of other slides
     for name in METRICS:
-        means = [line.metrics[name].mean for line in lines if "mse" in line.metrics and line.folds == most_folds]
+        means = [line.metrics[name].mean for line in predicting if line.folds == most_folds]
         known = [mean for mean in means if math.isfinite(mean)]
         if known:
             best[name] = min(known) if name in LOWER_IS_BETTER else max(known)
