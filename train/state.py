@@ -5,6 +5,8 @@ best.safetensors  the weights with the best score on the validation slides so fa
 Both are written beside and then renamed: what lies there is whole.
 """
 
+import pickle
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -68,29 +70,22 @@ class TrainingState:
 
     def save(self, folder: Path, *, config: dict[str, Any]) -> None:
         """Write the checkpoint."""
-        values = {name: part.state_dict() for name, part in self._parts().items()}
-        values |= {"progress": asdict(self.progress), "config": config, "random": _random_states()}
-        partial = folder / f"{CHECKPOINT}.partial"
-        torch.save(values, partial)
-        partial.replace(folder / CHECKPOINT)
+        write_checkpoint(folder, self._parts(), {"progress": asdict(self.progress), "config": config})
 
     def resume(self, folder: Path, *, config: dict[str, Any]) -> bool:
         """Go on from the checkpoint, if there is one; one of another configuration is an error."""
-        path = folder / CHECKPOINT
-        if not path.exists():
+        values = read_checkpoint(folder)
+        if values is None:
             return False
-        values = torch.load(path, map_location="cpu", weights_only=True)
         if different := differing(values["config"], config):
             raise MagnetError(
-                path,
+                folder / CHECKPOINT,
                 expected="an unfinished run of this configuration",
                 found=f"one that differs in {', '.join(different)}",
                 remedy="give another --name, or --overwrite",
             )
-        for name, part in self._parts().items():
-            part.load_state_dict(values[name])
+        go_on(self._parts(), values)
         self.progress = Progress(**values["progress"])
-        _set_random_states(values["random"])
         return True
 
     def keep_best(self, folder: Path) -> None:
@@ -127,6 +122,37 @@ def forget(folder: Path) -> None:
     """Remove what an unfinished training left."""
     for name in (CHECKPOINT, BEST):
         (folder / name).unlink(missing_ok=True)
+
+
+def write_checkpoint(folder: Path, parts: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+    """Write the state of parts that have a `state_dict`, torch's random states, and other values."""
+    values = {name: part.state_dict() for name, part in parts.items()} | {**others, "random": _random_states()}
+    partial = folder / f"{CHECKPOINT}.partial"
+    torch.save(values, partial)
+    partial.replace(folder / CHECKPOINT)
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Read what `write_checkpoint` wrote; None where there is none, an error where it is damaged."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise MagnetError(
+            path,
+            expected="a checkpoint, whole",
+            found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            remedy="delete it, and give the command again; the training begins anew",
+        ) from error
+
+
+def go_on(parts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Put parts and torch's random states where a checkpoint left them."""
+    for name, part in parts.items():
+        part.load_state_dict(values[name])
+    _set_random_states(values["random"])
 
 
 def _random_states() -> dict[str, Any]:

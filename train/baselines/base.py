@@ -5,6 +5,7 @@ In: a `Training`, which holds nothing of test slides. Out: normalised expression
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -71,6 +72,7 @@ class Setting:
 
     finetune  train the encoder of the fine patches too, from their pixels; otherwise cached features are learnt from
     title     what the progress bar says
+    folder    where a training that is stopped leaves its state, and goes on from; None keeps none
     """
 
     seed: int = 0
@@ -78,3 +80,4 @@ class Setting:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     finetune: bool = False
     title: str = "train"
+    folder: Path | None = None

@@ -1,12 +1,16 @@
 """What the learnt rivals share: seeded training, a head that starts at the mean, prediction in chunks.
 
-In: a module, what a batch is, and its loss. Out: the module trained in place. A rival is trained in one go: what is
-kept and resumed is the finished system, not its steps.
+In: a module, what a batch is, and its loss. Out: the module trained in place, or, of a training that was stopped, a
+checkpoint from which the same call goes on and ends as if it had never stopped.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,9 +18,11 @@ from torch import Tensor, nn
 
 from magnet_core.console import progress
 from magnet_core.errors import MagnetError
+from magnet_core.interrupt import StopRequest
 from magnet_core.seeding import named_rng
 from train.baselines.base import Setting
 from train.dataset import Slide
+from train.state import go_on, read_checkpoint, write_checkpoint
 
 # N fine rows of a slide, n rows of a chunk, D features, P panel genes
 
@@ -58,26 +64,34 @@ def learn(
 
     `batches_of` draws an epoch's batches from a generator that depends on the seed alone.
     """
+    parts = {"module": module, "optimiser": optimiser, **({} if schedule is None else {"schedule": schedule})}
     rng = named_rng(setting.seed, setting.title)
-    history: list[float] = []
-    with progress(total=epochs, desc=setting.title, unit="epoch", leave=False) as bar:
-        for _ in range(epochs):
+    course = _resume(setting.folder, parts) or _Course(rng.bit_generator.state)
+    rng.bit_generator.state = course.draws
+    with (
+        progress(total=epochs, initial=len(course.history), desc=setting.title, unit="epoch", leave=False) as bar,
+        StopRequest() as stop,
+    ):
+        saved_at = time.monotonic()
+        for _ in range(len(course.history), epochs):
             module.train()
-            losses = []
-            for batch in batches_of(rng):
-                loss = loss_of(batch)
-                _check_finite(loss)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                optimiser.step()
-                losses.append(loss.item())
+            course.draws = rng.bit_generator.state
+            for batch in batches_of(rng)[len(course.losses) :]:
+                if stop.requested or time.monotonic() - saved_at > 60 * setting.compute.checkpoint_minutes:
+                    _save(setting.folder, parts, course)
+                    saved_at = time.monotonic()
+                    stop.raise_if_requested()
+                course.losses.append(_step(loss_of(batch), optimiser))
             if schedule is not None:
                 schedule.step()
-            history.append(float(np.mean(losses)))
+            course.history.append(float(np.mean(course.losses)))
+            course.losses = []
             bar.update()
-            bar.set_postfix_str(f"loss {history[-1]:.4f}", refresh=False)
+            bar.set_postfix_str(f"loss {course.history[-1]:.4f}", refresh=False)
+        _save(setting.folder, parts, course)  # what comes after training may be stopped too
+        stop.raise_if_requested()
     module.eval()
-    return history
+    return course.history
 
 
 def chunk_rows(setting: Setting) -> int:
@@ -101,8 +115,39 @@ def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
     return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
 
 
-def _check_finite(loss: Tensor) -> None:
-    if not torch.isfinite(loss):
-        raise MagnetError(
-            "training", expected="a finite loss", found=str(loss.item()), remedy="lower its learning rate"
-        )
+@dataclass
+class _Course:
+    """How far a training is.
+
+    draws    the generator of batches, as it stood before the epoch under way
+    losses   of the batches of the epoch under way
+    history  mean loss of each whole epoch
+    """
+
+    draws: Mapping[str, Any]
+    losses: list[float] = field(default_factory=list)
+    history: list[float] = field(default_factory=list)
+
+
+def _step(loss: Tensor, optimiser: torch.optim.Optimizer) -> float:
+    """Learn from the loss of one batch; returns it."""
+    value = loss.item()
+    if not isfinite(value):
+        raise MagnetError("training", expected="a finite loss", found=str(value), remedy="lower its learning rate")
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    return value
+
+
+def _save(folder: Path | None, parts: Mapping[str, Any], course: _Course) -> None:
+    if folder is not None:
+        write_checkpoint(folder, parts, {"course": asdict(course)})
+
+
+def _resume(folder: Path | None, parts: Mapping[str, Any]) -> _Course | None:
+    values = None if folder is None else read_checkpoint(folder)
+    if values is None:
+        return None
+    go_on(parts, values)
+    return _Course(**values["course"])

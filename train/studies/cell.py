@@ -178,12 +178,12 @@ def prediction_path(folder: Path, slide_id: str) -> Path:
 
 
 def build_system(cell: Cell, folder: Path) -> System:
-    """Build the cell's system; MagNet keeps its run, and what it needs to go on, in the folder."""
+    """Build the cell's system; what it needs to go on after a stop, and MagNet its run, are kept in the folder."""
     config = cell.config
     if cell.system == MAGNET:
         return MagNetSystem(config, folder, cell.fold, say=lambda _: None)  # not once for each of many cells
     device = pick_device(config.device)
-    setting = Setting(config.seed, device, config.compute, finetune=cell.finetune, title=cell.title)
+    setting = Setting(config.seed, device, config.compute, finetune=cell.finetune, title=cell.title, folder=folder)
     return build_rival(cell.system, cell.rivals, setting)
 
 
