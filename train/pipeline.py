@@ -18,7 +18,7 @@ from train.fold import FoldSides, open_fold
 from train.magnet_system import MagNetSystem
 from train.run_folder import GENES, SUMMARY, check_folder, held
 from train.splits import Fold
-from train.state import forget
+from train.unfinished import forget
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from cache.lock import FileLock
 from magnet_core.errors import MagnetError
 from train.checkpoint import DESCRIPTION
 from train.config import FitConfig
-from train.state import forget
+from train.unfinished import forget
 
 SUMMARY, GENES = "summary.json", "genes.parquet"
 

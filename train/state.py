@@ -1,12 +1,5 @@
-"""Where a training stands, in memory and on disk: all that going on needs to end as if it had never stopped.
+"""Where MagNet's training stands: weights, running average, optimiser, schedule, and how far it is."""
 
-checkpoint.pt   weights, running average, optimiser, schedule, random states, progress and configuration
-best.safetensors  the weights with the best score on the validation slides so far
-Both are written beside and then renamed: what lies there is whole.
-"""
-
-import pickle
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from magnet_core.errors import MagnetError
 from train.predictor import Predictor
+from train.unfinished import BEST, CHECKPOINT, go_on, read_checkpoint, write_checkpoint
 
-CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 # Settings that do not change what is learnt, or not by more than rounding.
 NEUTRAL = ("device", "overwrite", "compute.checkpoint_minutes", "compute.resident")
 
@@ -116,51 +109,3 @@ def differing(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> l
         elif first != second and f"{prefix}{key}" not in NEUTRAL:
             names.append(f"{prefix}{key}")
     return names
-
-
-def forget(folder: Path) -> None:
-    """Remove what an unfinished training left."""
-    for name in (CHECKPOINT, BEST):
-        (folder / name).unlink(missing_ok=True)
-
-
-def write_checkpoint(folder: Path, parts: Mapping[str, Any], others: Mapping[str, Any]) -> None:
-    """Write the state of parts that have a `state_dict`, torch's random states, and other values."""
-    values = {name: part.state_dict() for name, part in parts.items()} | {**others, "random": _random_states()}
-    partial = folder / f"{CHECKPOINT}.partial"
-    torch.save(values, partial)
-    partial.replace(folder / CHECKPOINT)
-
-
-def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Read what `write_checkpoint` wrote; None where there is none, an error where it is damaged."""
-    path = folder / CHECKPOINT
-    if not path.exists():
-        return None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise MagnetError(
-            path,
-            expected="a checkpoint, whole",
-            found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            remedy="delete it, and give the command again; the training begins anew",
-        ) from error
-
-
-def go_on(parts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Put parts and torch's random states where a checkpoint left them."""
-    for name, part in parts.items():
-        part.load_state_dict(values[name])
-    _set_random_states(values["random"])
-
-
-def _random_states() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])

@@ -25,9 +25,10 @@ from train.epoch import epoch_batches, plan_epoch
 from train.pipeline import fit
 from train.predict import predict_slide
 from train.predictor import Predictor
-from train.state import BEST, CHECKPOINT, TrainingState
+from train.state import TrainingState
 from train.subgraph import SubgraphPlan
 from train.trainer import start, train, training_step
+from train.unfinished import BEST, CHECKPOINT
 from train.validation import split_validation
 
 CPU = torch.device("cpu")

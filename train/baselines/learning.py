@@ -22,7 +22,7 @@ from magnet_core.interrupt import StopRequest
 from magnet_core.seeding import named_rng
 from train.baselines.base import Setting
 from train.dataset import Slide
-from train.state import go_on, read_checkpoint, write_checkpoint
+from train.unfinished import go_on, read_checkpoint, write_checkpoint
 
 # N fine rows of a slide, n rows of a chunk, D features, P panel genes
 

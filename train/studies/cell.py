@@ -39,7 +39,8 @@ from train.raw_counts import read_counts
 from train.run_folder import GENES
 from train.sampler import along_curve
 from train.splits import Fold
-from train.state import NEUTRAL, forget
+from train.state import NEUTRAL
+from train.unfinished import forget
 
 # N fine rows of a slide, P panel genes
 

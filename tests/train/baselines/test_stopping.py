@@ -23,7 +23,7 @@ from train.baselines.table import RIVALS, RivalsConfig, build_rival
 from train.baselines.triplex import TriplexConfig
 from train.config import ComputeConfig
 from train.fold import FoldSides
-from train.state import CHECKPOINT
+from train.unfinished import CHECKPOINT
 
 SIZES: dict[str, Any] = {"width": 16, "heads": 2, "mlp": 16}
 SMALL = RivalsConfig(
