@@ -43,6 +43,7 @@ from cache.schema import (
     spec_key,
 )
 from magnet_core.errors import MagnetError
+from magnet_core.files import sync
 from magnet_core.registry import look_up
 
 # N rows of an array, B rows of a block, ... the shape of one row
@@ -168,9 +169,9 @@ class ArrayWriter:
             self._env = None
             if self.partial.stat().st_size < length:  # LMDB may count a last page that it never wrote
                 os.truncate(self.partial, length)
-            _sync(self.partial)
+            sync(self.partial)
             self.partial.replace(self.path)
-            _sync(self.path.parent)
+            sync(self.path.parent)
         self._close()
 
     def _open(self) -> None:
@@ -280,12 +281,3 @@ class ArrayWriter:
             self._env.close()
             self._env = None
         self._lock.release()
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,21 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(_no_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def sync(path: Path) -> None:
+    """Bring a file or a folder's list of names to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_below(folder: Path) -> None:
+    """Bring all below a folder to disk, before a file is written there that says it is whole."""
+    for path in folder.rglob("*"):
+        sync(path)
+
+
 def _no_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _no_nan(item) for key, item in value.items()}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_core.files import write_json
+from magnet_core.files import sync_below, write_json
 from magnet_core.records import Genes
 from magnet_core.seeding import seed_everything
 from train.baselines import ColourRidge, FeatureRidge, GeneMean, System
@@ -65,5 +65,6 @@ def write_results(folder: Path, fold: Fold, panel: Genes, scores: Mapping[str, S
     }
     write_genes(folder / GENES, genes_table(scores, panel))
     split = {"index": fold.index, "train": list(fold.train), "test": list(fold.test)}
+    sync_below(folder)
     write_json(folder / SUMMARY, {"systems": systems, "slides": slides, "fold": split})
     return FitResult(folder, fold, systems)

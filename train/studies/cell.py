@@ -25,7 +25,7 @@ from cache.store import Store, backbone_slug, package_versions
 from magnet_core.ceiling import noise_ceiling
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
-from magnet_core.files import write_json
+from magnet_core.files import sync_below, write_json
 from magnet_core.records import Genes
 from magnet_core.resampling import BlockSums, block_sums, cut_into_blocks
 from magnet_core.seeding import named_rng, seed_everything
@@ -150,6 +150,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         "versions": package_versions(),
         "seconds": round(time.monotonic() - started, 1),
     }
+    sync_below(folder)
     write_json(folder / FINISHED, description)
 
 
