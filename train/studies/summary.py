@@ -215,7 +215,3 @@ def _weighted_mean(values: Sequence[tuple[float, float]]) -> float:
     known = [(value, weight) for value, weight in values if np.isfinite(value)]
     total = sum(weight for _, weight in known)
     return sum(value * weight for value, weight in known) / total if total else float("nan")
-
-
-def _nan_mean(values: Sequence[float]) -> float:
-    return _mean_sd(values)[0]
