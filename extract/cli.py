@@ -1,27 +1,20 @@
-"""The command `extract`: synth, inspect, doctor, backbones, run."""
+"""The command `extract`: synth, inspect, doctor, backbones, run. Each imports what takes long, when it runs."""
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from extract import doctor as checks
-from extract.backbones_table import render_backbones
-from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
-from extract.inspection import inspect_slides
-from extract.pipeline import RunSummary, run
-from extract.plan import RunPlan, plan_run
-from extract.run_summary import write_run_summary
-from extract.samples import read_samples, select
-from extract.synthetic import SynthConfig, synthesise
-from magnet_core.backbones import BACKBONES
+from magnet_core.console import importing
 from magnet_core.errors import MagnetError
 
-WHOLE_WINDOWS = (
-    f"Windows are kept whole ({GeometryConfig.window} × {GeometryConfig.window} bins, half as many spots a side), "
-    "so a slide gets up to one window more."
-)
+if TYPE_CHECKING:
+    from extract.config import RunConfig
+    from extract.pipeline import RunSummary
+    from extract.plan import RunPlan
+
+WHOLE_WINDOWS = "Windows of touching bins are kept whole, so a slide gets up to one window more."
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -44,6 +37,9 @@ def synth(
         raise MagnetError(
             directory, expected="a new folder", found="one with samples.csv", remedy="name another, or pass --overwrite"
         )
+    with importing():
+        from extract.synthetic import SynthConfig, synthesise
+
     sheet = synthesise(directory, SynthConfig(slides=slides, seed=seed, size_mm=size_mm, genes=genes))
     typer.echo(f"wrote {slides} slides; next: extract run --samples {sheet}")
 
@@ -57,6 +53,10 @@ def inspect(
     slide: Annotated[list[str] | None, typer.Option(help="Only this slide; may be repeated.")] = None,
 ) -> None:
     """Show what there is per slide, and draw bins, spots and regions over it; nothing is extracted."""
+    with importing():
+        from extract.inspection import inspect_slides
+        from extract.samples import read_samples, select
+
     table = read_samples(samples)
     failed = 0
     for inspection in inspect_slides(select(table, slide) if slide else table, out):
@@ -71,6 +71,9 @@ def doctor(
     store: Annotated[Path, typer.Option(help="Folder where the store is or would be.")] = Path("store"),
 ) -> None:
     """Check versions, GPU, FAISS, OpenSlide, hub access, disk and memory; exit code 1 if something must be mended."""
+    with importing():
+        from extract import doctor as checks
+
     raise typer.Exit(checks.main(store))
 
 
@@ -102,6 +105,12 @@ def run_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show patches, bytes and minutes; write nothing.")] = False,
 ) -> None:
     """Lay grids, store pixels and counts, run the frozen encoder; resumes, and redoes nothing that is there."""
+    with importing():
+        from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
+        from extract.pipeline import run
+        from extract.plan import plan_run
+        from extract.run_summary import write_run_summary
+
     config = RunConfig(
         samples=samples,
         store=store,
@@ -133,6 +142,10 @@ def run_command(
 @app.command()
 def backbones() -> None:
     """List the encoders known by name: architecture, input, licence, where their weights are."""
+    with importing():
+        from extract.backbones_table import render_backbones
+        from magnet_core.backbones import BACKBONES
+
     typer.echo(render_backbones(BACKBONES.values()))
 
 
@@ -142,7 +155,7 @@ def parse_targets(text: str) -> tuple[int, ...]:
     return tuple(sorted(int(part) if part.isdigit() else -1 for part in parts))
 
 
-def report(summary: RunSummary, config: RunConfig, *, record: Path) -> None:
+def report(summary: "RunSummary", config: "RunConfig", *, record: Path) -> None:
     """Say what was done and where it is; exit code 1 if a slide failed."""
     if summary.written:
         typer.echo(f"written: {', '.join(summary.written)}")
@@ -154,7 +167,7 @@ def report(summary: RunSummary, config: RunConfig, *, record: Path) -> None:
         raise typer.Exit(1)
 
 
-def show_plan(plan: RunPlan) -> None:
+def show_plan(plan: "RunPlan") -> None:
     """Print a plan; exit code 1 if a slide cannot be extracted."""
     typer.echo("\n".join(plan.lines()))
     for slide_id, error in plan.failed.items():

@@ -8,6 +8,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from tqdm import tqdm
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from magnet_core.errors import MagnetError
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
+_said_after_ctrl_c = "interrupted; run again"
 
 
 def run_command(module: str, *, interrupted: str = "interrupted; run again") -> None:
@@ -22,10 +25,14 @@ def run_command(module: str, *, interrupted: str = "interrupted; run again") -> 
 
     A `MagnetError`, or a path the system refuses, becomes one line and exit code 1; all else keeps its traceback.
     """
+    global _said_after_ctrl_c
+    _said_after_ctrl_c = interrupted
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # beside other work, threads that spin wait many times longer
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
     try:
-        _import(module, interrupted=interrupted).app()
+        with importing():
+            commands: Any = importlib.import_module(module)
+        commands.app()
     except MagnetError as error:
         _end(f"error: {error}", 1)
     except OSError as error:  # a folder that cannot be made, a disk that is full
@@ -40,22 +47,24 @@ def run_command(module: str, *, interrupted: str = "interrupted; run again") -> 
         _end(interrupted, INTERRUPTED)
 
 
-def _import(name: str, *, interrupted: str) -> Any:
-    """Import a module; Ctrl-C ends the process meanwhile, as a KeyboardInterrupt is wrapped or lost in some imports."""
-
-    def stop(*_: object) -> None:
-        sys.stderr.write(f"{interrupted}\n")
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
-
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around imports that take long: Ctrl-C ends the process, as a KeyboardInterrupt is wrapped or lost in some."""
     before = signal.getsignal(signal.SIGINT)
     if before is not signal.default_int_handler:  # a background job ignores Ctrl-C
-        return importlib.import_module(name)
-    signal.signal(signal.SIGINT, stop)
+        yield
+        return
+    signal.signal(signal.SIGINT, _stop)
     try:
-        return importlib.import_module(name)
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _stop(*_: object) -> None:
+    sys.stderr.write(f"{_said_after_ctrl_c}\n")
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def _end(line: str, code: int) -> NoReturn:

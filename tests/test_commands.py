@@ -27,15 +27,22 @@ def interrupt(process: subprocess.Popen[str]) -> list[str]:
     return error.splitlines()
 
 
+@pytest.mark.parametrize("command", ["extract", "train"])
+def test_help_and_mistakes_in_options_wait_for_no_import_that_takes_long(command: str) -> None:
+    code = f"import sys, {command}.cli; print({{'torch', 'timm', 'numpy', 'polars', 'matplotlib'}} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("extract", "interrupted; run again to resume"),
-        ("train", "interrupted; run it again to go on from its last checkpoint"),
+        ("extract backbones", "interrupted; run again to resume"),
+        ("train fit", "interrupted; run it again to go on from its last checkpoint"),
     ],
 )
 def test_ctrl_c_during_the_imports_is_one_line(command: str, said: str) -> None:
-    process = start(command, "--help")
+    process = start(*command.split())
     maps = Path(f"/proc/{process.pid}/maps")
     if not maps.exists():
         process.kill()

@@ -1,17 +1,25 @@
-"""The command `train`: fit, cv, study, sweep, predict, report."""
+"""The command `train`: fit, cv, study, sweep, predict, report. Each command imports what takes long, when it runs."""
 
 import json
 from collections.abc import Callable
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from magnet_core.console import importing
 from magnet_core.errors import MagnetError
-from train.config import Bins, load_config
-from train.evaluate import text_table
-from train.pipeline import fit
+from train.options import (
+    BackboneOption,
+    Bins,
+    DeviceOption,
+    FoldOption,
+    RecipeOption,
+    RunsOption,
+    SetOption,
+    StoreOption,
+    TargetOption,
+)
 from train.predict_command import predict_command
 from train.report.command import report_command
 from train.studies.command import cv_command, study_command
@@ -42,20 +50,20 @@ def train() -> None:
 
 @app.command(name="fit")
 def fit_command(
-    fold: Annotated[int, typer.Option(help="Fold to leave out, from 0.")] = 0,
-    target: Annotated[int | None, typer.Option(help="Predict 8 or 16 µm bins, or 55 µm spots.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Features of this backbone.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Store written by 'extract run'.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="Folder for runs and folds.json.")] = None,
+    fold: FoldOption = 0,
+    target: TargetOption = None,
+    backbone: BackboneOption = None,
+    store: StoreOption = None,
+    runs: RunsOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     bins: Annotated[Bins | None, typer.Option(help="Fine-tune the bin encoder, or use its cached features.")] = None,
     without: Annotated[list[Block] | None, typer.Option(help="Leave out a block, as the paper's ablations do.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="TOML file of settings, see recipes/.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=1e-3.")] = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
     overwrite: Annotated[
         bool, typer.Option(help="Replace a finished run of the same name; an unfinished one goes on.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Train one fold and print MagNet beside the plain baselines on its test slides."""
     named = {
@@ -74,6 +82,11 @@ def fit_command(
     if bins and any(setting.startswith("encoder.mode") for setting in set_ or ()):
         raise MagnetError("--bins", expected="--bins or encoder.mode", found="both", remedy="leave one of them out")
     settings += [ABLATIONS[block] for block in without or ()]
+    with importing():
+        from train.config import load_config
+        from train.evaluate import text_table
+        from train.pipeline import fit
+
     result = fit(load_config(recipe, [*settings, *(set_ or ())]))
     typer.echo(f"\nfold {result.fold.index}, test slides: {', '.join(result.fold.test)}")
     typer.echo(text_table(result.systems))

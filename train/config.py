@@ -9,14 +9,12 @@ import tomllib
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from magnet_core.backbones import TuningConfig
-from magnet_core.backbones.tuning import Mode
 from magnet_core.errors import MagnetError
 from magnet_core.expression import NormaliseConfig
 from magnet_core.losses import LossConfig
@@ -26,18 +24,6 @@ from magnet_core.registry import near_names
 Config = TypeVar("Config")
 
 OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`
-
-
-class Bins(StrEnum):
-    """What becomes of the fine encoder, as commands name it."""
-
-    FINETUNED = "finetuned"
-    FROZEN = "frozen"
-
-    @property
-    def mode(self) -> Mode:
-        """As a setting: `encoder.mode`."""
-        return "full" if self is Bins.FINETUNED else "frozen"
 
 
 @dataclass(frozen=True)

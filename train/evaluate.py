@@ -13,24 +13,11 @@ import polars as pl
 
 from magnet_core.metrics import Metrics, combine, evaluate
 from magnet_core.records import Genes
+from train.titles import TITLES
 
 # N fine rows of a slide, P panel genes
 
 COLUMNS = {"mse": "MSE", "mae": "MAE", "pcc_bin": "PCC per bin", "pcc_gene": "PCC per gene"}
-TITLES = {
-    "st_net": "ST-Net",
-    "egn": "EGN",
-    "histogene": "HisToGene",
-    "bleep": "BLEEP",
-    "his2st": "His2ST",
-    "triplex": "TRIPLEX",
-    "magnet": "MagNet",
-    "gene_mean": "gene mean",
-    "colour_ridge": "colour ridge",
-    "feature_ridge": "PCA-256 + ridge on features",
-    "hest_ridge": "PCA-256 + ridge, HEST's",
-    "noise_ceiling": "noise ceiling",
-}
 
 
 @dataclass(frozen=True)

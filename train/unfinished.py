@@ -5,7 +5,6 @@ best.safetensors  the weights with the best score on the validation slides so fa
 Both are written beside and then renamed: what lies there is whole.
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 
 from magnet_core.errors import MagnetError
+
+_UNPICKLING_ERROR = torch.serialization.pickle.UnpicklingError  # what `weights_only` raises on anything but tensors
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 
@@ -32,7 +33,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, _UNPICKLING_ERROR) as error:
         raise MagnetError(
             path,
             expected="a checkpoint, whole",

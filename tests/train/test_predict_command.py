@@ -28,7 +28,8 @@ from train.checkpoint import TrainedRun, load_run, save_run
 from train.dataset import Slide, open_slide_data
 from train.pipeline import fit
 from train.predict import predict_slide
-from train.predict_command import predict_command, sampling_notice
+from train.predict_command import predict_command
+from train.predictions import sampling_notice
 from train.predictor import Predictor
 from train.slide_for_run import open_slide_for
 
@@ -192,7 +193,7 @@ def test_a_slide_that_fails_is_named_and_the_others_are_predicted(
             raise MagnetError("S2", expected="features", found="none", remedy="extract it")
         return open_slide_for(run, store, slide_id)
 
-    monkeypatch.setattr("train.predict_command.open_slide_for", refuse_s2)
+    monkeypatch.setattr("train.predictions.open_slide_for", refuse_s2)
     folder = shutil.copytree(fitted(55), tmp_path / "run")
     shown = predict(folder, "--slide", "all")
     assert shown.exit_code == 1

@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
+from magnet_core.console import importing
+
 
 def report_command(
     folders: Annotated[list[Path], typer.Argument(help="Folders of train study, cv, fit or sweep.")],
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
 ) -> None:
     """Make one HTML page of results that needs no network and no other file."""
-    from train.report.page import write_report  # what reads a sweep's record brings Optuna: not for every command
+    with importing():
+        from train.report.page import write_report
 
     page = write_report(folders, out)
     typer.echo(f"report: {page} ({page.stat().st_size / 1e6:.1f} MB)")

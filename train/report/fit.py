@@ -11,7 +11,7 @@ import polars as pl
 
 from magnet_core.resampling import METRICS
 from train.checkpoint import DESCRIPTION
-from train.evaluate import COLUMNS, TITLES
+from train.evaluate import COLUMNS
 from train.report.blocks import Block, Plots, Section, Table, unrepeated
 from train.report.figures import Estimate, estimates
 from train.report.folder import read_json, read_table, read_training
@@ -20,9 +20,9 @@ from train.report.genes import against_system, best_and_worst, by_gene, note_on
 from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import training_plots
 from train.run_folder import GENES, SUMMARY
-from train.studies.cell import MAGNET
 from train.studies.render import LOWER_IS_BETTER
 from train.studies.wording import NOTHING, number
+from train.titles import MAGNET, TITLES
 
 Scores = Mapping[str, Mapping[str, float | None]]
 

@@ -32,7 +32,7 @@ from magnet_core.seeding import named_rng, seed_everything
 from train.baselines.base import Setting, System
 from train.baselines.table import PLAIN, RivalsConfig, build_rival
 from train.config import FitConfig, as_plain
-from train.evaluate import TITLES, genes_table, score, write_genes
+from train.evaluate import genes_table, score, write_genes
 from train.fold import FoldSides
 from train.magnet_system import MagNetSystem
 from train.raw_counts import read_counts
@@ -40,12 +40,12 @@ from train.run_folder import GENES
 from train.sampler import along_curve
 from train.splits import Fold
 from train.state import NEUTRAL
+from train.titles import MAGNET, NOISE_CEILING, TITLES
 from train.unfinished import forget
 
 # N fine rows of a slide, P panel genes
 
 VERSION = 2  # to be raised when equal settings no longer give equal cells
-MAGNET, CEILING = "magnet", "noise_ceiling"
 FINISHED = "cell.json"
 # What is not in a cell's name: where it lies, and what is there in another form (the slides of the fold, the features).
 ELSEWHERE = {*NEUTRAL, "name", "runs", "fold", "baselines", "split", "data.store"}
@@ -75,7 +75,7 @@ class Cell:
         settings = _without(as_plain(self.config), ELSEWHERE)
         if self.system == MAGNET:
             return settings
-        if self.system in PLAIN or self.system == CEILING:
+        if self.system in PLAIN or self.system == NOISE_CEILING:
             return {"data": settings["data"]}
         own = {"data": settings["data"], "seed": settings["seed"], "rival": as_plain(getattr(self.rivals, self.system))}
         return own | ({"encoder": settings["encoder"], "compute": settings["compute"]} if self.finetune else {})
@@ -126,7 +126,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     seed_everything(cell.config.seed)
     panel = sides.training.panel
     folder.mkdir(parents=True, exist_ok=True)
-    if cell.system == CEILING:
+    if cell.system == NOISE_CEILING:
         write_genes(folder / GENES, ceilings(sides))
     else:
         system = build_system(cell, folder)
@@ -159,7 +159,7 @@ def read(cell: Cell, folder: Path) -> CellResult:
     try:
         description = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
         panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
-        names = () if cell.system == CEILING else cell.fold.test
+        names = () if cell.system == NOISE_CEILING else cell.fold.test
         blocks = {name: BlockSums.load(folder / "blocks" / f"{name}.npz") for name in names}
         genes = pl.read_parquet(folder / GENES)
         for name in names:
@@ -205,7 +205,7 @@ def ceilings(sides: FoldSides) -> pl.DataFrame:
 def _ceiling_table(slide_id: str, panel: Genes, ceiling: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame(
         {
-            "system": CEILING,
+            "system": NOISE_CEILING,
             "slide_id": slide_id,
             "gene_id": panel.ids,
             "gene_name": panel.names,

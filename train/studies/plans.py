@@ -9,16 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from magnet_core.registry import look_up
-from train.baselines.table import PLAIN, RIVALS
 from train.config import FitConfig
-from train.evaluate import TITLES
 from train.splits import Fold
-from train.studies.cell import CEILING, MAGNET, Cell
+from train.studies.cell import Cell
 from train.studies.config import StudyConfig
 from train.studies.protocols import PROTOCOLS, Pooling
 from train.studies.published import BACKBONES, BASELINES, BLOCKS, Figures
-
-SYSTEMS = (*RIVALS, MAGNET, *PLAIN)
+from train.titles import MAGNET, NOISE_CEILING, SYSTEMS, TITLES
 
 ALL_BLOCKS: dict[str, tuple[str, Callable[[FitConfig], FitConfig]]] = {
     "neither": (
@@ -123,7 +120,7 @@ class Planner:
         )
 
     def _ceilings(self, targets: Sequence[int], **data: Any) -> dict[str, tuple[Cell, ...]]:
-        return {group(target): self.cells(CEILING, self.at(target, **data)) for target in targets}
+        return {group(target): self.cells(NOISE_CEILING, self.at(target, **data)) for target in targets}
 
 
 def group(target: int) -> str:

@@ -5,28 +5,30 @@ from typing import Annotated
 
 import typer
 
-from train.config import Bins
-from train.evaluate import text_table
+from magnet_core.console import importing
+from train.options import BackboneOption, Bins, DeviceOption, FoldOption, RunsOption, StoreOption, TargetOption
 
 
 def sweep_command(
     sweep: Annotated[Path, typer.Argument(help="TOML file with [space], see recipes/sweep.toml.")],
     trials: Annotated[int, typer.Option(min=1, help="Trials that the sweep has in the end; given again it goes on.")],
     name: Annotated[str | None, typer.Option(help="Name of the sweep's folder [default: sweep].")] = None,
-    store: Annotated[Path | None, typer.Option(help="Store written by 'extract run'.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="Folder for runs and folds.json.")] = None,
-    target: Annotated[int | None, typer.Option(help="Predict 8 or 16 µm bins, or 55 µm spots.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Features of this backbone.")] = None,
-    fold: Annotated[int, typer.Option(help="Fold to leave out, from 0.")] = 0,
+    store: StoreOption = None,
+    runs: RunsOption = None,
+    target: TargetOption = None,
+    backbone: BackboneOption = None,
+    fold: FoldOption = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that run trials at the same time.")] = 1,
     bins: Annotated[Bins | None, typer.Option(help="The bin encoder in trials [default: frozen, for speed].")] = None,
     refit: Annotated[bool, typer.Option(help="Then fit the best settings with the bin encoder, and test.")] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: DeviceOption = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting of all trials, a.b=c.")] = None,
 ) -> None:
     """Search hyper-parameters by their score on validation slides; the test slides are not looked at."""
-    from train.sweep.config import read_sweep  # Optuna takes a second to import: not for every command
-    from train.sweep.run import in_words, run_sweep
+    with importing():
+        from train.evaluate import text_table
+        from train.sweep.config import read_sweep
+        from train.sweep.run import in_words, run_sweep
 
     named = {
         "fold": fold,

@@ -24,9 +24,10 @@ from train.dataset import LevelData, Slide
 from train.studies import cell as cell_module
 from train.studies.cell import Cell
 from train.studies.config import StudyConfig
-from train.studies.plans import SYSTEMS, Planner
+from train.studies.plans import Planner
 from train.studies.runner import run_cells
 from train.studies.study import choose_folds
+from train.titles import SYSTEMS
 
 MARKER = 777_777
 SMALL = RivalsConfig(

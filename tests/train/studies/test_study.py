@@ -18,9 +18,9 @@ from train.baselines.ridge import ColourRidge
 from train.dataset import open_slide_data
 from train.fold import FoldSides, open_fold
 from train.studies import cell as cell_module
-from train.studies import command, pivotal, runner
+from train.studies import pivotal, runner, tables
+from train.studies.asked import Asked
 from train.studies.cell import FINISHED, Cell
-from train.studies.command import targets_of
 from train.studies.config import StudyConfig, load_study_config
 from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
@@ -28,6 +28,7 @@ from train.studies.render import render
 from train.studies.runner import run_cells
 from train.studies.study import choose_folds, run_study
 from train.studies.summary import Line, Statistic
+from train.studies.tables import targets_of
 
 SYSTEMS = ("magnet", "gene_mean", "colour_ridge")
 
@@ -226,7 +227,7 @@ def test_targets_that_the_store_lacks_are_refused_before_anything_is_computed(
     study = small_study(small_store, tmp_path)
     folds = choose_folds(study, None)
     assert targets_of(study, folds, None, (8, 16, 55)) == [8, 16, 55]
-    monkeypatch.setattr(command, "has_target", lambda store, slide_id, target: target == 55)
+    monkeypatch.setattr(tables, "has_target", lambda store, slide_id, target: target == 55)
     assert targets_of(study, folds, None, (8, 16, 55)) == [55]
     with pytest.raises(MagnetError, match="--targets: expected some of 55, which .* was made for, found 8"):
         targets_of(study, folds, [8], ())
@@ -267,19 +268,6 @@ def test_a_folder_of_another_command_is_left_alone_and_a_replaced_table_is_said(
         run_study(plan, study)
     with pytest.raises(MagnetError, match="--name: expected a folder below --runs"):
         run_study(replace(plan, name="../elsewhere"), study)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "--folds: expected names with commas between, found ''"),
-        ("a", "--folds: expected whole numbers such as 0,2"),
-    ],
-)
-def test_a_list_that_names_nothing_is_refused(text: str, says: str):
-    with pytest.raises(MagnetError, match=says):
-        command._numbers("--folds", text)
-    assert command._numbers("--folds", "1, 0,1") == [1, 0]
 
 
 def test_single_genes_are_drawn_of_one_slide(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -329,8 +317,8 @@ def test_a_recipe_wins_over_its_protocol_and_a_setting_over_both(tmp_path: Path)
 )
 def test_encoders_are_trained_where_that_is_asked_for(finetune: bool, settings: list[str], mode: str):
     def mode_of(finetune: bool, *settings: str) -> str:
-        config = command._config(None, settings, "paper", finetune=finetune, runs=None)
-        return config.fit.encoder.mode
+        asked = Asked(None, None, None, None, None, settings, "paper", finetune=finetune, folds=None, genes=())
+        return tables.configure(asked).fit.encoder.mode
 
     assert mode_of(finetune, *settings) == mode
     with pytest.raises(MagnetError, match=r"encoder.mode: expected .*; change it, or --finetune of 'train study'"):

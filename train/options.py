@@ -1,0 +1,52 @@
+"""What commands of stage two have in common: their options, and lists with commas. Imports nothing that takes long."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from magnet_core.errors import MagnetError
+
+
+class Bins(StrEnum):
+    """What becomes of the fine encoder, as commands name it."""
+
+    FINETUNED = "finetuned"
+    FROZEN = "frozen"
+
+    @property
+    def mode(self) -> Literal["full", "frozen"]:
+        """As a setting: `encoder.mode`."""
+        return "full" if self is Bins.FINETUNED else "frozen"
+
+
+TargetOption = Annotated[int | None, typer.Option(help="Predict 8 or 16 µm bins, or 55 µm spots.")]
+BackboneOption = Annotated[str | None, typer.Option(help="Features of this backbone.")]
+StoreOption = Annotated[Path | None, typer.Option(help="Store written by 'extract run'.")]
+RunsOption = Annotated[Path | None, typer.Option(help="Folder for results and folds.json.")]
+FoldOption = Annotated[int, typer.Option(help="Fold to leave out, from 0.")]
+RecipeOption = Annotated[Path | None, typer.Option(help="TOML file of settings, see recipes/.")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=1e-3.")]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def split_names(option: str, text: str | None) -> tuple[str, ...] | None:
+    """Names of a list with commas, each once; None where nothing is said, and an error where nothing is named."""
+    if text is None:
+        return None
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise MagnetError(
+            option, expected="names with commas between", found=f"'{text}'", remedy="leave it out, or name some"
+        )
+    return names
+
+
+def split_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers of a list with commas, each once; None where nothing is said."""
+    names = split_names(option, text)
+    try:
+        return None if names is None else tuple(dict.fromkeys(int(name) for name in names))
+    except ValueError as error:
+        raise MagnetError(option, expected="whole numbers such as 0,2", found=str(text), remedy="correct it") from error

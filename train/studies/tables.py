@@ -1,0 +1,110 @@
+"""What was asked, made: options to a plan, a plan to a table."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from cache.store import Store, backbone_slug
+from magnet_core.errors import MagnetError
+from magnet_core.levels import TARGETS
+from magnet_core.registry import look_up
+from train.dataset import has_target
+from train.splits import Fold
+from train.studies.asked import Asked, Study
+from train.studies.config import StudyConfig, load_study_config
+from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Planner
+from train.studies.protocols import PROTOCOLS
+from train.studies.study import StudyResult, choose_folds, run_study
+from train.titles import MAGNET, PLAIN_TITLES, SYSTEMS
+
+TABLE_TITLES = {
+    Study.BASELINES: "Comparison of systems, as in the paper's Table 1",
+    Study.BLOCKS: "What each block of MagNet is worth, as in the paper's Table 2",
+    Study.LEVELS: "The high resolution alone, as in the paper's Table 3",
+    Study.BACKBONES: "Backbones for MagNet, as in the paper's Table 4",
+}
+USUAL_TARGETS = {Study.BASELINES: (8, 16, 55), Study.BLOCKS: (16,), Study.LEVELS: (8,), Study.BACKBONES: (8, 16, 55)}
+USUAL_BACKBONES = ("resnet50", "uni")
+
+
+def make_table(
+    study: Study,
+    asked: Asked,
+    *,
+    targets: Sequence[int] | None,
+    systems: Sequence[str] | None,
+    backbones: Sequence[str] | None,
+    name: str,
+) -> StudyResult:
+    """Make one of the paper's tables, in the folder `name`; None stands for the usual ones."""
+    config = configure(asked)
+    folds = choose_folds(config, asked.folds)
+    planner = Planner(config, folds)
+    wanted = targets_of(config, folds, targets, USUAL_TARGETS[study])
+    labels = {"name": name, "title": TABLE_TITLES[study]}
+    if study is Study.BASELINES:
+        plan = planner.baselines(wanted, systems or SYSTEMS, **labels)
+    elif study is Study.BACKBONES:
+        plan = planner.backbones(wanted, backbones or USUAL_BACKBONES, **labels)
+    else:
+        variants = tuple(ALL_BLOCKS) if study is Study.BLOCKS else HIGH_RESOLUTION_ONLY
+        plan = planner.blocks(wanted, variants, **labels)
+    return run_study(plan, config, published=asked.published, genes=asked.genes)
+
+
+def cross_validate(asked: Asked, *, target: int | None, name: str | None, part: str) -> StudyResult:
+    """Train and test MagNet on every fold, beside the plain baselines; `part` ends the name of the folder."""
+    config = configure(asked)
+    data = config.fit.data
+    target = target or data.target
+    folds = choose_folds(config, asked.folds)
+    targets_of(config, folds, [target], (), option="--target")
+    name = name or f"cv-{backbone_slug(data.backbone)}-{target}um{part}"
+    title = f"Cross-validation, {target} µm, {data.backbone}"
+    plan = Planner(config, folds).baselines([target], (MAGNET, *PLAIN_TITLES), name=name, title=title)
+    return run_study(plan, config, published=asked.published, genes=asked.genes)
+
+
+def configure(asked: Asked) -> StudyConfig:
+    """Build the configuration; without `finetune`, and unless set otherwise, no encoder is trained."""
+    named = {"data.store": asked.store, "runs": asked.runs, "data.backbone": asked.backbone, "device": asked.device}
+    values = [f"{key}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]
+    if asked.runs is not None:
+        brought = look_up(PROTOCOLS, asked.protocol, where="--protocol").values.get("split", {})
+        folds_file = asked.runs / Path(brought.get("file", "folds.json")).name
+        values.append(f"split.file={json.dumps(str(folds_file))}")
+    if not asked.finetune:
+        values.append("encoder.mode=frozen")
+    config = load_study_config(asked.recipe, [*values, *asked.settings], protocol=asked.protocol)
+    if asked.finetune == (config.fit.encoder.mode == "frozen"):
+        raise MagnetError(
+            "encoder.mode",
+            expected="full, last or lora where encoders are fine-tuned, frozen where not",
+            found=config.fit.encoder.mode,
+            remedy="change it, or --finetune of 'train study', --bins of 'train cv'",
+        )
+    return config
+
+
+def targets_of(
+    config: StudyConfig,
+    folds: Sequence[Fold],
+    asked: Sequence[int] | None,
+    usual: Sequence[int],
+    *,
+    option: str = "--targets",
+) -> list[int]:
+    """Return the targets asked for, or the usual ones that the store was made for; any that it lacks is an error."""
+    store = Store(config.fit.data.store)
+    slide_ids = {slide_id for fold in folds for slide_id in (*fold.train, *fold.test)}
+    there = [target for target in TARGETS if all(has_target(store, slide_id, target) for slide_id in slide_ids)]
+    wanted = list(usual if asked is None else asked)
+    found = [target for target in wanted if target in there]
+    if not found or (asked is not None and found != wanted):
+        raise MagnetError(
+            option,
+            expected=f"some of {', '.join(map(str, there)) or 'none'}, which {store.root} was made for",
+            found=", ".join(map(str, wanted)),
+            remedy="choose among them, or extract with other --targets",
+        )
+    return found
