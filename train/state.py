@@ -77,7 +77,7 @@ class TrainingState:
                 found=f"one that differs in {', '.join(different)}",
                 remedy="give another --name, or --overwrite",
             )
-        go_on(self._parts(), values)
+        go_on(folder, self._parts(), values)
         self.progress = Progress(**values["progress"])
         return True
 

@@ -34,25 +34,30 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, _UNPICKLING_ERROR) as error:
-        raise MagnetError(
-            path,
-            expected="a checkpoint, whole",
-            found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            remedy="delete it, and give the command again; the training begins anew",
-        ) from error
+        raise _unusable(path, error, expected="a checkpoint, whole") from error
 
 
-def go_on(parts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Put parts and torch's random states where a checkpoint left them."""
-    for name, part in parts.items():
-        part.load_state_dict(values[name])
-    _set_random_states(values["random"])
+def go_on(folder: Path, parts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Put parts and torch's random states where the folder's checkpoint left them."""
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(values[name])
+        _set_random_states(values["random"])
+    except (RuntimeError, KeyError, ValueError) as error:  # another version of the program has other parts
+        raise _unusable(folder / CHECKPOINT, error, expected="a checkpoint of this training") from error
 
 
 def forget(folder: Path) -> None:
     """Remove what an unfinished training left."""
     for name in (CHECKPOINT, BEST):
         (folder / name).unlink(missing_ok=True)
+
+
+def _unusable(path: Path, error: Exception, *, expected: str) -> MagnetError:
+    found = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return MagnetError(
+        path, expected=expected, found=found, remedy="delete it, and give the command again; the training begins anew"
+    )
 
 
 def _random_states() -> dict[str, Any]:

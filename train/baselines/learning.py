@@ -146,8 +146,7 @@ def _save(folder: Path | None, parts: Mapping[str, Any], course: _Course) -> Non
 
 
 def _resume(folder: Path | None, parts: Mapping[str, Any]) -> _Course | None:
-    values = None if folder is None else read_checkpoint(folder)
-    if values is None:
+    if folder is None or (values := read_checkpoint(folder)) is None:
         return None
-    go_on(parts, values)
+    go_on(folder, parts, values)
     return _Course(**values["course"])

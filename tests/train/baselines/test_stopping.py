@@ -130,3 +130,11 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path):
     with pytest.raises(MagnetError, match=r"checkpoint\.pt: expected a checkpoint, whole, found .*; delete it") as told:
         learn_a_line(Setting(folder=tmp_path))
     assert "\n" not in str(told.value)
+
+
+def test_a_checkpoint_of_other_parts_is_told_in_one_line(tmp_path: Path):
+    other = {"module": nn.Linear(2, 1), "optimiser": torch.optim.SGD([torch.zeros(1)], lr=1.0)}
+    learning.write_checkpoint(tmp_path, other, {"course": {}})
+    with pytest.raises(MagnetError, match=r"checkpoint\.pt: expected a checkpoint of this training, found") as told:
+        learn_a_line(Setting(folder=tmp_path))
+    assert "\n" not in str(told.value)
