@@ -63,6 +63,7 @@ def learn(
     """Train for some epochs and return the mean loss of each; `schedule` moves once an epoch.
 
     `batches_of` draws an epoch's batches from a generator that depends on the seed alone.
+    It goes on at the checkpoint in the setting's folder, if there is one, which SIGINT, SIGTERM and time leave there.
     """
     parts = {"module": module, "optimiser": optimiser, **({} if schedule is None else {"schedule": schedule})}
     rng = named_rng(setting.seed, setting.title)
