@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from extract.pipeline import RunSummary
     from extract.plan import RunPlan
 
-WHOLE_WINDOWS = "Windows of touching bins are kept whole, so a slide gets up to one window more."
+WINDOW = 24  # `GeometryConfig.window`, which takes seconds to import
+WHOLE_WINDOWS = (
+    f"Windows are kept whole ({WINDOW} × {WINDOW} bins, half as many spots a side), "
+    "so a slide gets up to one window more."
+)
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -51,7 +52,8 @@ def run_command(module: str, *, interrupted: str = "interrupted; run again") -> 
 def importing() -> Iterator[None]:
     """Around imports that take long: Ctrl-C ends the process, as a KeyboardInterrupt is wrapped or lost in some."""
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # a background job ignores Ctrl-C
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if before is not signal.default_int_handler or not in_main_thread:  # a background job ignores Ctrl-C
         yield
         return
     signal.signal(signal.SIGINT, _stop)

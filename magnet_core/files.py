@@ -32,8 +32,8 @@ def sync(path: Path) -> None:
 
 
 def sync_below(folder: Path) -> None:
-    """Bring all below a folder to disk, before a file is written there that says it is whole."""
-    for path in folder.rglob("*"):
+    """Bring a folder and all below it to disk, before a file is written there that says it is whole."""
+    for path in (folder, *folder.rglob("*")):
         sync(path)
 
 

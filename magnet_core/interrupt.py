@@ -29,6 +29,8 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
+        if kind is not None and kind is not KeyboardInterrupt:  # asked to stop in a step that failed
+            self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
         """End the work, as Ctrl-C would have."""

@@ -23,7 +23,7 @@ def predict_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict slides with a trained run: one AnnData file each, for scanpy, squidpy and napari."""
-    wanted = split_names("--genes", genes) or ()
+    wanted = split_names("--genes", genes or None) or ()
     with importing():
         from train.predictions import PredictConfig, predict_slides
 

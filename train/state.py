@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from magnet_core.errors import MagnetError
+from magnet_core.files import sync
 from train.predictor import Predictor
 from train.unfinished import BEST, CHECKPOINT, go_on, read_checkpoint, write_checkpoint
 
@@ -63,7 +64,8 @@ class TrainingState:
 
     def save(self, folder: Path, *, config: dict[str, Any]) -> None:
         """Write the checkpoint."""
-        write_checkpoint(folder, self._parts(), {"progress": asdict(self.progress), "config": config})
+        others = {"progress": asdict(self.progress), "config": config}
+        write_checkpoint(folder, self._parts(), others, device=self._device)
 
     def resume(self, folder: Path, *, config: dict[str, Any]) -> bool:
         """Go on from the checkpoint, if there is one; one of another configuration is an error."""
@@ -77,7 +79,7 @@ class TrainingState:
                 found=f"one that differs in {', '.join(different)}",
                 remedy="give another --name, or --overwrite",
             )
-        go_on(folder, self._parts(), values)
+        go_on(folder, self._parts(), values, device=self._device)
         self.progress = Progress(**values["progress"])
         return True
 
@@ -85,6 +87,7 @@ class TrainingState:
         """Write the weights that are judged as the best so far."""
         partial = folder / f"{BEST}.partial"
         save_file({name: value.detach().contiguous() for name, value in self.judged.state_dict().items()}, partial)
+        sync(partial)
         partial.replace(folder / BEST)
 
     def finish(self, folder: Path) -> None:
@@ -93,6 +96,10 @@ class TrainingState:
             self.predictor.load_state_dict(load_file(folder / BEST))
         elif self.average is not None:
             self.predictor.load_state_dict(self.average.module.state_dict())
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.predictor.parameters()).device
 
     def _parts(self) -> dict[str, Any]:
         average: dict[str, nn.Module] = {} if self.average is None else {"average": self.average}

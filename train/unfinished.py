@@ -5,6 +5,7 @@ best.safetensors  the weights with the best score on the validation slides so fa
 Both are written beside and then renamed: what lies there is whole.
 """
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ from typing import Any
 import torch
 
 from magnet_core.errors import MagnetError
+from magnet_core.files import sync
 
 _UNPICKLING_ERROR = torch.serialization.pickle.UnpicklingError  # what `weights_only` raises on anything but tensors
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 
 
-def write_checkpoint(folder: Path, parts: Mapping[str, Any], others: Mapping[str, Any]) -> None:
-    """Write the state of parts that have a `state_dict`, torch's random states, and other values."""
-    values = {name: part.state_dict() for name, part in parts.items()} | {**others, "random": _random_states()}
+def write_checkpoint(
+    folder: Path, parts: Mapping[str, Any], others: Mapping[str, Any], *, device: torch.device
+) -> None:
+    """Write the state of parts that have a `state_dict`, torch's random states on a device, and other values."""
+    values = {name: part.state_dict() for name, part in parts.items()} | {**others, "random": _random_states(device)}
     partial = folder / f"{CHECKPOINT}.partial"
     torch.save(values, partial)
+    sync(partial)
     partial.replace(folder / CHECKPOINT)
 
 
@@ -32,18 +37,26 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
+        with zipfile.ZipFile(path) as parts:  # torch's own reader takes changed bytes for values
+            damaged = parts.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} has changed since it was written")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, _UNPICKLING_ERROR) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (zipfile.BadZipFile, RuntimeError, KeyError, ValueError, _UNPICKLING_ERROR) as error:
         raise _unusable(path, error, expected="a checkpoint, whole") from error
 
 
-def go_on(folder: Path, parts: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def go_on(folder: Path, parts: Mapping[str, Any], values: Mapping[str, Any], *, device: torch.device) -> None:
     """Put parts and torch's random states where the folder's checkpoint left them."""
     try:
         for name, part in parts.items():
             part.load_state_dict(values[name])
-        _set_random_states(values["random"])
-    except (RuntimeError, KeyError, ValueError) as error:  # another version of the program has other parts
+        _set_random_states(values["random"], device)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:  # another version of the program has other parts
         raise _unusable(folder / CHECKPOINT, error, expected="a checkpoint of this training") from error
 
 
@@ -60,12 +73,12 @@ def _unusable(path: Path, error: Exception, *, expected: str) -> MagnetError:
     )
 
 
-def _random_states() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+def _random_states(device: torch.device) -> dict[str, Any]:
+    """States of the generators that training draws from: the CPU's, and the device's own."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None}
 
 
-def _set_random_states(states: dict[str, Any]) -> None:
+def _set_random_states(states: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cache.reader import ArrayFile
 from cache.store import Store
 from extract import pipeline
-from extract.cli import app
+from extract.cli import WINDOW, app
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.pipeline import run
 from extract.sinks import FeatureSink
@@ -253,3 +253,7 @@ def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path):
         result = CliRunner().invoke(app, ["run", "--store", str(tmp_path / "store"), "--weights", "random", *options])
         assert isinstance(result.exception, MagnetError)
         assert says in str(result.exception)
+
+
+def test_help_says_how_large_a_window_is():
+    assert GeometryConfig.window == WINDOW

@@ -29,5 +29,5 @@ def test_files_and_folders_at_every_depth_are_brought_to_disk(tmp_path: Path, mo
     synced = []
     monkeypatch.setattr(files.os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     sync_below(tmp_path)
-    expected = [tmp_path / "x", tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "y"]
+    expected = [tmp_path, tmp_path / "x", tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "y"]
     assert sorted(synced) == sorted(path.stat().st_ino for path in expected)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -65,9 +64,12 @@ def learn(
     `batches_of` draws an epoch's batches from a generator that depends on the seed alone.
     It goes on at the checkpoint in the setting's folder, if there is one, which SIGINT, SIGTERM and time leave there.
     """
-    parts = {"module": module, "optimiser": optimiser, **({} if schedule is None else {"schedule": schedule})}
     rng = named_rng(setting.seed, setting.title)
-    course = _resume(setting.folder, parts) or _Course(rng.bit_generator.state)
+    course = _Course(rng.bit_generator.state)
+    parts: dict[str, Any] = {"module": module, "optimiser": optimiser, "course": course}
+    if schedule is not None:
+        parts["schedule"] = schedule
+    _resume(setting, parts)
     rng.bit_generator.state = course.draws
     with (
         progress(total=epochs, initial=len(course.history), desc=setting.title, unit="epoch", leave=False) as bar,
@@ -79,7 +81,7 @@ def learn(
             course.draws = rng.bit_generator.state
             for batch in batches_of(rng)[len(course.losses) :]:
                 if stop.requested or time.monotonic() - saved_at > 60 * setting.compute.checkpoint_minutes:
-                    _save(setting.folder, parts, course)
+                    _save(setting, parts)
                     saved_at = time.monotonic()
                     stop.raise_if_requested()
                 course.losses.append(_step(loss_of(batch), optimiser))
@@ -89,7 +91,7 @@ def learn(
             course.losses = []
             bar.update()
             bar.set_postfix_str(f"loss {course.history[-1]:.4f}", refresh=False)
-        _save(setting.folder, parts, course)  # what comes after training may be stopped too
+        _save(setting, parts)  # what comes after training may be stopped too
         stop.raise_if_requested()
     module.eval()
     return course.history
@@ -129,6 +131,12 @@ class _Course:
     losses: list[float] = field(default_factory=list)
     history: list[float] = field(default_factory=list)
 
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        vars(self).update(vars(_Course(**values)))
+
 
 def _step(loss: Tensor, optimiser: torch.optim.Optimizer) -> float:
     """Learn from the loss of one batch; returns it."""
@@ -141,13 +149,11 @@ def _step(loss: Tensor, optimiser: torch.optim.Optimizer) -> float:
     return value
 
 
-def _save(folder: Path | None, parts: Mapping[str, Any], course: _Course) -> None:
-    if folder is not None:
-        write_checkpoint(folder, parts, {"course": asdict(course)})
+def _save(setting: Setting, parts: Mapping[str, Any]) -> None:
+    if setting.folder is not None:
+        write_checkpoint(setting.folder, parts, {}, device=setting.device)
 
 
-def _resume(folder: Path | None, parts: Mapping[str, Any]) -> _Course | None:
-    if folder is None or (values := read_checkpoint(folder)) is None:
-        return None
-    go_on(folder, parts, values)
-    return _Course(**values["course"])
+def _resume(setting: Setting, parts: Mapping[str, Any]) -> None:
+    if setting.folder is not None and (values := read_checkpoint(setting.folder)) is not None:
+        go_on(setting.folder, parts, values, device=setting.device)

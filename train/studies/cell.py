@@ -140,7 +140,6 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
             sums = block_sums(prediction, truth[slide.slide_id], block_of)
             sums.save(folder / "blocks" / f"{slide.slide_id}.npz")
         write_genes(folder / GENES, genes_table({cell.system: score(predictions, truth)}, panel))
-    forget(folder)
     description = {
         "system": cell.system,
         "settings": cell.settings(),
@@ -152,6 +151,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     }
     sync_below(folder)
     write_json(folder / FINISHED, description)
+    forget(folder)
 
 
 def read(cell: Cell, folder: Path) -> CellResult:

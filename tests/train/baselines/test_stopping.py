@@ -45,9 +45,9 @@ def stops_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def stop_after(count: int) -> None:
         written = 0
 
-        def write_and_stop(*args: Any) -> None:
+        def write_and_stop(*args: Any, **named: Any) -> None:
             nonlocal written
-            write(*args)
+            write(*args, **named)
             written += 1
             if written == count:
                 raise KeyboardInterrupt
@@ -125,16 +125,53 @@ def test_without_a_folder_a_signal_stops_and_nothing_is_kept(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path):
-    (tmp_path / CHECKPOINT).write_bytes(b"PK half of it")
+@pytest.mark.parametrize("content", [b"", b"PK half of it", b"a text file\n", b"\x80\x02}q\x00("])
+def test_a_damaged_checkpoint_is_told_in_one_line(content: bytes, tmp_path: Path):
+    (tmp_path / CHECKPOINT).write_bytes(content)
     with pytest.raises(MagnetError, match=r"checkpoint\.pt: expected a checkpoint, whole, found .*; delete it") as told:
         learn_a_line(Setting(folder=tmp_path))
     assert "\n" not in str(told.value)
 
 
-def test_a_checkpoint_of_other_parts_is_told_in_one_line(tmp_path: Path):
-    other = {"module": nn.Linear(2, 1), "optimiser": torch.optim.SGD([torch.zeros(1)], lr=1.0)}
-    learning.write_checkpoint(tmp_path, other, {"course": {}})
+def test_a_checkpoint_with_one_changed_byte_is_not_gone_on_with(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        learn_a_line(Setting(folder=tmp_path), lambda _: signal.raise_signal(signal.SIGTERM))
+    path = tmp_path / CHECKPOINT
+    weight = torch.load(path, weights_only=True)["module"]["weight"].numpy().tobytes()
+    content = path.read_bytes()
+    assert content.count(weight) == 1
+    path.write_bytes(content.replace(weight, bytes([weight[0] ^ 1]) + weight[1:]))
+    with pytest.raises(MagnetError, match=r"found BadZipFile: .* has changed since it was written; delete it"):
+        learn_a_line(Setting(folder=tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["module", "course"])
+def test_a_checkpoint_of_another_program_is_told_in_one_line(damage: str, tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        learn_a_line(Setting(folder=tmp_path), lambda _: signal.raise_signal(signal.SIGTERM))
+    values = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    values[damage] = nn.Linear(2, 1).state_dict() if damage == "module" else {"epoch": 3}
+    torch.save(values, tmp_path / CHECKPOINT)
     with pytest.raises(MagnetError, match=r"checkpoint\.pt: expected a checkpoint of this training, found") as told:
         learn_a_line(Setting(folder=tmp_path))
     assert "\n" not in str(told.value)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def run_out(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_a_line(Setting(folder=tmp_path), lambda _: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(torch.optim.SGD, "load_state_dict", run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        learn_a_line(Setting(folder=tmp_path))
+
+
+def test_a_signal_in_a_step_that_fails_stops_too():
+    def fail(_: int) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise MagnetError("training", expected="a finite loss", found="nan", remedy="lower its learning rate")
+
+    with pytest.raises(KeyboardInterrupt):
+        learn_a_line(Setting(), fail)
