@@ -3,7 +3,6 @@
 In: predictions and truth by slide. Out: `summary.json`, `genes.parquet`, and the table that is shown on screen.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from magnet_core.files import replacing
 from magnet_core.metrics import Metrics, combine, evaluate
 from magnet_core.records import Genes
 from train.titles import TITLES
@@ -63,9 +63,8 @@ def genes_table(scores: Mapping[str, SystemScore], panel: Genes) -> pl.DataFrame
 
 def write_genes(path: Path, table: pl.DataFrame) -> None:
     """Write the per-gene table as parquet, whole or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    table.write_parquet(partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        table.write_parquet(partial)
 
 
 def text_table(scores: Mapping[str, Mapping[str, float]]) -> str:

@@ -5,7 +5,6 @@ the file `folds.json` that later runs read back. The paper (section 4) uses four
 ours, because two slides of one patient are no independent test.
 """
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from magnet_core.errors import MagnetError
+from magnet_core.files import write_text
 from magnet_core.seeding import named_rng
 
 REMAKE = "delete the file to make new folds, or name another with --set split.file=PATH"
@@ -95,7 +95,8 @@ def load_or_create_folds(path: Path, patients: Mapping[str, str], *, folds: int 
     """
     if not path.exists():
         made = tuple(make_folds(patients, folds=folds, seed=seed))
-        _write(path, FoldsFile(seed=seed, requested_folds=folds, patients=dict(patients), folds=made))
+        content = FoldsFile(seed=seed, requested_folds=folds, patients=dict(patients), folds=made)
+        write_text(path, content.model_dump_json(indent=2) + "\n")
     stored = _read(path)
     _check_same_slides(path, stored.patients, patients)
     if stored.requested_folds != folds:
@@ -109,14 +110,6 @@ def _slides_by_patient(patients: Mapping[str, str]) -> dict[str, list[str]]:
     for slide_id in sorted(patients):
         groups[patients[slide_id] or slide_id].append(slide_id)
     return dict(groups)
-
-
-def _write(path: Path, content: FoldsFile) -> None:
-    """Write beside `path` and rename, so that a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _read(path: Path) -> FoldsFile:

@@ -4,7 +4,6 @@ Drawn by matplotlib without a display.
 """
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from magnet_core.files import replacing
 from train.studies.summary import Line
 
 # N bins of a slide
@@ -89,8 +89,6 @@ def draw_maps(maps: Sequence[Map], title: str, path: Path) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    figure.savefig(partial, dpi=130, format="png")
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
