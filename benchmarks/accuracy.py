@@ -27,12 +27,12 @@ from magnet_core.expression import columns_of
 from magnet_core.levels import find_target
 from magnet_core.metrics import evaluate
 from magnet_core.records import Genes
-from train.checkpoint import load_run
-from train.config import load_config
-from train.dataset import open_slide_data
-from train.labels import fine_labels
+from train.data.labels import fine_labels
+from train.data.slide import open_slide_data
+from train.learning.run_folder import GENES, SUMMARY
+from train.learning.trained_run import load_run
 from train.pipeline import fit
-from train.run_folder import GENES, SUMMARY
+from train.settings.fit import load_config
 
 # N bins of a slide, P panel genes
 

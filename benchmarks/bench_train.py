@@ -27,7 +27,7 @@ from bench_train_run import TrainingRun
 from bench_train_slide import SlideSize, make_slide
 
 from magnet_core.device import autocast, pick_device
-from train.epoch import Part
+from train.data.epoch import Part
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 REPEATS = 15  # measurements, each beside its limit: the machine's speed changes under other people's work

@@ -1,4 +1,4 @@
-"""A training as `train.trainer.train` holds it, for the benchmarks to take apart: steps one by one, and their waits.
+"""A training as `train.learning.loop` holds it, for the benchmarks to take apart: steps one by one, and their waits.
 
 In: a slide and settings. Out: the seconds of steps taken as the trainer takes them, subgraphs being read ahead by its
 own thread, and how much of them it waited for the next subgraph.
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import torch
 
 from magnet_core.device import pick_device
-from train.checkpoint import build_predictor
-from train.config import FitConfig, load_config
-from train.dataset import Slide
-from train.epoch import Part, epoch_batches, plan_epoch
-from train.labels import SlideLabels
-from train.residency import place_features
-from train.state import TrainingState
-from train.subgraph import Batch, SubgraphPlan
-from train.trainer import start, training_step
+from train.data.epoch import Part, epoch_batches, plan_epoch
+from train.data.labels import SlideLabels
+from train.data.slide import Slide
+from train.data.subgraph import Batch, SubgraphPlan
+from train.learning.loop import start, training_step
+from train.learning.state import TrainingState
+from train.model.build import build_predictor
+from train.model.placement import place_features
+from train.settings.fit import FitConfig, load_config
 
 
 @dataclass(frozen=True)

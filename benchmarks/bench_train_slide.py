@@ -26,8 +26,8 @@ from magnet_core.backbones import build_encoder, find_backbone
 from magnet_core.levels import bin_level, feature_name, find_target
 from magnet_core.records import Assay, Genes, Sample, SlideCounts
 from magnet_core.units import WORKING_MPP, patch_px
-from train.config import DataConfig
-from train.dataset import Slide, open_slide_data
+from train.data.slide import Slide, open_slide_data
+from train.settings.fit import DataConfig
 
 # N bins, G genes, T tokens, D features, p pixels
 

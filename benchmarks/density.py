@@ -16,13 +16,13 @@ import typer
 from cache.store import Store
 from magnet_core.levels import find_target
 from magnet_core.metrics import combine, evaluate
-from train.checkpoint import load_run
-from train.config import load_config
-from train.dataset import open_slide_data
-from train.labels import fine_labels
+from train.data.labels import fine_labels
+from train.data.slide import open_slide_data
+from train.learning.run_folder import SUMMARY
+from train.learning.trained_run import load_run
+from train.model.whole_slide import predict_slide
 from train.pipeline import fit
-from train.predict import predict_slide
-from train.run_folder import SUMMARY
+from train.settings.fit import load_config
 
 
 def main(

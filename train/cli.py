@@ -9,7 +9,7 @@ import typer
 
 from magnet_core.console import importing
 from magnet_core.errors import MagnetError
-from train.options import (
+from train.commands.options import (
     BackboneOption,
     Bins,
     DeviceOption,
@@ -20,10 +20,10 @@ from train.options import (
     StoreOption,
     TargetOption,
 )
-from train.predict_command import predict_command
-from train.report.command import report_command
-from train.studies.command import cv_command, study_command
-from train.sweep.command import sweep_command
+from train.commands.predict import predict_command
+from train.commands.report import report_command
+from train.commands.study import cv_command, study_command
+from train.commands.sweep import sweep_command
 
 
 class Block(StrEnum):
@@ -83,9 +83,9 @@ def fit_command(
         raise MagnetError("--bins", expected="--bins or encoder.mode", found="both", remedy="leave one of them out")
     settings += [ABLATIONS[block] for block in without or ()]
     with importing():
-        from train.config import load_config
-        from train.evaluate import text_table
+        from train.evaluation.scores import text_table
         from train.pipeline import fit
+        from train.settings.fit import load_config
 
     result = fit(load_config(recipe, [*settings, *(set_ or ())]))
     typer.echo(f"\nfold {result.fold.index}, test slides: {', '.join(result.fold.test)}")

@@ -11,14 +11,16 @@ from pathlib import Path
 from magnet_core.files import sync_below, write_json
 from magnet_core.records import Genes
 from magnet_core.seeding import seed_everything
-from train.baselines import ColourRidge, FeatureRidge, GeneMean, System
-from train.config import FitConfig
-from train.evaluate import SystemScore, genes_table, metrics_row, score, write_genes
-from train.fold import FoldSides, open_fold
-from train.magnet_system import MagNetSystem
-from train.run_folder import GENES, SUMMARY, check_folder, held
-from train.splits import Fold
-from train.unfinished import forget
+from train.data.fold_sides import FoldSides, open_fold
+from train.data.folds import Fold
+from train.evaluation.scores import SystemScore, genes_table, metrics_row, score, write_genes
+from train.learning.checkpoint import forget
+from train.learning.run_folder import GENES, SUMMARY, check_folder, held
+from train.settings.fit import FitConfig
+from train.systems.base import System
+from train.systems.magnet import MagNetSystem
+from train.systems.plain.gene_mean import GeneMean
+from train.systems.plain.ridge import ColourRidge, FeatureRidge
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import torch
 from cache.store import Store
 from magnet_core.levels import find_target
 from magnet_core.records import Genes
-from train.checkpoint import build_predictor
-from train.config import FitConfig, load_config
-from train.dataset import Slide, open_slide_data
-from train.predictor import Predictor
+from train.data.slide import Slide, open_slide_data
+from train.model.build import build_predictor
+from train.model.predictor import Predictor
+from train.settings.fit import FitConfig, load_config
 
 NUM_GENES = 20
 

@@ -13,13 +13,13 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.losses import magnet_loss
 from tests.train.setting import config, labels_of, parts
-from train.checkpoint import load_run
-from train.dataset import Slide, open_slide_data
-from train.fold import choose_fold
+from train.data.fold_sides import choose_fold
+from train.data.slide import Slide, open_slide_data
+from train.data.subgraph import SubgraphPlan, build_batch
+from train.learning.run_folder import held
+from train.learning.trained_run import load_run
+from train.model.whole_slide import predict_slide
 from train.pipeline import fit
-from train.predict import predict_slide
-from train.run_folder import held
-from train.subgraph import SubgraphPlan, build_batch
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.pipeline import run
-from train.config import load_config
 from train.pipeline import fit
+from train.settings.fit import load_config
 
 MPP = 0.687  # the data set's own statement of the sections' µm/px
 

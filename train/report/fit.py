@@ -10,19 +10,19 @@ from typing import Any
 import polars as pl
 
 from magnet_core.resampling import METRICS
-from train.checkpoint import DESCRIPTION
-from train.evaluate import COLUMNS
-from train.report.blocks import Block, Plots, Section, Table, unrepeated
+from train.evaluation.scores import COLUMNS
+from train.evaluation.system_names import MAGNET, TITLES
+from train.learning.run_folder import GENES, SUMMARY
+from train.learning.trained_run import DESCRIPTION
 from train.report.figures import Estimate, estimates
 from train.report.folder import read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
 from train.report.genes import against_system, best_and_worst, by_gene, note_on
+from train.report.parts import Block, Plots, Section, Table, unrepeated
 from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import training_plots
-from train.run_folder import GENES, SUMMARY
+from train.studies.numbers import NOTHING, number
 from train.studies.render import LOWER_IS_BETTER
-from train.studies.wording import NOTHING, number
-from train.titles import MAGNET, TITLES
 
 Scores = Mapping[str, Mapping[str, float | None]]
 

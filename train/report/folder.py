@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from magnet_core.errors import MagnetError
-from train.checkpoint import DESCRIPTION
+from train.learning.trained_run import DESCRIPTION
 
 # E epochs
 

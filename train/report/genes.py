@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from train.report.blocks import Block, Table, Tables
 from train.report.figures import Plot, scatter
-from train.studies.wording import number
+from train.report.parts import Block, Table, Tables
+from train.studies.numbers import number
 
 SHOWN = 15
 COLUMNS = ("slide_id", "gene_id", "gene_name", "pcc")

@@ -13,13 +13,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_text
-from train.evaluate import COLUMNS
-from train.report.blocks import Section, Table
+from train.evaluation.scores import COLUMNS
+from train.learning.run_folder import SUMMARY
 from train.report.fit import fit_section
+from train.report.parts import Section, Table
 from train.report.study import RECORD as STUDY
 from train.report.study import study_section
 from train.report.sweep import sweep_section
-from train.run_folder import SUMMARY
 from train.sweep.record import RECORD as SWEEP
 
 PICTURE_BYTES = 3_000_000  # of all sections; base64 makes 4 MB of them

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from magnet_core.errors import MagnetError
-from train.report.blocks import Pictures
+from train.report.parts import Pictures
 
 LARGE = 150_000  # bytes; above, colours are reduced to a palette, which maps hardly show
 COLOURS = 128

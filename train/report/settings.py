@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.config import as_plain
-from train.report.blocks import Block, Code, Listing, Table
 from train.report.folder import flat
+from train.report.parts import Block, Code, Listing, Table
+from train.settings.build import as_plain
 from train.studies.config import StudyConfig
+from train.studies.numbers import NOTHING
 from train.studies.protocols import PROTOCOLS
-from train.studies.wording import NOTHING
 
 DEFAULTS = json.loads(json.dumps(as_plain(StudyConfig())))
 ENCODER = {"frozen": "cached features, no encoder trained"}

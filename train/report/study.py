@@ -12,20 +12,20 @@ from typing import Any
 import polars as pl
 
 from magnet_core.resampling import METRICS
-from train.evaluate import COLUMNS
-from train.report.blocks import Block, Listing, Plots, Section, Table, unrepeated
+from train.evaluation.scores import COLUMNS
+from train.evaluation.system_names import NOISE_CEILING, TITLES
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import Training, number_of, read_csv, read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
 from train.report.genes import against_ceiling, best_and_worst, by_gene, note_on
+from train.report.parts import Block, Listing, Plots, Section, Table, unrepeated
 from train.report.pictures import maps
 from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import training_plots
+from train.studies.numbers import difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
 from train.studies.render import best_of
 from train.studies.summary import Line, Statistic
-from train.studies.wording import difference, number, span, spread
-from train.titles import NOISE_CEILING, TITLES
 
 RECORD = "study.json"
 CEILING = TITLES[NOISE_CEILING]

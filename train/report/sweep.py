@@ -7,15 +7,15 @@ from collections import Counter
 from pathlib import Path
 
 from magnet_core.resampling import METRICS
-from train.evaluate import COLUMNS
-from train.report.blocks import Block, Code, Listing, Section, Table
+from train.evaluation.scores import COLUMNS
+from train.evaluation.system_names import TITLES
+from train.learning.run_folder import SUMMARY
 from train.report.folder import number_of, read_csv, read_json, read_toml_text
+from train.report.parts import Block, Code, Listing, Section, Table
 from train.report.settings import facts, settings, versions
-from train.run_folder import SUMMARY
-from train.studies.wording import NOTHING, number
+from train.studies.numbers import NOTHING, number
 from train.sweep.record import BEST, RECORD, TRIALS
 from train.sweep.run import REFIT
-from train.titles import TITLES
 
 SHOWN = 10
 OF_THE_TRIAL = ("trial", "ended", "pcc_gene", "epochs", "reason")

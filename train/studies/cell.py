@@ -29,19 +29,20 @@ from magnet_core.files import sync_below, write_json
 from magnet_core.records import Genes
 from magnet_core.resampling import BlockSums, block_sums, cut_into_blocks
 from magnet_core.seeding import named_rng, seed_everything
-from train.baselines.base import Setting, System
-from train.baselines.table import PLAIN, RivalsConfig, build_rival
-from train.config import FitConfig, as_plain
-from train.evaluate import genes_table, score, write_genes
-from train.fold import FoldSides
-from train.magnet_system import MagNetSystem
-from train.raw_counts import read_counts
-from train.run_folder import GENES
-from train.sampler import along_curve
-from train.splits import Fold
-from train.state import NEUTRAL
-from train.titles import MAGNET, NOISE_CEILING, TITLES
-from train.unfinished import forget
+from train.data.fold_sides import FoldSides
+from train.data.folds import Fold
+from train.data.raw_counts import read_counts
+from train.data.sampler import along_curve
+from train.evaluation.scores import genes_table, score, write_genes
+from train.evaluation.system_names import MAGNET, NOISE_CEILING, TITLES
+from train.learning.checkpoint import forget
+from train.learning.run_folder import GENES
+from train.learning.setting import Setting
+from train.settings.build import NEUTRAL, as_plain
+from train.settings.fit import FitConfig
+from train.systems.base import System
+from train.systems.magnet import MagNetSystem
+from train.systems.table import PLAIN, RivalsConfig, build_rival
 
 # N fine rows of a slide, P panel genes
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from magnet_core.registry import look_up
-from train.baselines.table import RivalsConfig
-from train.config import FitConfig, build, build_fit, read_values
+from train.settings.build import build, read_values
+from train.settings.fit import FitConfig, build_fit
 from train.studies.protocols import PROTOCOLS
+from train.systems.table import RivalsConfig
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from tabulate import tabulate
 
 from magnet_core.files import write_text
 from magnet_core.structure import map_similarity, median_pitch_um
-from train.dataset import Slide
-from train.fold import open_from_store
-from train.labels import fine_labels
+from train.data.fold_sides import open_from_store
+from train.data.labels import fine_labels
+from train.data.slide import Slide
 from train.studies.cell import CellResult
 from train.studies.figures import Map, draw_maps
 from train.studies.plans import Plan

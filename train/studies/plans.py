@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from magnet_core.registry import look_up
-from train.config import FitConfig
-from train.splits import Fold
+from train.data.folds import Fold
+from train.evaluation.system_names import MAGNET, NOISE_CEILING, SYSTEMS, TITLES
+from train.settings.fit import FitConfig
 from train.studies.cell import Cell
 from train.studies.config import StudyConfig
 from train.studies.protocols import PROTOCOLS, Pooling
 from train.studies.published import BACKBONES, BASELINES, BLOCKS, Figures
-from train.titles import MAGNET, NOISE_CEILING, SYSTEMS, TITLES
 
 ALL_BLOCKS: dict[str, tuple[str, Callable[[FitConfig], FitConfig]]] = {
     "neither": (

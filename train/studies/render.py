@@ -11,10 +11,10 @@ import polars as pl
 from tabulate import tabulate
 
 from magnet_core.resampling import METRICS
-from train.evaluate import COLUMNS
+from train.evaluation.scores import COLUMNS
+from train.studies.numbers import NOTHING, difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
 from train.studies.summary import Line, Statistic
-from train.studies.wording import NOTHING, difference, number, span, spread
 
 FORMS = {"txt": "simple", "md": "github", "tex": "latex_booktabs"}
 BOLD = {"txt": "{}", "md": "**{}**", "tex": "\ue000{}\ue001"}

@@ -16,9 +16,9 @@ from cache.lock import FileLock
 from cache.store import Store
 from magnet_core.console import progress
 from magnet_core.errors import MagnetError
-from train.config import DataConfig
-from train.dataset import Slide
-from train.fold import FoldSides, check_same_settings, open_fold, open_from_store
+from train.data.fold_sides import FoldSides, check_same_settings, open_fold, open_from_store
+from train.data.slide import Slide
+from train.settings.fit import DataConfig
 from train.studies.cell import FINISHED, Cell, CellResult, compute, read
 
 CELLS = "cells"

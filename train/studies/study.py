@@ -20,11 +20,11 @@ from tqdm import tqdm
 from cache.store import Store, package_versions
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
-from train.config import as_plain, check_name
-from train.evaluate import write_genes
-from train.fold import all_folds, find_fold
-from train.splits import Fold
-from train.state import differing
+from train.data.fold_sides import all_folds, find_fold
+from train.data.folds import Fold
+from train.evaluation.scores import write_genes
+from train.settings.build import as_plain, differing
+from train.settings.fit import check_name
 from train.studies.config import StudyConfig
 from train.studies.figures import draw_table
 from train.studies.pivotal import pivotal_genes

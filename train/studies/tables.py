@@ -8,14 +8,14 @@ from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS
 from magnet_core.registry import look_up
-from train.dataset import has_target
-from train.splits import Fold
-from train.studies.asked import Asked, Study
+from train.data.folds import Fold
+from train.data.slide import has_target
+from train.evaluation.system_names import MAGNET, PLAIN_TITLES, SYSTEMS
 from train.studies.config import StudyConfig, load_study_config
 from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Planner
 from train.studies.protocols import PROTOCOLS
+from train.studies.request import Asked, Study
 from train.studies.study import StudyResult, choose_folds, run_study
-from train.titles import MAGNET, PLAIN_TITLES, SYSTEMS
 
 TABLE_TITLES = {
     Study.BASELINES: "Comparison of systems, as in the paper's Table 1",

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from magnet_core.errors import MagnetError
 from magnet_core.registry import near_names
-from train.config import FitConfig, as_plain, build, load_config, read_values
+from train.settings.build import as_plain, build, read_values
+from train.settings.fit import FitConfig, load_config
 from train.sweep.space import Dimension, Value, merged, nested, parse_space
 
 TABLES = ("recipe", "settings", "space", "search")

@@ -16,17 +16,16 @@ from tqdm import tqdm
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.seeding import seed_everything
-from train.baselines.base import Training
-from train.checkpoint import build_predictor
-from train.config import DataConfig, FitConfig
-from train.dataset import Slide
-from train.fold import open_fold
-from train.magnet_system import set_mean_output
-from train.predictor import Predictor
-from train.raw_counts import RawCounts
-from train.residency import place_features
-from train.trainer import train
-from train.validation import split_validation, validator
+from train.data.fold_sides import Training, open_fold
+from train.data.raw_counts import RawCounts
+from train.data.slide import Slide
+from train.learning.loop import train
+from train.learning.validation import split_validation, validator
+from train.model.build import build_predictor
+from train.model.placement import place_features
+from train.model.predictor import Predictor
+from train.settings.fit import DataConfig, FitConfig
+from train.systems.magnet import set_mean_output
 
 Report = Callable[[int, float], None]  # an epoch, from 1, and its score; may raise to stop the trial
 

@@ -16,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from cache.store import package_versions
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
-from train.config import FitConfig, as_plain
-from train.state import differing
+from train.settings.build import as_plain, differing
+from train.settings.fit import FitConfig
 from train.sweep.config import Sweep
 from train.sweep.objective import Bench
 from train.sweep.study import KEPT_EPOCH, REFUSED

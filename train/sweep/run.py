@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from magnet_core.console import progress
 from magnet_core.errors import MagnetError
-from train.checkpoint import DESCRIPTION
-from train.config import FitConfig, as_plain
+from train.learning.run_folder import SUMMARY
+from train.learning.trained_run import DESCRIPTION
 from train.pipeline import fit
-from train.run_folder import SUMMARY
-from train.state import differing
+from train.settings.build import as_plain, differing
+from train.settings.fit import FitConfig
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective

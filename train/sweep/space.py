@@ -18,7 +18,7 @@ from optuna.trial import Trial
 
 from magnet_core.errors import MagnetError
 from magnet_core.registry import near_names
-from train.config import FitConfig
+from train.settings.fit import FitConfig
 
 Value = bool | int | float | str
 

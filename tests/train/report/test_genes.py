@@ -3,8 +3,8 @@ import math
 import polars as pl
 import pytest
 
-from train.report.blocks import Table, Tables
 from train.report.genes import against_ceiling, against_system, best_and_worst, by_gene
+from train.report.parts import Table, Tables
 
 NAMES = ("slide_id", "gene_id", "gene_name", "pcc", "ceiling")
 

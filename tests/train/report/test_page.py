@@ -13,8 +13,8 @@ from magnet_core.errors import MagnetError
 from tests.train.report.reading import Page, read_page
 from tests.train.setting import config
 from tests.train.sweep.setting import sweep_of
+from train.commands.report import report_command
 from train.pipeline import fit
-from train.report.command import report_command
 from train.report.page import write_report
 from train.studies import cell as cell_module
 from train.studies.config import StudyConfig

@@ -12,22 +12,22 @@ from torch import nn
 
 from cache.store import Store
 from tests.train.setting import config
-from train.baselines.base import System
-from train.baselines.bleep import BLEEPConfig
-from train.baselines.egn import EGNConfig
-from train.baselines.his2st import His2STConfig
-from train.baselines.histogene import HisToGeneConfig
-from train.baselines.st_net import STNetConfig
-from train.baselines.table import RivalsConfig
-from train.baselines.triplex import TriplexConfig
-from train.dataset import LevelData, Slide
+from train.data.slide import LevelData, Slide
+from train.evaluation.system_names import SYSTEMS
 from train.studies import cell as cell_module
 from train.studies.cell import Cell
 from train.studies.config import StudyConfig
 from train.studies.plans import Planner
 from train.studies.runner import run_cells
 from train.studies.study import choose_folds
-from train.titles import SYSTEMS
+from train.systems.base import System
+from train.systems.rivals.bleep import BLEEPConfig
+from train.systems.rivals.egn import EGNConfig
+from train.systems.rivals.his2st import His2STConfig
+from train.systems.rivals.histogene import HisToGeneConfig
+from train.systems.rivals.st_net import STNetConfig
+from train.systems.rivals.triplex import TriplexConfig
+from train.systems.table import RivalsConfig
 
 MARKER = 777_777
 SMALL = RivalsConfig(

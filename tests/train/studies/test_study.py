@@ -13,22 +13,21 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.metrics import evaluate
 from tests.train.setting import config
-from train.baselines.base import Training
-from train.baselines.ridge import ColourRidge
-from train.dataset import open_slide_data
-from train.fold import FoldSides, open_fold
+from train.data.fold_sides import FoldSides, Training, open_fold
+from train.data.slide import open_slide_data
 from train.studies import cell as cell_module
 from train.studies import pivotal, runner, tables
-from train.studies.asked import Asked
 from train.studies.cell import FINISHED, Cell
 from train.studies.config import StudyConfig, load_study_config
 from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
 from train.studies.render import render
+from train.studies.request import Asked
 from train.studies.runner import run_cells
 from train.studies.study import choose_folds, run_study
 from train.studies.summary import Line, Statistic
 from train.studies.tables import targets_of
+from train.systems.plain.ridge import ColourRidge
 
 SYSTEMS = ("magnet", "gene_mean", "colour_ridge")
 

@@ -9,10 +9,10 @@ import pytest
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from tests.train.sweep.setting import sweep_of
-from train.config import load_config
-from train.dataset import Slide
-from train.fold import FoldSides, choose_fold
+from train.data.fold_sides import FoldSides, choose_fold
+from train.data.slide import Slide
 from train.pipeline import fit
+from train.settings.fit import load_config
 from train.sweep.run import run_sweep
 
 

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from magnet_core.errors import MagnetError
-from train.config import load_config
+from train.settings.fit import load_config
 from train.sweep.config import Sweep, read_sweep
 from train.sweep.space import Choice, Range, parse_space
 

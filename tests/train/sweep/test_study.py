@@ -12,8 +12,8 @@ from magnet_core.errors import MagnetError
 from magnet_core.interrupt import StopRequest
 from tests.train.setting import config
 from tests.train.sweep.setting import sweep_of
-from train.config import FitConfig
-from train.fold import open_fold
+from train.data.fold_sides import open_fold
+from train.settings.fit import FitConfig
 from train.sweep import objective as objective_module
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts

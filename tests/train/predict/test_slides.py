@@ -1,0 +1,269 @@
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import anndata
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from cache.fingerprint import digest
+from cache.store import Store
+from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
+from extract.pipeline import run as extract
+from magnet_core.backbones import architecture, encoder
+from magnet_core.errors import MagnetError
+from magnet_core.levels import TARGETS
+from magnet_core.model import MagNet
+from magnet_core.records import Genes
+from tests.train.conftest import BACKBONE
+from tests.train.setting import NUM_GENES, config, parts
+from train.commands.predict import predict_command
+from train.data.slide import Slide, open_slide_data
+from train.learning.trained_run import TrainedRun, load_run, save_run
+from train.model.predictor import Predictor
+from train.model.whole_slide import predict_slide
+from train.pipeline import fit
+from train.predict.matching_slide import open_slide_for
+from train.predict.slides import sampling_notice
+
+Fitted = Callable[[int], Path]
+
+
+@pytest.fixture(scope="module")
+def fitted(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """Folders of frozen runs by target, each fitted once."""
+    runs, folders = tmp_path_factory.mktemp("fitted"), dict[int, Path]()
+
+    def folder(target: int) -> Path:
+        if target not in folders:
+            settings = (f"data.target={target}", "encoder.mode=frozen", "baselines=false", "optim.epochs=1")
+            folders[target] = fit(config(small_store, runs, *settings)).folder
+        return folders[target]
+
+    return folder
+
+
+def predict(folder: Path, *options: object) -> Result:
+    app = typer.Typer()
+    app.command()(predict_command)
+    return CliRunner().invoke(app, [str(folder), *map(str, options)], catch_exceptions=False)
+
+
+def untrained(store: Store, tmp_path: Path, *settings: str) -> TrainedRun:
+    """A run on the first genes of S1."""
+    slide, predictor = parts(store, config(store, tmp_path, *settings))
+    panel = Genes(slide.genes.ids[:NUM_GENES], slide.genes.names[:NUM_GENES])
+    return TrainedRun(config(store, tmp_path, *settings), panel, predictor)
+
+
+def digest_of(store: Store, slide_id: str = "S1") -> str:
+    (features,) = store.feature_files(slide_id)
+    return features.settings_digest
+
+
+@pytest.mark.parametrize("target", [8, 55])
+def test_the_file_holds_what_the_run_predicts_in_the_stores_order(
+    small_store: Store, tmp_path: Path, fitted: Fitted, target: int
+):
+    out = tmp_path / "new" / "S2.h5ad"
+    shown = predict(fitted(target), "--slide", "S2", "--out", out, "--measured")
+    assert shown.exit_code == 0, shown.output
+    assert f"-> {out}" in shown.output
+    assert not list(out.parent.glob("*.partial"))
+
+    run = load_run(fitted(target))
+    slide = open_slide_data(small_store, "S2", TARGETS[target], run.config.data)
+    mpp = small_store.geometry("S2").header["mpp"]
+    table = anndata.read_h5ad(out)
+    np.testing.assert_array_equal(table.X, predict_slide(run.predictor, slide))
+    np.testing.assert_array_equal(table.obs_names, slide.fine.barcodes())
+    np.testing.assert_array_equal(table.var_names, run.panel.names)
+    np.testing.assert_array_equal(table.var["gene_ids"], run.panel.ids)
+    np.testing.assert_array_equal(
+        table.layers["measured"], slide.labels(run.panel, run.config.data.normalise)[slide.fine.name]
+    )
+    np.testing.assert_array_equal(table.obsm["spatial_um"], slide.fine.centres_um)
+    np.testing.assert_allclose(table.obsm["spatial"] * mpp, slide.fine.centres_um)
+
+
+def test_all_slides_go_into_the_runs_folder_and_what_is_there_is_not_replaced_unasked(
+    fitted: Fitted, small_store: Store, tmp_path: Path
+):
+    folder = shutil.copytree(fitted(8), tmp_path / "run")
+    shown = predict(folder, "--slide", "all")
+    assert shown.exit_code == 0, shown.output
+    paths = [folder / "predictions" / f"{slide_id}.h5ad" for slide_id in small_store.slide_ids()]
+    assert [path.is_file() for path in paths] == [True] * 3
+    written = paths[0].read_bytes()
+    gene = load_run(folder).panel.names[3]
+    with pytest.raises(MagnetError, match=r"S1.h5ad: expected no such file yet, found it is there; pass --overwrite"):
+        predict(folder, "--slide", "S1", "--genes", gene)
+    assert paths[0].read_bytes() == written
+    assert predict(folder, "--slide", "S1", "--genes", gene, "--overwrite").exit_code == 0
+    assert list(anndata.read_h5ad(paths[0]).var_names) == [gene]
+
+
+def test_chosen_genes_are_columns_of_the_whole_in_the_order_asked(fitted: Fitted, tmp_path: Path):
+    panel = load_run(fitted(8)).panel
+    asked = f"{panel.names[7]}, {panel.ids[2]},{panel.names[7]}"
+    predict(fitted(8), "--slide", "S1", "--out", tmp_path / "all.h5ad")
+    predict(fitted(8), "--slide", "S1", "--out", tmp_path / "two.h5ad", "--genes", asked)
+    whole, chosen = (anndata.read_h5ad(tmp_path / name) for name in ("all.h5ad", "two.h5ad"))
+    np.testing.assert_array_equal(chosen.var_names, panel.names[[7, 2]])
+    np.testing.assert_array_equal(chosen.X, whole.X[:, [7, 2]])
+    predict(fitted(8), "--slide", "S1", "--out", tmp_path / "turned.h5ad", "--genes", ",".join(panel.names[::-1]))
+    np.testing.assert_array_equal(anndata.read_h5ad(tmp_path / "turned.h5ad").to_df()[panel.names], whole.to_df())
+    assert list(chosen.uns["magnet_hd"]["panel"]) == panel.ids.tolist()  # whose library the values are normalised to
+
+
+def test_a_slide_of_another_store_without_counts_is_predicted(
+    small_store: Store, tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "scanpy", None)  # an import of it would fail
+    image = small_store.root.parent / "data/S1/S1_tissue_image.btf"
+    sheet = tmp_path / "samples.csv"
+    sheet.write_text(f"slide_id,image,mpp\nnew,{image},0.25\n")
+    extraction = RunConfig(
+        samples=sheet,
+        store=tmp_path / "store",
+        geometry=GeometryConfig(targets=(8,), bins=100, window=6),
+        embedding=EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2),
+    )
+    assert extract(extraction).failed == {}
+    out = tmp_path / "new.h5ad"
+    shown = predict(fitted(8), "--slide", "new", "--store", extraction.store, "--out", out, "--measured")
+    assert shown.exit_code == 0, shown.output
+    assert "new: no counts, so no layer 'measured'" in shown.output
+    assert "rows are a sample (--sampling windows)" in shown.output
+    table = anndata.read_h5ad(out)
+    assert np.isfinite(table.X).all()
+    assert table.X.std(axis=0).max() > 0
+    assert "measured" not in table.layers
+
+
+def test_a_store_that_has_moved_is_named_by_option(small_store: Store, tmp_path: Path, fitted: Fitted):
+    description = json.loads((fitted(8) / "run.json").read_text())
+    description["config"]["data"]["store"] = str(tmp_path / "gone")
+    moved = shutil.copytree(fitted(8), tmp_path / "run")
+    (moved / "run.json").write_text(json.dumps(description))
+    with pytest.raises(MagnetError, match="the store it was trained on.*gone, found none there; name the store with"):
+        predict(moved, "--slide", "S1")
+    assert predict(moved, "--slide", "S1", "--store", small_store.root).exit_code == 0
+    predict(fitted(8), "--slide", "S1", "--out", tmp_path / "own.h5ad")
+    tables = [anndata.read_h5ad(path) for path in (moved / "predictions/S1.h5ad", tmp_path / "own.h5ad")]
+    np.testing.assert_array_equal(tables[0].X, tables[1].X)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--slide", "s1x"], r"slide: expected a known name, found 's1x'; did you mean S1"),
+        (
+            ["--slide", "S1", "--genes", "NOTAGENE"],
+            r"--genes: expected genes of the run's panel of 20, found 'NOTAGENE'",
+        ),
+        (["--slide", "S1", "--slide", "S2", "--out", "x.h5ad"], "--out: expected one slide.*leave --out out"),
+        (["--slide", "S1", "--out", "x.csv"], r"--out: expected one slide, and a name ending in .h5ad"),
+        (["--slide", "S1", "--store", "nowhere"], "nowhere: expected a store"),
+    ],
+)
+def test_wrong_options_are_one_line(fitted: Fitted, options: list[str], says: str):
+    with pytest.raises(MagnetError, match=says) as caught:
+        predict(fitted(8), *options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_run_says_which_to_give(tmp_path: Path):
+    with pytest.raises(MagnetError, match=r"expected a finished run with run.json, found none; give the folder"):
+        predict(tmp_path, "--slide", "S1")
+
+
+def test_a_slide_that_fails_is_named_and_the_others_are_predicted(
+    small_store: Store, tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse_s2(run: TrainedRun, store: Store, slide_id: str) -> Slide:
+        if slide_id == "S2":
+            raise MagnetError("S2", expected="features", found="none", remedy="extract it")
+        return open_slide_for(run, store, slide_id)
+
+    monkeypatch.setattr("train.predict.slides.open_slide_for", refuse_s2)
+    folder = shutil.copytree(fitted(55), tmp_path / "run")
+    shown = predict(folder, "--slide", "all")
+    assert shown.exit_code == 1
+    assert "failed: S2: S2: expected features, found none; extract it" in shown.output
+    written = sorted(path.stem for path in (folder / "predictions").glob("*.h5ad"))
+    assert written == ["S1", "S3"]
+
+
+def test_features_of_other_settings_are_refused_but_for_the_views(small_store: Store, tmp_path: Path):
+    run = untrained(small_store, tmp_path, "encoder.mode=frozen")
+    with pytest.raises(MagnetError, match=r"expected the settings of the training store \(0123\), found \w+; extract"):
+        open_slide_for(replace(run, features_settings_digest="0123"), small_store, "S1")
+    settings = small_store.features("S1", BACKBONE).header["settings"]
+    of_all_views = replace(run, features_settings_digest=digest({**settings, "views": 8}))
+    slide = open_slide_for(of_all_views, small_store, "S1")
+    assert slide.features_header["settings_digest"] == digest_of(small_store)
+
+
+def test_features_of_another_width_are_refused(small_store: Store, tmp_path: Path):
+    run = untrained(small_store, tmp_path, "encoder.mode=frozen")
+    widths = run.predictor.model.context_dims
+    model = MagNet(run.config.model, fine_dim=7, context_dims=widths, num_genes=NUM_GENES)
+    other = replace(run, predictor=Predictor(None, model, run.config.compute))
+    with pytest.raises(MagnetError, match=r"widths the run was trained with \(bin_008um 7, region \d+, spot \d+\)"):
+        open_slide_for(other, small_store, "S1")
+
+
+def test_a_slide_without_features_of_the_runs_backbone_is_refused_with_the_remedy(small_store: Store, tmp_path: Path):
+    run = untrained(small_store, tmp_path, "encoder.mode=frozen")
+    data = replace(run.config.data, backbone="resnet18")
+    with pytest.raises(MagnetError, match="expected features of resnet18.*run 'extract run --backbone resnet18'"):
+        open_slide_for(replace(run, config=replace(run.config, data=data)), small_store, "S1")
+
+
+def test_a_finetuned_run_is_loaded_without_drawing_weights_and_predicts_the_same(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = replace(untrained(small_store, tmp_path), features_settings_digest=digest_of(small_store))
+    save_run(tmp_path, run, extra={})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("weights were drawn")
+
+    monkeypatch.setattr(architecture, "draw_model", refuse)
+    monkeypatch.setattr(encoder, "draw_model", refuse)
+    shown = predict(tmp_path, "--slide", "S1")
+    assert shown.exit_code == 0, shown.output
+    assert "S1: encode: 100%" in shown.output
+    assert "S1: predict: 100%" in shown.output
+    slide = open_slide_for(run, small_store, "S1")
+    table = anndata.read_h5ad(tmp_path / "predictions/S1.h5ad")
+    np.testing.assert_array_equal(table.X, predict_slide(run.predictor, slide))
+    assert load_run(tmp_path).features_settings_digest == digest_of(small_store)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fine", "sampling", "sampled"),
+    [
+        (500, "bin_008um", "windows", True),
+        (500, "bin_008um", "uniform", True),
+        (500, "bin_008um", "all", False),
+        (399, "bin_008um", "windows", False),
+        (60, "spot", "windows", True),
+        (40, "spot", "windows", False),
+    ],
+)
+def test_a_sample_is_told_from_a_whole_slide(rows: int, fine: str, sampling: str, sampled: bool):
+    class Level(list):
+        name = fine
+
+    slide = cast(Slide, SimpleNamespace(slide_id="S1", fine=Level(range(rows))))
+    notice = sampling_notice(slide, {"settings": {"sampling": sampling, "bins": 400, "spots": 50}})
+    assert ("extract run --sampling all --slide S1" in notice) == sampled

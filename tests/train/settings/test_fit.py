@@ -1,0 +1,59 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from magnet_core.errors import MagnetError
+from train.settings.build import as_plain, build
+from train.settings.fit import FitConfig, load_config
+
+
+def test_the_defaults_are_the_papers():
+    config = load_config(None)
+    assert (config.optim.name, config.optim.lr, config.optim.momentum) == ("sgd", 1e-4, 0.9)
+    assert (config.optim.weight_decay, config.optim.final_lr, config.optim.batch_size) == (1e-4, 0.01, 256)
+    assert (config.loss.lambda_fine, config.loss.lambda_context, config.loss.lambda_consistency) == (0.8, 0.25, 0.1)
+    assert (config.loss.gamma_prediction, config.loss.gamma_consistency, config.data.panel) == (1.0, 0.25, 250)
+
+
+def test_settings_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path):
+    (tmp_path / "recipe.toml").write_text('seed = 7\n[optim]\nname = "adamw"\nlr = 1e-3\n')
+    config = load_config(tmp_path / "recipe.toml", ["optim.lr=5e-4", "data.target=55", "data.backbone=timm:resnet18"])
+    assert (config.seed, config.optim.name, config.optim.lr) == (7, "adamw", 5e-4)
+    assert (config.data.target, config.data.backbone) == (55, "timm:resnet18")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("optim.learning=1", "--set: optim: expected a known setting, found 'learning'"),
+        ("optm.lr=1", "found 'optm'; did you mean optim"),
+        ("optim.lr=fast", "optim: lr: expected a number, found 'fast'"),
+        ("optim.name=adam", "expected one of sgd, adamw, found 'adam'"),
+        ("optim.lr", "expected key=value"),
+        ("optim.epochs=0", "optim.epochs: expected 1 or more, found 0"),
+        ("optim.momentum=-3", "optim.momentum: expected 0 to 1, found -3"),
+        ("optim.clip_norm=-1", "optim.clip_norm: expected 0 or more, found -1"),
+        ("optim=sgd", "expected settings of 'optim', found optim=sgd; set optim.name, optim.lr"),
+        ("augment=perhaps", "augment: expected true or false, found 'perhaps'"),
+        ("data.include=SGPP1", "include: expected a list, such as"),
+        ("seed.a=1", "seed: expected a whole number"),
+        ("model.heads=3", "model.width: expected a multiple of heads=3, found 256"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(setting: str, says: str):
+    with pytest.raises(MagnetError, match=says):
+        load_config(None, [setting])
+
+
+def test_a_broken_or_absent_recipe_is_one_line(tmp_path: Path):
+    (tmp_path / "broken.toml").write_text("optim = [")
+    with pytest.raises(MagnetError, match="broken.toml: expected TOML"):
+        load_config(tmp_path / "broken.toml")
+    with pytest.raises(MagnetError, match="--recipe: expected a TOML file, found no file"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_a_configuration_survives_json():
+    config = load_config(None, ["optim.lr=5e-4", "model.rounds=3", "loss.pcc_over=bins"])
+    assert build(FitConfig, json.loads(json.dumps(as_plain(config))), where="run.json") == config

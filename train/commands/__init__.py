@@ -1,0 +1,1 @@
+"""The command line of stage two: a file a command."""

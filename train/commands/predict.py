@@ -1,0 +1,33 @@
+"""The command `train predict`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_core.console import importing
+from train.commands.options import split_names
+
+
+def predict_command(
+    run: Annotated[Path, typer.Argument(help="Folder with run.json: of 'train fit', or of a study's cell.")],
+    slide: Annotated[list[str], typer.Option(help="Slide to predict; may be repeated; 'all': every one of the store.")],
+    store: Annotated[Path | None, typer.Option(help="Store with the slides; left out: the run's own.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The .h5ad file; left out: RUN/predictions/SLIDE.h5ad.")] = None,
+    genes: Annotated[str | None, typer.Option(help="Keep these genes only, such as SGPP1,DPEP1.")] = None,
+    measured: Annotated[bool, typer.Option("--measured", help="Add what was measured as a layer.")] = False,
+    zarr: Annotated[
+        bool, typer.Option("--spatialdata", help="A SpatialData .zarr with the bins as squares too.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Predict slides with a trained run: one AnnData file each, for scanpy, squidpy and napari."""
+    wanted = split_names("--genes", genes or None) or ()
+    with importing():
+        from train.predict.slides import PredictConfig, predict_slides
+
+    config = PredictConfig(run, tuple(slide), store, out, wanted, measured, zarr, overwrite, device)
+    if failed := predict_slides(config):
+        typer.echo(f"failed: {', '.join(failed)} (the reasons are above)", err=True)
+        raise typer.Exit(1)

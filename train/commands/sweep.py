@@ -1,0 +1,51 @@
+"""The command `train sweep`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from magnet_core.console import importing
+from train.commands.options import BackboneOption, Bins, DeviceOption, FoldOption, RunsOption, StoreOption, TargetOption
+
+
+def sweep_command(
+    sweep: Annotated[Path, typer.Argument(help="TOML file with [space], see recipes/sweep.toml.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials that the sweep has in the end; given again it goes on.")],
+    name: Annotated[str | None, typer.Option(help="Name of the sweep's folder [default: sweep].")] = None,
+    store: StoreOption = None,
+    runs: RunsOption = None,
+    target: TargetOption = None,
+    backbone: BackboneOption = None,
+    fold: FoldOption = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that run trials at the same time.")] = 1,
+    bins: Annotated[Bins | None, typer.Option(help="The bin encoder in trials [default: frozen, for speed].")] = None,
+    refit: Annotated[bool, typer.Option(help="Then fit the best settings with the bin encoder, and test.")] = False,
+    device: DeviceOption = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting of all trials, a.b=c.")] = None,
+) -> None:
+    """Search hyper-parameters by their score on validation slides; the test slides are not looked at."""
+    with importing():
+        from train.evaluation.scores import text_table
+        from train.sweep.config import read_sweep
+        from train.sweep.run import in_words, run_sweep
+
+    named = {
+        "fold": fold,
+        "name": name,
+        "runs": str(runs) if runs else None,
+        "split.file": str(runs / "folds.json") if runs else None,
+        "data.store": str(store) if store else None,
+        "data.target": target,
+        "data.backbone": backbone,
+        "device": device,
+        "encoder.mode": bins.mode if bins else None,
+    }
+    given = {key: value for key, value in named.items() if value is not None}
+    result = run_sweep(read_sweep(sweep, given, set_ or ()), trials=trials, jobs=jobs, refit=refit)
+    typer.echo(f"\n{result.finished} trials; best: trial {result.best}, PCC per gene {result.value:.4f} (validation)")
+    typer.echo(in_words(result.values))
+    if result.refit is not None:
+        typer.echo(f"\nrefit on the test slides of fold {fold}")
+        typer.echo(text_table(result.refit))
+    typer.echo(f"\nsweep: {result.folder} (best.toml for 'train fit --recipe', report.html, trials.csv, study.db)")

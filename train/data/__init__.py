@@ -1,0 +1,1 @@
+"""Slides, folds and subgraphs, as they come from the store."""

@@ -1,0 +1,247 @@
+"""One slide as stage two sees it: labels, pairing and edges in memory, pixels and features mapped from the store.
+
+In: a store, a target, a gene panel. Out: `SlideData`, whose levels hand out rows. Nothing here opens a vendor's file.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from cache.reader import ArrayFile
+from cache.store import Store
+from magnet_core.backbones import with_class_token
+from magnet_core.device import to_device
+from magnet_core.errors import MagnetError
+from magnet_core.expression import NormaliseConfig, columns_of, expression
+from magnet_core.levels import Target, feature_name, find_target
+from magnet_core.panel import LogStatistics
+from magnet_core.records import Genes
+from magnet_core.symmetry import NUM_SYMMETRIES
+from train.settings.fit import DataConfig
+
+# N rows of a level, k neighbours, T tokens, D features, p pixels, P panel genes
+
+_SCALE_ROWS = 4096  # evenly spaced rows are enough for a mean and a standard deviation
+_COUNT_ROWS = 16_384  # whose counts are held at a time
+_SD_FLOOR = 1e-2  # of the mean sd: a feature that hardly varies is not blown up
+
+
+@dataclass(frozen=True)
+class FeatureScale:
+    """Brings the features of one level of one slide to mean 0 and standard deviation 1, feature by feature.
+
+    Stain and scanner shift the features of a whole slide; what is learnt on one patient then misses on the next. The
+    statistics are of the slide's own cached features and need no counts, so that an unseen slide has its own too.
+    """
+
+    mean: Tensor  # (D,)
+    sd: Tensor  # (D,)
+
+    @classmethod
+    def of(cls, pooled: np.ndarray) -> "FeatureScale":
+        """Take the statistics of pooled features (N, D)."""
+        values = torch.from_numpy(pooled.astype(np.float32))
+        sd = values.std(dim=0, correction=0)
+        return cls(values.mean(dim=0), sd + _SD_FLOOR * sd.mean() + 1e-6)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Scale features (..., D) to float32, on their device."""
+        return (features.float() - self.mean.to(features.device)) / self.sd.to(features.device)
+
+
+class LevelData:
+    """One level of one slide, row by row from the store."""
+
+    def __init__(self, name: str, geometry: ArrayFile, features: ArrayFile, *, standardise: bool) -> None:
+        self.name = name
+        self._standardise = standardise
+        self._geometry = geometry
+        self._features = features
+        self._held: dict[str, Tensor] = {}
+        self.centres_um: np.ndarray = geometry.read(f"{name}/centres_um")
+        self.edges: np.ndarray = geometry.read(f"{name}/edges")  # (N, k)
+
+    def __len__(self) -> int:
+        return len(self.centres_um)
+
+    @property
+    def width(self) -> int:
+        """Raw feature width D."""
+        return self._features.spec(f"{self.name}/pooled").shape[1]
+
+    @cached_property
+    def scale(self) -> Callable[[Tensor], Tensor]:
+        """What is applied to raw features (..., D) before they are learnt from: a `FeatureScale`, or a cast alone."""
+        if not self._standardise:
+            return Tensor.float
+        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SCALE_ROWS)).astype(np.int64))
+        return FeatureScale.of(self.pooled(rows))
+
+    def barcodes(self) -> np.ndarray:
+        """Barcodes (N,)."""
+        return self._geometry.read(f"{self.name}/barcode")
+
+    def pair(self, context: str) -> np.ndarray:
+        """Row of the context level paired with each row, (N,) int32."""
+        return self._geometry.read(f"{self.name}/pair/{context}")
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether tokens were cached: of the levels that serve as a context of some target."""
+        return f"{self.name}/tokens" in self._features.names()
+
+    @property
+    def num_views(self) -> int:
+        """How many symmetries of the square the features were cached for: 1 or 8."""
+        return NUM_SYMMETRIES if feature_name(self.name, "pooled", view=1) in self._features.names() else 1
+
+    def pooled(self, rows: np.ndarray, *, view: int = 0) -> np.ndarray:
+        """Raw pooled features (n, D) float16 of one view."""
+        return self._features.gather(feature_name(self.name, "pooled", view=view), rows)
+
+    def features(self, kind: str, rows: np.ndarray, *, view: int = 0, device: torch.device) -> Tensor:
+        """Raw features of rows on a device, float16: `pooled` (n, D) or `tokens` (n, T, D).
+
+        Taken from the device where `hold` put them there, else gathered from the store. Of a store without views every
+        view is the first.
+        """
+        stored = self._stored_features(kind, rows, view=view, device=device)
+        if kind == "tokens" and stored.shape[2] < self.width:
+            return with_class_token(stored, self._stored_features("pooled", rows, view=view, device=device))
+        return stored
+
+    def _stored_features(self, kind: str, rows: np.ndarray, *, view: int, device: torch.device) -> Tensor:
+        name = feature_name(self.name, kind, view=view % self.num_views)
+        held = self._held.get(name)
+        if held is not None:
+            return held[torch.from_numpy(rows).to(held.device)]
+        return to_device(torch.from_numpy(self._features.gather(name, rows)), device)
+
+    def num_bytes(self, kind: str) -> int:
+        """Bytes of one kind of features in all views."""
+        return self.num_views * self._features.spec(f"{self.name}/{kind}").nbytes
+
+    def hold(self, kind: str, device: torch.device) -> None:
+        """Copy one kind of features, in all views, to a device, where they stay."""
+        for view in range(self.num_views):
+            name = feature_name(self.name, kind, view=view)
+            self._held[name] = torch.from_numpy(self._features.read(name)).to(device)
+
+    def pixels(self, rows: np.ndarray) -> np.ndarray:
+        """Patches (n, p, p, 3) uint8."""
+        return self._geometry.gather(f"{self.name}/pixels", rows)
+
+    @property
+    def measured(self) -> bool:
+        """Whether the level has counts."""
+        return f"{self.name}/counts/indptr" in self._geometry.names()
+
+    def count_blocks(self, num_genes: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
+        """Raw counts (n, G) of a measured level, a block of rows at a time: those of a whole slide fill gigabytes."""
+        row_ends = self._geometry.read(f"{self.name}/counts/indptr")
+        for start in range(0, len(self), _COUNT_ROWS):
+            rows = slice(start, min(start + _COUNT_ROWS, len(self)))
+            first, last = int(row_ends[rows.start]), int(row_ends[rows.stop])
+            values, genes = (
+                self._geometry.slice(f"{self.name}/counts/{part}", first, last) for part in ("values", "indices")
+            )
+            parts = (values, genes, row_ends[rows.start : rows.stop + 1] - first)
+            yield rows, sparse.csr_matrix(parts, shape=(rows.stop - rows.start, num_genes))
+
+
+@dataclass(frozen=True)
+class Slide:
+    """One slide of a store for one target: its fine level and its two context levels, before a panel is chosen."""
+
+    slide_id: str
+    patient: str
+    target: Target
+    genes: Genes
+    fine: LevelData
+    contexts: Mapping[str, LevelData]
+    features_header: Mapping[str, Any]
+
+    @cached_property
+    def pairs(self) -> dict[str, np.ndarray]:
+        """For each context level, the row paired with each fine row, (N,)."""
+        return {name: self.fine.pair(name).astype(np.int64) for name in self.contexts}
+
+    def mean_counts(self) -> np.ndarray:
+        """Mean raw count of each gene over the fine rows, (G,)."""
+        total = np.zeros(len(self.genes))
+        for counts in self._counts():
+            total += np.bincount(counts.indices, weights=counts.data, minlength=len(self.genes))
+        return total / len(self.fine)
+
+    def log_statistics(self) -> LogStatistics:
+        """Statistics of log(1 + count) of each gene over the fine rows."""
+        sums = np.zeros((3, len(self.genes)))
+        for counts in self._counts():
+            logs = np.log1p(counts.data)
+            for total, values in zip(sums, (logs, logs**2, counts.data > 0), strict=True):
+                total += np.bincount(counts.indices, weights=values, minlength=len(self.genes))
+        return LogStatistics(len(self.fine), *sums)
+
+    def _counts(self) -> Iterator[sparse.csr_matrix]:
+        """Raw counts (n, G) of the fine level, a block at a time; none is an error."""
+        if not self.fine.measured:
+            raise MagnetError(
+                f"slide '{self.slide_id}'",
+                expected="counts, to learn from or to be compared with",
+                found="an H&E-only slide",
+                remedy="leave it out of the folds; it can be predicted",
+            )
+        return (counts for _, counts in self.fine.count_blocks(len(self.genes)))
+
+    def labels(self, panel: Genes, config: NormaliseConfig) -> dict[str, np.ndarray | None]:
+        """Normalised expression (N, P) of every level, None for a level that was not measured."""
+        return {level.name: self._labels_of(level, panel, config) for level in (self.fine, *self.contexts.values())}
+
+    def _labels_of(self, level: LevelData, panel: Genes, config: NormaliseConfig) -> np.ndarray | None:
+        if not level.measured:
+            return None
+        columns = columns_of(self.genes, panel.ids)
+        labels = np.empty((len(level), len(columns)), dtype=np.float32)
+        for rows, counts in level.count_blocks(len(self.genes)):
+            labels[rows] = expression(counts, columns, config)
+        return labels
+
+
+def has_target(store: Store, slide_id: str, target_um: int) -> bool:
+    """Whether a slide was extracted with a target."""
+    levels = store.geometry(slide_id).header["levels"]
+    return all(level in levels for level in find_target(target_um).levels)
+
+
+def open_slide_data(store: Store, slide_id: str, target: Target, config: DataConfig) -> Slide:
+    """Open one slide for one target; a slide extracted without that target is an error that says how to add it.
+
+    All blocks that the target can ask for are compared with their checksums, once: no damaged value is learnt from.
+    """
+    geometry = store.geometry(slide_id)
+    features = store.features(slide_id, config.backbone, config.settings_digest or None)
+    missing = [level for level in target.levels if level not in geometry.header["levels"]]
+    if missing:
+        raise MagnetError(
+            f"{config.store}: {slide_id}",
+            expected=f"the levels of target {target.um} µm",
+            found=f"no {', '.join(missing)}",
+            remedy=f"extract with --targets {target.um}, or choose another --target; a slide of spots has 55 alone",
+        )
+    for file in (geometry, features):
+        file.require_intact([name for name in file.names() if name.partition("/")[0] in ("genes", *target.levels)])
+    return Slide(
+        slide_id,
+        geometry.header["patient"],
+        target,
+        Genes(geometry.read("genes/id"), geometry.read("genes/name")),
+        LevelData(target.fine, geometry, features, standardise=config.standardise),
+        {name: LevelData(name, geometry, features, standardise=config.standardise) for name in target.contexts},
+        features.header,
+    )

@@ -1,0 +1,1 @@
+"""What a prediction is worth, and the names of those compared."""

@@ -1,0 +1,89 @@
+"""A trained run on disk: safetensors for the weights, JSON for everything needed to use them.
+
+model.safetensors   `encoder.*`, unless it is frozen, and `model.*`, float32
+run.json            configuration, backbone, panel, widths, versions: enough to build both anew without a store
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save
+
+from cache.store import package_versions
+from magnet_core.backbones import build_encoder, find_backbone, merge
+from magnet_core.errors import MagnetError
+from magnet_core.files import write_json
+from magnet_core.model import MagNet
+from magnet_core.records import Genes
+from train.model.predictor import Predictor
+from train.settings.build import as_plain, build
+from train.settings.fit import FitConfig
+
+WEIGHTS, DESCRIPTION = "model.safetensors", "run.json"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a run has learnt: a predictor, and the genes it predicts.
+
+    features_settings_digest  of the features it learnt from; empty where the run does not say
+    """
+
+    config: FitConfig
+    panel: Genes
+    predictor: Predictor
+    features_settings_digest: str = ""
+
+
+def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None:
+    """Write weights and description; the description comes last, so that a folder with it is whole.
+
+    Adapters of the encoder are merged into its weights first.
+    """
+    predictor = run.predictor
+    if predictor.encoder is not None:
+        merge(predictor.encoder)
+    partial = folder / f"{WEIGHTS}.partial"
+    tensors = {name: value.detach().cpu().contiguous() for name, value in predictor.state_dict().items()}
+    partial.write_bytes(save(tensors))  # `save_file` would hide the file from a group that shares the folder
+    partial.replace(folder / WEIGHTS)
+    description = {
+        "config": as_plain(run.config),
+        "backbone": run.config.data.backbone,
+        "features_settings_digest": run.features_settings_digest,
+        "fine_dim": predictor.model.fine_dim,
+        "context_dims": predictor.model.context_dims,
+        "panel": {"id": run.panel.ids.tolist(), "name": run.panel.names.tolist()},
+        "versions": package_versions(),
+        **extra,
+    }
+    write_json(folder / DESCRIPTION, description)
+
+
+def load_run(folder: Path) -> TrainedRun:
+    """Load a finished run; needs neither its store nor the network, and draws no weights of the encoder."""
+    if not (folder / DESCRIPTION).is_file():
+        raise MagnetError(
+            folder,
+            expected=f"a finished run with {DESCRIPTION}",
+            found="none",
+            remedy="give the folder train fit named, or that of a cell of a study (cells/magnet-…)",
+        )
+    description = json.loads((folder / DESCRIPTION).read_text())
+    panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
+    config = build(FitConfig, description["config"], where=str(folder / DESCRIPTION))
+    frozen = config.encoder.mode == "frozen"
+    encoder = None if frozen else build_encoder(find_backbone(description["backbone"]), str(folder / WEIGHTS))
+    model = MagNet(
+        config.model,
+        fine_dim=description["fine_dim"],
+        context_dims=description["context_dims"],
+        num_genes=len(panel),
+    )
+    predictor = Predictor(encoder, model, config.compute)
+    predictor.load_state_dict(load_file(folder / WEIGHTS))
+    return TrainedRun(config, panel, predictor.eval(), description.get("features_settings_digest", ""))

@@ -1,0 +1,1 @@
+"""The predictor: building it, placing its features, running it over a whole slide."""

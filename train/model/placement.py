@@ -1,0 +1,42 @@
+"""Where cached features are read from while training: copied to the device once, or mapped from the store.
+
+In: the slides of a run and what its model reads of them. Out: the slides' levels hold their features on the device if
+they fit, and a line that says so.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from magnet_core.console import human_bytes
+from train.data.slide import Slide
+from train.model.predictor import Predictor
+
+SHARE_OF_FREE = 0.5  # of the device's memory: the rest is for activations
+
+Residency = Literal["auto", "always", "never"]
+
+
+def place_features(predictor: Predictor, slides: Sequence[Slide], resident: Residency) -> str:
+    """Put the features that a predictor reads where they are read from, and say where that is.
+
+    It reads pooled features and tokens of its contexts, and without an encoder the fine level's pooled features. On a
+    CPU a mapped feature is in memory as soon as it has been read once.
+    """
+    device = next(predictor.parameters()).device
+    names = predictor.model.context_dims
+    wanted = [(slide.contexts[name], kind) for slide in slides for name in names for kind in ("pooled", "tokens")]
+    if predictor.encoder is None:
+        wanted += [(slide.fine, "pooled") for slide in slides]
+    size = sum(level.num_bytes(kind) for level, kind in wanted)
+    if resident == "never" or (resident == "auto" and size > SHARE_OF_FREE * _free_bytes(device)):
+        return f"cached features: {human_bytes(size)}, mapped from the store"
+    for level, kind in wanted:
+        level.hold(kind, device)
+    return f"cached features: {human_bytes(size)}, held on {device}"
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Free memory of a GPU; none of a CPU's, where mapping serves as well."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

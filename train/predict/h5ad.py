@@ -1,0 +1,118 @@
+"""Predictions of a slide as AnnData, for scanpy, squidpy and napari.
+
+In: predictions in the order of the store's rows, and the slide they are of. Out: an .h5ad file:
+
+    X                         float32 (N, P), normalised expression as the run's configuration says
+    obs                       barcodes; in_tissue, and array_row and array_col where the barcodes tell them
+    var                       gene names; gene_ids
+    obsm                      spatial (x, y) in full-resolution pixels, spatial_um
+    uns['spatial'][slide_id]  scale factors as squidpy has them, no image
+    uns['magnet_hd']             where the values come from
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cache.store import package_versions
+from magnet_core.levels import SPOT
+from magnet_core.records import Genes
+from train.data.slide import Slide
+from train.learning.trained_run import TrainedRun
+from train.settings.build import as_plain
+
+# N rows, P genes of the file
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_CELL = r"[a-z]+_(?:\d{3}um_)?(\d{5,})_(\d{5,})(?:-1)?"  # s_008um_00012_00034-1 and spot_00003_00004, the row first
+
+
+@dataclass(frozen=True)
+class SlidePrediction:
+    """What one run predicts of one slide.
+
+    values    (N, P) float32, rows as in the store, columns as in `genes`, some of the run's panel
+    header    of the slide's geometry file: µm/px, settings, image
+    measured  (N, P) labels of the same rows, None where they are not wanted or not there
+    source    further facts for uns['magnet_hd']: the run's folder, the fingerprint of its weights
+    """
+
+    values: np.ndarray
+    genes: Genes
+    slide: Slide
+    header: Mapping[str, Any]
+    run: TrainedRun
+    source: Mapping[str, Any]
+    measured: np.ndarray | None = None
+
+    @property
+    def side_um(self) -> float:
+        """Side of a bin; of a spot, that of its patch, which is all that its platforms have in common."""
+        fine = self.slide.fine.name
+        return self.header["levels"][fine]["patch_um"] if fine == SPOT else float(self.slide.target.um)
+
+
+def as_anndata(prediction: SlidePrediction) -> "AnnData":
+    """Lay a prediction out as AnnData; `values` are taken as they are, without a copy."""
+    from anndata import AnnData  # takes a second to import: not for every command
+
+    slide, mpp = prediction.slide, prediction.header["mpp"]
+    table = AnnData(prediction.values)
+    table.obs_names = slide.fine.barcodes().astype(object)
+    table.var_names = prediction.genes.names.astype(object)
+    table.var["gene_ids"] = prediction.genes.ids.astype(object)
+    table.obs["in_tissue"] = np.ones(len(slide.fine), np.int64)
+    if (cells := _cells(table.obs_names)) is not None:
+        table.obs["array_row"], table.obs["array_col"] = cells.T
+    table.obsm["spatial"] = slide.fine.centres_um / mpp
+    table.obsm["spatial_um"] = slide.fine.centres_um
+    if prediction.measured is not None:
+        table.layers["measured"] = prediction.measured
+    # Without an image there is none to scale to; 1 lets a picture at full resolution be put in as it is.
+    scale_factors = {"spot_diameter_fullres": prediction.side_um / mpp, "tissue_hires_scalef": 1.0}
+    metadata = {"image": prediction.header["image"]}
+    table.uns["spatial"] = {slide.slide_id: {"images": {}, "scalefactors": scale_factors, "metadata": metadata}}
+    table.uns["magnet_hd"] = _provenance(prediction)
+    return table
+
+
+def write_h5ad(table: "AnnData", path: Path) -> None:
+    """Write AnnData so that a reader finds the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    table.write_h5ad(partial)
+    partial.replace(path)
+
+
+def _provenance(prediction: SlidePrediction) -> dict[str, Any]:
+    """Return `uns['magnet_hd']`: what a value means, and all that decided it."""
+    slide, header, run = prediction.slide, prediction.header, prediction.run
+    return {
+        **prediction.source,
+        "config": json.dumps(as_plain(run.config)),
+        "versions": package_versions(),
+        "normalisation": asdict(run.config.data.normalise),
+        "panel": run.panel.ids.astype(object),
+        "slide_id": slide.slide_id,
+        "patient": slide.patient,
+        "target_um": slide.target.um,
+        "level": slide.fine.name,
+        "sampling": header["settings"]["sampling"],
+        "microns_per_pixel": header["mpp"],
+        "microns_per_pixel_source": header["mpp_source"],
+        "geometry_digest": header["digest"],
+        "backbone": slide.features_header["backbone"],
+        "features_settings_digest": slide.features_header["settings_digest"],
+    }
+
+
+def _cells(barcodes: Any) -> np.ndarray | None:
+    """Return row and column (N, 2) of the lattice that barcodes are named after; None where they are not."""
+    cells = barcodes.str.extract(f"^{_CELL}$")
+    return None if cells.isna().any(axis=None) else cells.to_numpy().astype(np.int64)

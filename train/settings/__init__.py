@@ -1,0 +1,1 @@
+"""Settings of stage two, as pydantic models, and how recipe, options and `--set` become them."""

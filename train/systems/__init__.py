@@ -1,0 +1,1 @@
+"""The compared systems behind one interface: `fit(training)`, `predict(slide)`."""

@@ -1,0 +1,1 @@
+"""Plain baselines: what any system has to beat."""

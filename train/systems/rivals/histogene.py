@@ -1,0 +1,111 @@
+"""HisToGene: the patches of a slide are one sequence of a vision transformer (Pang et al. 2021).
+
+In: windows of a slide's fine rows; the original takes whole slides of a few hundred spots. Out: normalised expression
+(N, P). A row's prediction depends on the other rows of its window, and windows depend on the slide alone.
+With the encoder frozen the linear layer that reads a patch reads its cached feature. The original has no encoder: when
+fine-tuned, the layer reads the pixels, averaged to `pixel_side` a side, so that every target gives as many.
+Ours: the head's bias starts at the training mean; the original's starts at random.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from magnet_core.device import to_device
+from train.data.fold_sides import Training
+from train.data.slide import Slide
+from train.learning.setting import Setting
+from train.settings.build import check_limits
+from train.systems.rivals.learning import learn, mean_head, seeded, trainable
+from train.systems.rivals.patches import labels_of
+from train.systems.rivals.transformer import PositionEmbedding, check_heads, transformer_layers
+from train.systems.rivals.windows import SlideWindow, fine_windows, predict_windows, shuffled, window_inputs
+
+# N fine rows of a slide, n rows of a window, I inputs of a row, D width, P panel genes
+
+
+@dataclass(frozen=True)
+class HisToGeneConfig:
+    """Published settings, as we read the paper; `window` is ours.
+
+    window      rows of a window at most: 24 × 24 bins
+    positions   rows of the tables of x and of y embeddings
+    mlp         width inside a layer
+    pixel_side  pixels that the linear layer reads, a side, where it reads pixels
+    """
+
+    epochs: int = 100
+    lr: float = 1e-5
+    window: int = 576
+    positions: int = 64
+    width: int = 1024
+    depth: int = 8
+    heads: int = 16
+    mlp: int = 2048
+    dropout: float = 0.1
+    pixel_side: int = 112
+
+    def __post_init__(self) -> None:
+        counts = ("epochs", "window", "width", "depth", "heads", "mlp", "pixel_side")
+        limits = dict.fromkeys(counts, (1, inf)) | {"positions": (2, inf), "lr": (0, inf), "dropout": (0, 1)}
+        check_limits(self, "rivals.histogene", limits, above={"lr"}, below={"dropout"})
+        check_heads("rivals.histogene", width=self.width, heads=self.heads)
+
+
+class HisToGeneNet(nn.Module):
+    """The transformer over one window."""
+
+    def __init__(self, config: HisToGeneConfig, *, inputs: int, mean: Tensor) -> None:
+        super().__init__()
+        self.patch = nn.Linear(inputs, config.width)
+        self.position = PositionEmbedding(config.positions, config.width)
+        self.layers = transformer_layers(config)
+        self.norm = nn.LayerNorm(config.width)
+        self.head = mean_head(config.width, mean)
+
+    def forward(self, patches: Tensor, positions: Tensor) -> Tensor:
+        """Predict (n, P) from patches (n, I) at positions (n, 2)."""
+        nodes = self.position(self.patch(patches), positions)
+        nodes = self.layers(nodes[None])[0]  # (n,D) -> (1,n,D) -> (n,D)
+        return self.head(self.norm(nodes))
+
+
+class HisToGene:
+    """HisToGene as one of the compared systems."""
+
+    def __init__(self, config: HisToGeneConfig, setting: Setting) -> None:
+        self._config = config
+        self._setting = setting
+        self.net: HisToGeneNet
+
+    def fit(self, training: Training) -> None:
+        """Train for a fixed number of epochs, a step a window."""
+        setting, config = self._setting, self._config
+        labels = training.fine_by_slide()
+        windows = fine_windows(training.slides, window=config.window, positions=config.positions)
+        with seeded(setting):
+            inputs = 3 * config.pixel_side**2 if setting.finetune else training.slides[0].fine.width
+            mean = torch.from_numpy(training.mean_fine())
+            self.net = HisToGeneNet(config, inputs=inputs, mean=mean).to(setting.device)
+            learn(
+                self.net,
+                partial(shuffled, windows),
+                lambda item: F.mse_loss(self._predict(item), labels_of([item.piece], labels, setting.device)),
+                optimiser=torch.optim.Adam(trainable([self.net]), lr=config.lr),
+                epochs=config.epochs,
+                setting=setting,
+            )
+
+    def predict(self, slide: Slide) -> np.ndarray:
+        """Return (N, P), window by window."""
+        windows = fine_windows([slide], window=self._config.window, positions=self._config.positions)
+        return predict_windows(windows, self._predict)
+
+    def _predict(self, item: SlideWindow) -> Tensor:
+        patches = window_inputs(item, self._setting, side=self._config.pixel_side).flatten(1)  # (n,I)
+        return self.net(patches, to_device(torch.from_numpy(item.window.positions), self._setting.device))

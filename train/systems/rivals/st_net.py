@@ -1,0 +1,93 @@
+"""ST-Net (He et al., "Integrating spatial gene expression and breast tumour morphology via deep learning", 2020).
+
+In: the fine patch alone. Out: expression by one linear layer on the pooled feature, averaged over the 8 symmetries of
+the patch. With `finetune` the encoder is trained as well, as in the original (a DenseNet121).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from magnet_core.symmetry import NUM_SYMMETRIES
+from train.data.fold_sides import Training
+from train.data.slide import Slide
+from train.learning.setting import Setting
+from train.settings.build import check_limits
+from train.systems.rivals.learning import chunk_rows, learn, mean_head, predict_chunks, seeded, trainable
+from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, random_batches
+
+# N fine rows of a slide, n rows of a batch, D features, P panel genes
+
+
+@dataclass(frozen=True)
+class STNetConfig:
+    """Published settings: SGD at 1e-6 with momentum 0.9, batches of 32, 50 epochs.
+
+    So low a rate is read as that of the squared error summed over rows and genes: of its mean, a head on fixed features
+    would not leave its start.
+    """
+
+    lr: float = 1e-6
+    momentum: float = 0.9
+    batch_size: int = 32
+    epochs: int = 50
+
+    def __post_init__(self) -> None:
+        limits = {"lr": (0, inf), "momentum": (0, 1), "batch_size": (1, inf), "epochs": (1, inf)}
+        check_limits(self, "rivals.st_net", limits, above={"lr"}, below={"momentum"})
+
+
+class STNet:
+    """Linear regression by gradient descent on the feature of a patch."""
+
+    def __init__(self, config: STNetConfig, setting: Setting) -> None:
+        self._config = config
+        self._setting = setting
+        self.encoder: PatchEncoder
+        self.head: nn.Linear
+
+    def fit(self, training: Training) -> None:
+        """Train the head, and with `finetune` the encoder; each batch is seen in one symmetry, drawn at random."""
+        config, setting = self._config, self._setting
+        with seeded(setting):
+            self.encoder = PatchEncoder(training.slides[0], setting)
+            self.head = mean_alone(self.encoder.width, torch.from_numpy(training.mean_fine())).to(setting.device)
+            labels = training.fine_by_slide()
+
+            def batches_of(rng: np.random.Generator) -> list[tuple[list[Piece], int]]:
+                batches = random_batches(training.slides, config.batch_size, rng)
+                return [(pieces, int(rng.integers(NUM_SYMMETRIES))) for pieces in batches]
+
+            def loss_of(batch: tuple[Sequence[Piece], int]) -> Tensor:
+                pieces, view = batch
+                predicted = self.head(self.encoder.pooled(pieces, view=view))
+                return (predicted - labels_of(pieces, labels, setting.device)).square().sum()
+
+            modules = nn.ModuleList([self.encoder, self.head])
+            optimiser = torch.optim.SGD(trainable(modules), lr=config.lr, momentum=config.momentum)
+            learn(modules, batches_of, loss_of, optimiser=optimiser, epochs=config.epochs, setting=setting)
+
+    def predict(self, slide: Slide) -> np.ndarray:
+        """Return (N, P): the mean over all symmetries that can be told apart."""
+        views = range(self.encoder.num_views(slide))
+
+        def predict_rows(rows: np.ndarray) -> Tensor:
+            pieces = [Piece(slide, rows)]
+            return torch.stack([self.head(self.encoder.pooled(pieces, view=view)) for view in views]).mean(dim=0)
+
+        return predict_chunks(slide, predict_rows, rows=chunk_rows(self._setting))
+
+
+def mean_alone(width: int, mean: Tensor) -> nn.Linear:
+    """A linear layer (D -> P) that predicts the training mean: bias the mean label, weights 0.
+
+    The original draws fresh weights. On fixed features of sd 1 these would add noise of sd 0.6 to every prediction,
+    which its learning rate does not take away again.
+    """
+    head = mean_head(width, mean)
+    nn.init.zeros_(head.weight)
+    return head
