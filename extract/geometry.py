@@ -23,7 +23,7 @@ from extract.config import GeometryConfig
 from extract.count_rows import CountRows
 from extract.levels import Level
 from extract.readers import count_files
-from extract.resolution import Resolution
+from extract.resolution import ResolvedMpp
 from magnet_core.records import Genes, Sample
 from magnet_core.units import WORKING_MPP
 
@@ -46,7 +46,7 @@ def geometry_settings(sample: Sample, config: GeometryConfig) -> dict[str, Any]:
 
 
 def geometry_header(
-    settings: Mapping[str, Any], sample: Sample, resolution: Resolution, levels: list[Level]
+    settings: Mapping[str, Any], sample: Sample, resolution: ResolvedMpp, levels: list[Level]
 ) -> dict[str, Any]:
     """Return the header of a geometry file: settings and their digest, and what was found on the slide."""
     return {

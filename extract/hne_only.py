@@ -12,7 +12,7 @@ import numpy as np
 from extract.readers.binning import bin_barcodes
 from magnet_core.errors import MagnetError
 from magnet_core.records import Assay, Genes, SlideCounts
-from magnet_core.slides import Slide, thumbnail
+from magnet_core.slides import SlideImage, thumbnail
 from magnet_core.tissue import tissue_mask
 
 PLATFORM = "hne_only"
@@ -20,7 +20,7 @@ BIN_SIZES_UM = (8, 16)
 MASK_UM = 8.0  # side of a pixel of the thumbnail that tissue is found on
 
 
-def bins_in_tissue(slide: Slide, mpp: float, *, slide_id: str) -> SlideCounts:
+def bins_in_tissue(slide: SlideImage, mpp: float, *, slide_id: str) -> SlideCounts:
     """Lay the bins of all sizes; a slide without tissue is a `MagnetError`."""
     picture, scale = thumbnail(slide, max(1, ceil(max(slide.size_px) * mpp / MASK_UM)))
     mask = tissue_mask(picture, mpp=mpp / scale)

@@ -15,11 +15,11 @@ from extract.lattice import Lattice, measure_lattice
 from extract.overlay import draw_overlay
 from extract.picture_match import match_warnings, vendor_picture
 from extract.readers import count_files, read_counts
-from extract.resolution import Resolution, resolve_mpp, stated_mpp
+from extract.resolution import ResolvedMpp, resolve_mpp, stated_mpp
 from extract.samples import check_files
 from magnet_core.errors import MagnetError
 from magnet_core.records import Assay, Sample, SlideCounts
-from magnet_core.slides import Slide, open_slide, thumbnail
+from magnet_core.slides import SlideImage, open_slide, thumbnail
 
 # N rows (bins or spots)
 
@@ -57,8 +57,8 @@ class SlideFacts:
     sample: Sample
     size_px: tuple[int, int]
     downsamples: tuple[float, ...]
-    resolution: Resolution
-    statements: tuple[Resolution, ...]
+    resolution: ResolvedMpp
+    statements: tuple[ResolvedMpp, ...]
     platform: str
     num_genes: int
     tissue_mm2: float
@@ -112,7 +112,7 @@ def inspect_slides(samples: list[Sample], out: Path | None) -> Iterator[Inspecti
             yield Inspection(sample.slide_id, error=str(error))
 
 
-def slide_facts(sample: Sample, slide: Slide, counts: SlideCounts, *, resolution: Resolution) -> SlideFacts:
+def slide_facts(sample: Sample, slide: SlideImage, counts: SlideCounts, *, resolution: ResolvedMpp) -> SlideFacts:
     """Gather the facts of an open slide and of its measured or laid bins; warn where they do not fit together."""
     statements = stated_mpp(sample, slide, counts)
     warnings = _mpp_warnings(resolution, statements)
@@ -179,7 +179,7 @@ def _tissue_mm2(assay: Assay, lattice: Lattice | None, mpp: float) -> float:
     return len(assay) * cell_um2 / 1e6
 
 
-def _mpp_warnings(chosen: Resolution, statements: tuple[Resolution, ...]) -> list[str]:
+def _mpp_warnings(chosen: ResolvedMpp, statements: tuple[ResolvedMpp, ...]) -> list[str]:
     return [
         f"µm/px: {chosen.mpp:.4f} from {chosen.source}, but {other.mpp:.4f} from {other.source} "
         f"({other.mpp / chosen.mpp - 1:+.1%})"
@@ -188,7 +188,7 @@ def _mpp_warnings(chosen: Resolution, statements: tuple[Resolution, ...]) -> lis
     ]
 
 
-def _lattice_warnings(bin_um: int, assay: Assay, lattice: Lattice | None, resolution: Resolution) -> list[str]:
+def _lattice_warnings(bin_um: int, assay: Assay, lattice: Lattice | None, resolution: ResolvedMpp) -> list[str]:
     """Neighbours lie one pitch apart, or the µm/px is wrong, or the coordinates are of an image of another size."""
     if lattice is None or not assay.pitch_um:
         return []
@@ -201,7 +201,7 @@ def _lattice_warnings(bin_um: int, assay: Assay, lattice: Lattice | None, resolu
     ]
 
 
-def _place_warnings(centres_px: np.ndarray, slide: Slide, picture: np.ndarray, *, scale: float) -> list[str]:
+def _place_warnings(centres_px: np.ndarray, slide: SlideImage, picture: np.ndarray, *, scale: float) -> list[str]:
     """Centres lie inside the image, and on tissue; if they would do better with x and y swapped, say so.
 
     `picture` is a thumbnail of the slide, `scale` its pixels per pixel of the slide.

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from extract.lattice import measure_lattice
 from magnet_core.grid import tile
 from magnet_core.records import Assay, SlideCounts
-from magnet_core.slides import ScaledSlide, Slide, thumbnail
+from magnet_core.slides import ScaledSlide, SlideImage, thumbnail
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
 # N rows (bins or spots), M squares; h, w rows and columns of a picture
@@ -33,7 +33,7 @@ _NICE_LENGTHS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 _TITLE_SIZE, _TEXT_SIZE = 19, 16
 
 
-def draw_overlay(slide: Slide, mpp: float, counts: SlideCounts, *, title: Sequence[str]) -> Image.Image:
+def draw_overlay(slide: SlideImage, mpp: float, counts: SlideCounts, *, title: Sequence[str]) -> Image.Image:
     """Draw one slide; `title` is set above, a line each."""
     picture, scale = thumbnail(slide, OVERVIEW_PX)
     marks = Marks(counts, mpp)
@@ -99,7 +99,7 @@ def scale_bar_um(visible_um: float) -> int:
     return max((length for length in _NICE_LENGTHS_UM if length <= visible_um / 3), default=_NICE_LENGTHS_UM[0])
 
 
-def tissue_mask(points_px: np.ndarray, size: tuple[int, int], *, side_px: float) -> np.ndarray:
+def covered_by(points_px: np.ndarray, size: tuple[int, int], *, side_px: float) -> np.ndarray:
     """Pixels (h, w) that lie within squares of `side_px` around points (N, 2); size is (width, height)."""
     mask = np.zeros(size[::-1], dtype=bool)
     steps = np.arange(math.ceil(side_px)) - (math.ceil(side_px) - 1) / 2
@@ -125,7 +125,7 @@ def _overview(picture: np.ndarray, picture_mpp: float, marks: Marks) -> Image.Im
     picture = picture.copy()
     if marks.on_bins:
         height, width = picture.shape[:2]
-        mask = tissue_mask(marks.points_um / picture_mpp, (width, height), side_px=marks.pitch_um / picture_mpp)
+        mask = covered_by(marks.points_um / picture_mpp, (width, height), side_px=marks.pitch_um / picture_mpp)
         padded = np.pad(mask, 1)
         whole = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         picture[mask] = (0.9 * picture[mask] + 0.1 * np.array(TISSUE)).astype(np.uint8)
@@ -141,7 +141,7 @@ def _overview(picture: np.ndarray, picture_mpp: float, marks: Marks) -> Image.Im
     return image
 
 
-def _inset(slide: Slide, mpp: float, centre_um: np.ndarray, marks: Marks) -> Image.Image:
+def _inset(slide: SlideImage, mpp: float, centre_um: np.ndarray, marks: Marks) -> Image.Image:
     """Draw one window with the outlines of its bins or spots, and one patch of each level in its middle."""
     out_mpp = marks.window_um / INSET_PX
     corner = np.round(centre_um / out_mpp - INSET_PX / 2).astype(int)

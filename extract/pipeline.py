@@ -24,7 +24,7 @@ from extract.geometry import geometry_header, geometry_settings, read_levels, wr
 from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
 from extract.readers import read_counts
-from extract.resolution import Resolution, resolve_mpp
+from extract.resolution import ResolvedMpp, resolve_mpp
 from extract.samples import check_files, read_samples, select
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
@@ -35,7 +35,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import CENTRE, REGION, SPOT
 from magnet_core.prefetch import read_ahead
 from magnet_core.records import Genes, Sample
-from magnet_core.slides import ScaledSlide, Slide, open_slide
+from magnet_core.slides import ScaledSlide, SlideImage, open_slide
 from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP
 
 _TOKEN_LEVELS = (SPOT, CENTRE, REGION)  # the levels that serve as context of a target
@@ -117,7 +117,7 @@ def extract_slide(
     return patches
 
 
-def lay_slide(sample: Sample, slide: Slide, config: RunConfig) -> tuple[list[Level], Genes, Resolution]:
+def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[list[Level], Genes, ResolvedMpp]:
     """Read a slide's counts, or find its tissue where it has none, and lay its levels."""
     measured = read_counts(sample) if sample.counts else None
     resolution = resolve_mpp(sample, slide, measured)

@@ -4,30 +4,30 @@ from dataclasses import dataclass
 
 from magnet_core.errors import MagnetError
 from magnet_core.records import Sample, SlideCounts
-from magnet_core.slides import Slide
+from magnet_core.slides import SlideImage
 
 _TOLERANCE = 0.05  # two statements further apart than this contradict each other
 
 
 @dataclass(frozen=True)
-class Resolution:
+class ResolvedMpp:
     """µm/px of level 0, and who says so."""
 
     mpp: float
     source: str
 
 
-def stated_mpp(sample: Sample, slide: Slide, counts: SlideCounts | None) -> tuple[Resolution, ...]:
+def stated_mpp(sample: Sample, slide: SlideImage, counts: SlideCounts | None) -> tuple[ResolvedMpp, ...]:
     """Every statement of the slide's µm/px, in the order in which they are believed."""
     statements = (
         (sample.mpp, "samples.csv"),
         (counts.mpp if counts else None, counts.mpp_source if counts else ""),
         (slide.mpp, slide.mpp_source),
     )
-    return tuple(Resolution(mpp, source) for mpp, source in statements if mpp is not None)
+    return tuple(ResolvedMpp(mpp, source) for mpp, source in statements if mpp is not None)
 
 
-def resolve_mpp(sample: Sample, slide: Slide, counts: SlideCounts | None) -> Resolution:
+def resolve_mpp(sample: Sample, slide: SlideImage, counts: SlideCounts | None) -> ResolvedMpp:
     """Return the first statement of the slide's µm/px.
 
     Statements that differ from it by more than 5 % are an error, unless samples.csv overrides them.

@@ -26,7 +26,7 @@ from train.commands.study import cv_command, study_command
 from train.commands.sweep import sweep_command
 
 
-class Block(StrEnum):
+class Ablation(StrEnum):
     """What the paper's ablations leave out."""
 
     GAT = "gat"
@@ -35,9 +35,9 @@ class Block(StrEnum):
 
 
 ABLATIONS = {
-    Block.GAT: "model.use_gat=false",
-    Block.MULTIRES: "model.use_multires=false",
-    Block.CONSISTENCY: "loss.consistency=false",
+    Ablation.GAT: "model.use_gat=false",
+    Ablation.MULTIRES: "model.use_multires=false",
+    Ablation.CONSISTENCY: "loss.consistency=false",
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -57,7 +57,7 @@ def fit_command(
     runs: RunsOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     bins: Annotated[Bins | None, typer.Option(help="Fine-tune the bin encoder, or use its cached features.")] = None,
-    without: Annotated[list[Block] | None, typer.Option(help="Leave out a block, as the paper's ablations do.")] = None,
+    without: Annotated[list[Ablation] | None, typer.Option(help="Leave out a block, as the paper does.")] = None,
     recipe: RecipeOption = None,
     set_: SetOption = None,
     overwrite: Annotated[

@@ -26,7 +26,7 @@ ANTIBODY_MEAN = 6.0
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureTable:
     """Rows of the feature table: ids, names and types, each (F,) str."""
 
     ids: np.ndarray
@@ -34,11 +34,11 @@ class Features:
     types: np.ndarray
 
 
-def list_features(genes: GeneModel) -> Features:
+def list_features(genes: GeneModel) -> FeatureTable:
     """Return the genes and, after them, the antibodies."""
     antibody_ids = [f"{name}.ab" for name in ANTIBODIES]
     types = ["Gene Expression"] * len(genes) + ["Antibody Capture"] * len(ANTIBODIES)
-    return Features(
+    return FeatureTable(
         np.concatenate([genes.ids, antibody_ids]), np.concatenate([genes.symbols, ANTIBODIES]), np.array(types)
     )
 
@@ -50,7 +50,7 @@ def add_antibodies(counts: sparse.csr_matrix, rng: np.random.Generator) -> spars
 
 
 def write_bins(
-    folder: Path, grid: BinGrid, counts: sparse.csr_matrix, in_tissue: np.ndarray, features: Features, *,
+    folder: Path, grid: BinGrid, counts: sparse.csr_matrix, in_tissue: np.ndarray, features: FeatureTable, *,
     mpp: float, scales: dict[str, float], rng: np.random.Generator,
 ) -> None:  # fmt: skip
     """Write one `square_…um` folder. `counts` (B, F) and `in_tissue` (B,) are in the order of the grid."""
@@ -64,7 +64,7 @@ def write_bins(
     write_matrix(folder / "filtered_feature_bc_matrix.h5", counts[kept], barcodes[kept], features)
 
 
-def write_matrix(path: Path, counts: sparse.csr_matrix, barcodes: np.ndarray, features: Features) -> None:
+def write_matrix(path: Path, counts: sparse.csr_matrix, barcodes: np.ndarray, features: FeatureTable) -> None:
     """Write a feature-barcode matrix; CSR of (bins, features) is the CSC of (features, bins) the format asks for."""
     counts.sort_indices()
     packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "chunks": True}

@@ -31,7 +31,7 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
     `name` is the backbone's, for messages. Raises MagnetError when the file cannot be read, holds more than one set
     of weights, or belongs to another architecture; the model is then as it was.
     """
-    state = read_checkpoint(path, name=name)
+    state = read_weights(path, name=name)
     wanted = model.state_dict()
     prefix = _common_prefix(state, wanted, path=path)
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -50,7 +50,7 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
     model.load_state_dict({key: state[key] for key in wanted})
 
 
-def read_checkpoint(path: Path, *, name: str) -> State:
+def read_weights(path: Path, *, name: str) -> State:
     """Return the tensors of a checkpoint file by name, unwrapped, in timm's layout.
 
     Raises MagnetError when the file cannot be read without running code from it, or holds more than one state dict.

@@ -24,7 +24,7 @@ class CannotOpenError(Exception):
     """A library cannot open a file; the text says why. Never seen by users: the next library is tried."""
 
 
-class Slide(ABC):
+class SlideImage(ABC):
     """An open slide. Reading is thread-safe; a pickled slide reopens its file where it is unpickled.
 
     path         the file
@@ -81,7 +81,7 @@ class Slide(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __reduce__(self) -> tuple[Callable[[Path], "Slide"], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], "SlideImage"], tuple[Path]]:
         return type(self), (self.path,)
 
 

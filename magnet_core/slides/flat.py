@@ -14,14 +14,14 @@ import numpy as np
 from PIL import Image
 
 from magnet_core.errors import MagnetError
-from magnet_core.slides.base import CannotOpenError, Slide, on_white
+from magnet_core.slides.base import CannotOpenError, SlideImage, on_white
 from magnet_core.slides.resolution import ABSENT, Resolution, from_pixels_per_unit
 
 EIGHT_BIT_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
 _LIMIT_LOCK = Lock()
 
 
-class FlatSlide(Slide):
+class FlatSlide(SlideImage):
     """A flat image as a slide of one level."""
 
     def __init__(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import openslide
 
 from magnet_core.errors import MagnetError
-from magnet_core.slides.base import CannotOpenError, Slide
+from magnet_core.slides.base import CannotOpenError, SlideImage
 from magnet_core.slides.flat import FlatSlide
 from magnet_core.slides.openslide_slide import OpenSlideSlide
 from magnet_core.slides.tiff import TiffSlide
@@ -23,7 +23,7 @@ LIBRARIES: dict[str, type[OpenSlideSlide] | type[TiffSlide] | type[FlatSlide]] =
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # little and big endian; BigTIFF
 
 
-def open_slide(path: Path) -> Slide:
+def open_slide(path: Path) -> SlideImage:
     """Open a slide with the library that suits its content.
 
     A file that no library can open, or whose pixels are not 8-bit greyscale or RGB, is a `MagnetError`.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 
-from magnet_core.slides.base import CannotOpenError, Slide, on_white
+from magnet_core.slides.base import CannotOpenError, SlideImage, on_white
 from magnet_core.slides.resolution import ABSENT, Resolution, first_stated, from_pixels_per_unit, stated
 from magnet_core.slides.segment_cache import SegmentCache
 
@@ -18,7 +18,7 @@ BLOCK_PX = 1024
 CACHE_BYTES = 128 * 2**20
 
 
-class OpenSlideSlide(Slide):
+class OpenSlideSlide(SlideImage):
     """A slide read by OpenSlide."""
 
     def __init__(self, path: Path) -> None:

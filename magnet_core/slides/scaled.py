@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from magnet_core.slides.base import Slide
+from magnet_core.slides.base import SlideImage
 from magnet_core.units import WORKING_MPP
 
 SAME_MPP = 1e-3  # a level within 0.1% of the wanted resolution is copied, not resampled
@@ -35,7 +35,7 @@ class ScaledSlide:
     than 1/100 of an output pixel (copied: 3/4), however large the slide.
     """
 
-    def __init__(self, slide: Slide, mpp: float, out_mpp: float = WORKING_MPP) -> None:
+    def __init__(self, slide: SlideImage, mpp: float, out_mpp: float = WORKING_MPP) -> None:
         self._slide = slide
         self._level = _nearest_finer_level(slide.downsamples, out_mpp / mpp)
         self._true_step = out_mpp / mpp / slide.downsamples[self._level]  # level pixels per output pixel
@@ -100,7 +100,7 @@ class _Piece(NamedTuple):
     position: float
 
 
-def thumbnail(slide: Slide, max_px: int) -> tuple[np.ndarray, float]:
+def thumbnail(slide: SlideImage, max_px: int) -> tuple[np.ndarray, float]:
     """Return the whole slide as (h, w, 3) uint8, neither side above `max_px`, and its scale.
 
     The scale is in thumbnail pixels per level-0 pixel. The slide is read in bands: memory does not grow with it.

@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 import tifffile
 
-from magnet_core.slides.base import CannotOpenError, Slide
+from magnet_core.slides.base import CannotOpenError, SlideImage
 from magnet_core.slides.resolution import ABSENT, Resolution, first_stated, from_ome, from_pixels_per_unit
 from magnet_core.slides.segment_cache import SegmentCache
 from magnet_core.slides.tiff_level import TiffLevel
@@ -26,7 +26,7 @@ DECODING_ERRORS = (ValueError, RuntimeError, OSError)  # tifffile's, imagecodecs
 OPENING_ERRORS = (*DECODING_ERRORS, LookupError, ArithmeticError, TypeError, struct.error)  # what broken tags raise
 
 
-class TiffSlide(Slide):
+class TiffSlide(SlideImage):
     """A slide read by tifffile."""
 
     def __init__(self, path: Path) -> None:

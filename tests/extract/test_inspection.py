@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from extract.cli import app
 from extract.inspection import SlideFacts, slide_facts
 from extract.lattice import measure_lattice
-from extract.overlay import TISSUE, draw_overlay, scale_bar_um, tissue_mask
+from extract.overlay import TISSUE, covered_by, draw_overlay, scale_bar_um
 from extract.resolution import resolve_mpp
 from magnet_core.records import Assay, Genes, Sample, SlideCounts
-from magnet_core.slides import Slide, open_slide
+from magnet_core.slides import SlideImage, open_slide
 
 MPP = 0.5
 OVERRIDDEN = {"mpp": 0.45, "mpp_overrides": True}
@@ -98,7 +98,7 @@ def test_lattice_is_measured_whatever_its_turn_and_shape():
 def test_outline_lies_where_the_bins_lie(image: Path):
     """Outline pixels of the overview surround the tissue box; with shifted bins they move along."""
 
-    def outline(slide: Slide, counts: SlideCounts) -> np.ndarray:
+    def outline(slide: SlideImage, counts: SlideCounts) -> np.ndarray:
         page = np.asarray(draw_overlay(slide, MPP, counts, title=["S"]))[:, :660]  # the overview is not scaled here
         rows, columns = np.nonzero((page == TISSUE).all(axis=2))
         in_overview = rows < 540  # the legend lies below
@@ -111,7 +111,7 @@ def test_outline_lies_where_the_bins_lie(image: Path):
 
 
 def test_mask_and_scale_bar():
-    mask = tissue_mask(np.array([[2.5, 1.5]]), (6, 4), side_px=3)
+    mask = covered_by(np.array([[2.5, 1.5]]), (6, 4), side_px=3)
     assert mask.sum() == 9
     assert mask[0:3, 1:4].all()
     assert [scale_bar_um(um) for um in (160, 600, 6500)] == [50, 200, 2000]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extract.resolution import Resolution, resolve_mpp
+from extract.resolution import ResolvedMpp, resolve_mpp
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes, Sample, SlideCounts
 
@@ -19,9 +19,9 @@ def resolve(*, sheet: float | None = None, platform: float | None, image: float 
 
 
 def test_the_first_statement_is_believed() -> None:
-    assert resolve(sheet=0.5, platform=0.51, image=0.49) == Resolution(0.5, "samples.csv")
-    assert resolve(platform=0.51, image=0.5) == Resolution(0.51, "Space Ranger")
-    assert resolve(platform=None, image=0.5) == Resolution(0.5, "resolution tags")
+    assert resolve(sheet=0.5, platform=0.51, image=0.49) == ResolvedMpp(0.5, "samples.csv")
+    assert resolve(platform=0.51, image=0.5) == ResolvedMpp(0.51, "Space Ranger")
+    assert resolve(platform=None, image=0.5) == ResolvedMpp(0.5, "resolution tags")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_conflict_of_more_than_5_percent_names_all_and_the_way_out(statements:
 
 
 def test_the_users_number_overrides_the_files_where_it_says_so() -> None:
-    assert resolve(sheet=0.5, platform=0.25, image=10.0, overrides=True) == Resolution(0.5, "samples.csv")
+    assert resolve(sheet=0.5, platform=0.25, image=10.0, overrides=True) == ResolvedMpp(0.5, "samples.csv")
 
 
 def test_without_any_statement_there_is_no_guess() -> None:

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from magnet_core.slides import ScaledSlide, Slide, open_slide, thumbnail
+from magnet_core.slides import ScaledSlide, SlideImage, open_slide, thumbnail
 
 
 def picture(width: int, height: int, *, grain: int = 9) -> np.ndarray:
@@ -17,7 +17,7 @@ def picture(width: int, height: int, *, grain: int = 9) -> np.ndarray:
 
 
 @pytest.fixture
-def slide(tmp_path: Path) -> Iterator[Slide]:
+def slide(tmp_path: Path) -> Iterator[SlideImage]:
     """Three levels, 1, 2 and 4, of an odd size."""
     full = picture(701, 503)
     with tifffile.TiffWriter(tmp_path / "slide.tif") as tif:
@@ -51,7 +51,7 @@ def literal_resample(level: np.ndarray, step: float, size: tuple[int, int]) -> n
 
 @pytest.mark.parametrize(("mpp", "out_mpp", "level"), [(0.25, 0.4, 0), (0.25, 0.7, 1), (0.25, 1.3, 2), (0.5, 0.3, 0)])
 def test_resampling_equals_the_literal_one_from_the_nearest_finer_level(
-    slide: Slide, mpp: float, out_mpp: float, level: int
+    slide: SlideImage, mpp: float, out_mpp: float, level: int
 ) -> None:
     scaled = ScaledSlide(slide, mpp, out_mpp)
     width, height = slide.level_sizes[level]
@@ -65,7 +65,7 @@ def test_resampling_equals_the_literal_one_from_the_nearest_finer_level(
     assert difference.max() <= 2
 
 
-def test_resampling_equals_the_literal_one_where_no_position_is_rounded(slide: Slide) -> None:
+def test_resampling_equals_the_literal_one_where_no_position_is_rounded(slide: SlideImage) -> None:
     for step in (0.625, 1.5):
         scaled = ScaledSlide(slide, 1.0, step)
         read = scaled.read(0, 0, *scaled.size_px)
@@ -75,7 +75,7 @@ def test_resampling_equals_the_literal_one_where_no_position_is_rounded(slide: S
 
 
 @pytest.mark.parametrize("out_mpp", [0.1, 0.274, 0.25, 0.5, 0.83, 6.1, 11.0])
-def test_windows_join_without_a_seam(slide: Slide, out_mpp: float) -> None:
+def test_windows_join_without_a_seam(slide: SlideImage, out_mpp: float) -> None:
     scaled = ScaledSlide(slide, 0.25, out_mpp)
     width, height = scaled.size_px
     whole = scaled.read(-3, -3, width + 6, height + 6)
@@ -88,7 +88,7 @@ def test_windows_join_without_a_seam(slide: Slide, out_mpp: float) -> None:
 
 
 @pytest.mark.parametrize("out_mpp", [0.25, 0.25 * 1.0009, 0.25 / 1.0009, 0.5, 1.0])
-def test_no_resampling_where_a_level_has_the_resolution(slide: Slide, out_mpp: float) -> None:
+def test_no_resampling_where_a_level_has_the_resolution(slide: SlideImage, out_mpp: float) -> None:
     scaled = ScaledSlide(slide, 0.25, out_mpp)
     level = {0: 0, 1: 1, 2: 2}[round(np.log2(out_mpp / 0.25))]
     np.testing.assert_array_equal(scaled.read(-5, 40, 90, 80), slide.read_level(level, -5, 40, 90, 80))
@@ -132,7 +132,7 @@ def test_shrinking_is_antialiased(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("max_px", [50, 333, 701, 5_000])
-def test_thumbnail_is_the_whole_slide_read_in_bands(slide: Slide, max_px: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thumbnail_is_the_whole_read_in_bands(slide: SlideImage, max_px: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, scale = thumbnail(slide, max_px)
     assert whole.shape == (round(503 * scale), round(701 * scale), 3)
     assert scale == pytest.approx(min(1.0, max_px / 701))

@@ -20,7 +20,7 @@ from train.commands.options import (
     split_numbers,
 )
 from train.evaluation.system_names import SYSTEMS
-from train.studies.request import Asked, Study
+from train.studies.request import Study, StudyRequest
 
 if TYPE_CHECKING:
     from train.studies.study import StudyResult
@@ -58,7 +58,7 @@ def study_command(
     for option, only in ONLY_FOR.items():
         if given[option] is not None and study is not only:
             raise MagnetError(option, expected=f"it with 'train study {only}'", found=study, remedy="leave it out")
-    asked = Asked(
+    asked = StudyRequest(
         store, runs, backbone, device, recipe, tuple(set_ or ()), protocol,
         finetune=finetune,
         folds=split_numbers("--folds", folds),
@@ -90,7 +90,7 @@ def cv_command(
     device: DeviceOption = None,
 ) -> None:
     """Train and test MagNet on every fold, beside the plain baselines; a stopped command goes on where it was."""
-    asked = Asked(
+    asked = StudyRequest(
         store, runs, backbone, device, recipe, tuple(set_ or ()), protocol,
         finetune=bins is Bins.FINETUNED,
         folds=split_numbers("--folds", folds),

@@ -27,7 +27,7 @@ OpenSlides = Callable[[Sequence[str], DataConfig], list[Slide]]
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSide:
     """All that a system may learn from.
 
     slides     the training slides of a fold
@@ -67,7 +67,7 @@ class FoldSides:
     """One fold: its training side, and its test slides without their labels."""
 
     fold: Fold
-    training: Training
+    training: TrainingSide
     test_slides: Sequence[Slide]
 
     def truth(self) -> dict[str, np.ndarray]:
@@ -83,7 +83,7 @@ def open_fold(config: FitConfig, *, fold: Fold | None = None, open_slides: OpenS
     train_slides, test_slides = slides[: len(fold.train)], slides[len(fold.train) :]
     panel = panel_of(train_slides, config.data)
     labels = {slide.slide_id: slide.labels(panel, config.data.normalise) for slide in train_slides}
-    return FoldSides(fold, Training(train_slides, labels, panel, config.data.normalise), test_slides)
+    return FoldSides(fold, TrainingSide(train_slides, labels, panel, config.data.normalise), test_slides)
 
 
 def panel_of(slides: Sequence[Slide], config: DataConfig) -> Genes:

@@ -20,7 +20,7 @@ from train.learning.trained_run import DESCRIPTION
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingHistory:
     """How a training of MagNet went.
 
     losses      mean loss of each epoch (E,), NaN where it is unknown
@@ -69,7 +69,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     return table
 
 
-def read_training(folder: Path) -> Training | None:
+def read_training(folder: Path) -> TrainingHistory | None:
     """How the training in a folder went, or nothing where its folder is gone or it says nothing of losses."""
     if not (folder / DESCRIPTION).is_file():
         return None
@@ -77,7 +77,7 @@ def read_training(folder: Path) -> Training | None:
     if not run.get("losses"):
         return None
     losses, scores = (known(run.get(name, [])) for name in ("losses", "validation_scores"))
-    return Training(losses, scores, run.get("validation_slides", []), run.get("kept_epoch", 0))
+    return TrainingHistory(losses, scores, run.get("validation_slides", []), run.get("kept_epoch", 0))
 
 
 def known(values: Sequence[float | None]) -> list[float]:

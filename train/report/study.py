@@ -15,7 +15,7 @@ from magnet_core.resampling import METRICS
 from train.evaluation.scores import COLUMNS
 from train.evaluation.system_names import NOISE_CEILING, TITLES
 from train.report.figures import Estimate, Plot, estimates
-from train.report.folder import Training, number_of, read_csv, read_json, read_table, read_training
+from train.report.folder import TrainingHistory, number_of, read_csv, read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
 from train.report.genes import against_ceiling, best_and_worst, by_gene, note_on
 from train.report.parts import Block, Listing, Plots, Section, Table, unrepeated
@@ -187,7 +187,7 @@ def slides_table(slides: pl.DataFrame) -> Table:
 
 def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
     """Loss curves of the rows that were trained by MagNet's loop."""
-    by_group: dict[str, list[tuple[str, str, Training]]] = {}
+    by_group: dict[str, list[tuple[str, str, TrainingHistory]]] = {}
     for row in record["rows"]:
         for cell in row["cells"]:
             if training := read_training(find_cell(cell, folder)):

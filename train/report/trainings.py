@@ -6,10 +6,10 @@ In: trainings by system and fold. Out: figures.
 from collections.abc import Sequence
 
 from train.report.figures import Curve, Plot, curves
-from train.report.folder import Training
+from train.report.folder import TrainingHistory
 
 
-def training_plots(title: str, trainings: Sequence[tuple[str, str, Training]]) -> list[Plot]:
+def training_plots(title: str, trainings: Sequence[tuple[str, str, TrainingHistory]]) -> list[Plot]:
     """Losses and validation scores of (system, fold, training)."""
     losses = [Curve(system, fold, each.losses, each.kept_epoch) for system, fold, each in trainings]
     scores = [Curve(system, fold, each.scores, each.kept_epoch) for system, fold, each in trainings if each.scores]

@@ -15,7 +15,7 @@ class Study(StrEnum):
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyRequest:
     """What `train study` and `train cv` have in common; None and () where nothing is said.
 
     settings  of --set

@@ -14,7 +14,7 @@ from train.evaluation.system_names import MAGNET, PLAIN_TITLES, SYSTEMS
 from train.studies.config import StudyConfig, load_study_config
 from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Planner
 from train.studies.protocols import PROTOCOLS
-from train.studies.request import Asked, Study
+from train.studies.request import Study, StudyRequest
 from train.studies.study import StudyResult, choose_folds, run_study
 
 TABLE_TITLES = {
@@ -29,7 +29,7 @@ USUAL_BACKBONES = ("resnet50", "uni")
 
 def make_table(
     study: Study,
-    asked: Asked,
+    asked: StudyRequest,
     *,
     targets: Sequence[int] | None,
     systems: Sequence[str] | None,
@@ -52,7 +52,7 @@ def make_table(
     return run_study(plan, config, published=asked.published, genes=asked.genes)
 
 
-def cross_validate(asked: Asked, *, target: int | None, name: str | None, part: str) -> StudyResult:
+def cross_validate(asked: StudyRequest, *, target: int | None, name: str | None, part: str) -> StudyResult:
     """Train and test MagNet on every fold, beside the plain baselines; `part` ends the name of the folder."""
     config = configure(asked)
     data = config.fit.data
@@ -65,7 +65,7 @@ def cross_validate(asked: Asked, *, target: int | None, name: str | None, part: 
     return run_study(plan, config, published=asked.published, genes=asked.genes)
 
 
-def configure(asked: Asked) -> StudyConfig:
+def configure(asked: StudyRequest) -> StudyConfig:
     """Build the configuration; without `finetune`, and unless set otherwise, no encoder is trained."""
     named = {"data.store": asked.store, "runs": asked.runs, "data.backbone": asked.backbone, "device": asked.device}
     values = [f"{key}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]

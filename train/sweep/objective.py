@@ -16,7 +16,7 @@ from tqdm import tqdm
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.seeding import seed_everything
-from train.data.fold_sides import Training, open_fold
+from train.data.fold_sides import TrainingSide, open_fold
 from train.data.raw_counts import RawCounts
 from train.data.slide import Slide
 from train.learning.loop import train
@@ -45,7 +45,7 @@ class Bench:
     keeps_best  whether a fit has validation slides to choose its epoch by
     """
 
-    training: Training
+    training: TrainingSide
     learnt: Sequence[Slide]
     held_out: Sequence[Slide]
     keeps_best: bool

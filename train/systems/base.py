@@ -1,13 +1,13 @@
 """What every compared system does: learn from the training side of a fold, then predict slides it has not seen.
 
-In: a `Training`, which holds nothing of test slides. Out: normalised expression (N, P) of every fine row of a slide.
+In: a `TrainingSide`, which holds nothing of test slides. Out: normalised expression (N, P) of a slide's fine rows.
 """
 
 from typing import Protocol
 
 import numpy as np
 
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
 
 # N fine rows of a slide, n rows of all training slides, P panel genes
@@ -16,7 +16,7 @@ from train.data.slide import Slide
 class System(Protocol):
     """One system. `fit` is called once; `predict` never sees a label."""
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Learn from the training side of a fold."""
 
     def predict(self, slide: Slide) -> np.ndarray:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from magnet_core.device import pick_device
 from magnet_core.model import MagNet
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.folds import Fold
 from train.data.labels import SlideLabels
 from train.data.raw_counts import RawCounts
@@ -45,7 +45,7 @@ class MagNetSystem:
         self._say = say
         self.predictor: Predictor | None = None
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Train, or go on where the folder's checkpoint stands, and save the run."""
         config, panel = self._config, training.panel
         learnt, held_out = split_validation(training.slides, config)

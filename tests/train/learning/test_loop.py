@@ -1,4 +1,4 @@
-"""Training: going on where it was stopped, validation slides, the running average, frozen bins, what stops it."""
+"""TrainingSide: going on where it was stopped, validation slides, the running average, frozen bins, what stops it."""
 
 import json
 import signal

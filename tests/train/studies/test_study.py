@@ -13,7 +13,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.metrics import evaluate
 from tests.train.setting import config
-from train.data.fold_sides import FoldSides, Training, open_fold
+from train.data.fold_sides import FoldSides, TrainingSide, open_fold
 from train.data.slide import open_slide_data
 from train.studies import cell as cell_module
 from train.studies import pivotal, runner, tables
@@ -22,7 +22,7 @@ from train.studies.config import StudyConfig, load_study_config
 from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
 from train.studies.render import render
-from train.studies.request import Asked
+from train.studies.request import StudyRequest
 from train.studies.runner import run_cells
 from train.studies.study import choose_folds, run_study
 from train.studies.summary import Line, Statistic
@@ -76,7 +76,7 @@ def test_a_finished_cell_is_not_computed_again_and_an_unfinished_one_is(
     fitted: list[object] = []
     fit = ColourRidge.fit
 
-    def watched(ridge: ColourRidge, training: Training) -> None:
+    def watched(ridge: ColourRidge, training: TrainingSide) -> None:
         fitted.append(ridge)
         fit(ridge, training)
 
@@ -316,7 +316,7 @@ def test_a_recipe_wins_over_its_protocol_and_a_setting_over_both(tmp_path: Path)
 )
 def test_encoders_are_trained_where_that_is_asked_for(finetune: bool, settings: list[str], mode: str):
     def mode_of(finetune: bool, *settings: str) -> str:
-        asked = Asked(None, None, None, None, None, settings, "paper", finetune=finetune, folds=None, genes=())
+        asked = StudyRequest(None, None, None, None, None, settings, "paper", finetune=finetune, folds=None, genes=())
         return tables.configure(asked).fit.encoder.mode
 
     assert mode_of(finetune, *settings) == mode

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
 
 
 class GeneMean:
     """Predicts the training mean of each gene."""
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Average the labels over all training rows."""
         self._mean = training.mean_fine()
 

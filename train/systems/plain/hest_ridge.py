@@ -6,7 +6,7 @@ no look at the data. Its regression has no intercept; the training mean is added
 
 import numpy as np
 
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
 from train.systems.plain.ridge import Standardiser, principal_axes
 
@@ -19,7 +19,7 @@ PENALTY = 100.0
 class HestRidge:
     """PCA-256 and ridge of a fixed penalty on raw pooled features."""
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Fit z-scores, components and weights on the training rows."""
         inputs, labels = np.concatenate([_pooled(slide) for slide in training.slides]), training.all_fine()
         self._scale = Standardiser(inputs)

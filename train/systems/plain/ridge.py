@@ -7,7 +7,7 @@ of one slide share stain and context, or, where there is one patient, by general
 import numpy as np
 import torch
 
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
 
 # n training rows, F inputs of a row, C components, P panel genes
@@ -66,7 +66,7 @@ class _Decomposed:
 class ColourRidge:
     """Ridge on six numbers a patch: mean and standard deviation of red, green and blue."""
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Fit on the pixels of the training slides."""
         inputs = np.concatenate([colour_statistics(slide) for slide in training.slides])
         self._scale = Standardiser(inputs)
@@ -80,9 +80,9 @@ class ColourRidge:
 class FeatureRidge:
     """PCA to 256 components, then ridge, on the cached pooled features of the patch and of its paired contexts."""
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Fit on the features of the training slides; the components are drawn with a fixed seed."""
-        inputs = np.concatenate([cached_features(slide) for slide in training.slides])
+        inputs = np.concatenate([three_level_features(slide) for slide in training.slides])
         self._scale = Standardiser(inputs)
         scaled = self._scale(inputs)
         self._basis = principal_axes(scaled, COMPONENTS)
@@ -90,7 +90,7 @@ class FeatureRidge:
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""
-        return self._ridge.predict(self._scale(cached_features(slide)) @ self._basis)
+        return self._ridge.predict(self._scale(three_level_features(slide)) @ self._basis)
 
 
 def colour_statistics(slide: Slide) -> np.ndarray:
@@ -103,7 +103,7 @@ def colour_statistics(slide: Slide) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def cached_features(slide: Slide) -> np.ndarray:
+def three_level_features(slide: Slide) -> np.ndarray:
     """Pooled features of each fine row and of the contexts it is paired with, scaled as MagNet's, (N, F) float32."""
     parts = [(slide.fine, np.arange(len(slide.fine)))]
     parts += [(level, slide.pairs[name]) for name, level in slide.contexts.items()]

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cache.knn import cosine_neighbours
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
 from train.learning.setting import Setting
 from train.settings.build import check_limits
 from train.systems.rivals.learning import chunk_rows, cut, learn, predict_chunks, seeded, trainable
-from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, random_batches
+from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, mixed_batches
 
 # N fine rows of a slide, M training rows, n rows of a batch, D features in, W width, K neighbours, P panel genes
 
@@ -80,7 +80,7 @@ class BLEEP:
         self.bank_embeddings: np.ndarray  # (M, W)
         self.bank_expression: np.ndarray  # (M, P)
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Train both heads, and with `finetune` the encoder; then embed the expression of all training rows."""
         config, setting = self._config, self._setting
         labels = training.fine_by_slide()
@@ -97,7 +97,7 @@ class BLEEP:
             modules = nn.ModuleList([self.encoder, self.image_head, self.expression_head])
             learn(
                 modules,
-                partial(random_batches, training.slides, config.batch_size),
+                partial(mixed_batches, training.slides, config.batch_size),
                 loss_of,
                 optimiser=torch.optim.AdamW(trainable(modules), lr=config.lr, weight_decay=config.weight_decay),
                 epochs=config.epochs,

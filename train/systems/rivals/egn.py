@@ -19,12 +19,12 @@ from cache.knn import cosine_neighbours
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.losses import mse_loss, pcc_loss
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
 from train.learning.setting import Setting
 from train.settings.build import check_limits
 from train.systems.rivals.learning import chunk_rows, cut, learn, mean_head, predict_chunks, seeded, trainable
-from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, random_batches
+from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, mixed_batches
 from train.systems.rivals.transformer import check_heads, transformer_layers
 
 # N fine rows of a slide, M training rows, n rows of a batch, k exemplars, T tokens, D features, W width, P panel genes
@@ -127,10 +127,10 @@ class ExemplarNetwork(nn.Module):
 class ExemplarBank:
     """All training rows: their cached features and expression, and which of them look most like a given patch."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: TrainingSide) -> None:
         sizes = [len(slide.fine) for slide in training.slides]
         self.features = np.concatenate(
-            [cached_features(slide, np.arange(len(slide.fine))) for slide in training.slides]
+            [pooled_and_scaled(slide, np.arange(len(slide.fine))) for slide in training.slides]
         )
         self.expression = training.all_fine()
         self.slide_of = np.repeat([slide.slide_id for slide in training.slides], sizes)  # (M,)
@@ -162,7 +162,7 @@ class ExemplarBank:
     def _search(self, slide: Slide, allowed: np.ndarray, k: int, device: torch.device) -> np.ndarray:
         keys = self.features if len(allowed) == len(self.features) else self.features[allowed]
         parts = cut(np.arange(len(slide.fine)), _SEARCH_ROWS)
-        found = [cosine_neighbours(cached_features(slide, part), keys, k, device=str(device))[0] for part in parts]
+        found = [cosine_neighbours(pooled_and_scaled(slide, part), keys, k, device=str(device))[0] for part in parts]
         return allowed[np.concatenate(found)]
 
     def _without_itself(self, found: np.ndarray, k: int) -> np.ndarray:
@@ -186,7 +186,7 @@ class EGN:
         self.encoder: PatchEncoder
         self.net: ExemplarNetwork
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Train the network, and with `finetune` the encoder."""
         config, setting = self._config, self._setting
         self.bank = ExemplarBank(training)
@@ -207,7 +207,7 @@ class EGN:
             optimiser = torch.optim.Adam(trainable(modules), lr=config.lr, weight_decay=config.weight_decay)
             learn(
                 modules,
-                partial(random_batches, training.slides, config.batch_size),
+                partial(mixed_batches, training.slides, config.batch_size),
                 loss_of,
                 optimiser=optimiser,
                 epochs=config.epochs,
@@ -225,7 +225,7 @@ class EGN:
         patches = self.encoder.pooled_and_tokens(pieces, token_grid=self._config.token_grid)
         return self.net(patches, self.bank.rows(exemplars, self._setting.device))
 
-    def _build(self, training: Training) -> None:
+    def _build(self, training: TrainingSide) -> None:
         first = training.slides[0]
         self.encoder = PatchEncoder(first, self._setting)
         with torch.no_grad():
@@ -243,6 +243,6 @@ def egn_loss(predicted: Tensor, truth: Tensor, *, pcc_weight: float) -> Tensor:
     return mse_loss(predicted, truth) + pcc_weight * pcc_loss(predicted, truth, over="bins")
 
 
-def cached_features(slide: Slide, rows: np.ndarray) -> np.ndarray:
+def pooled_and_scaled(slide: Slide, rows: np.ndarray) -> np.ndarray:
     """Scaled pooled features (n, D) float32 of the frozen encoder."""
     return slide.fine.scale(torch.from_numpy(slide.fine.pooled(rows))).numpy()

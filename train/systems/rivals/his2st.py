@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.symmetry import NUM_SYMMETRIES
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.raw_counts import read_counts
 from train.data.slide import Slide
 from train.data.subgraph import edges_among
@@ -204,7 +204,7 @@ class _Step:
 class _Counts:
     """Raw counts of training slides, and the library of each row as a share of the mean library."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: TrainingSide) -> None:
         read = {s.slide_id: read_counts(s, training.panel, training.normalise) for s in training.slides}
         mean_library = max(float(np.concatenate([library for _, library in read.values()]).mean()), 1.0)
         self._counts = {slide_id: counts for slide_id, (counts, _) in read.items()}
@@ -229,7 +229,7 @@ class His2ST:
         self._setting = setting
         self.net: His2STNet
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Train for a fixed number of epochs, a step a window."""
         setting, config = self._setting, self._config
         self._labels = training.fine_by_slide()

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magnet_core.device import to_device
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
 from train.learning.setting import Setting
 from train.settings.build import check_limits
@@ -83,7 +83,7 @@ class HisToGene:
         self._setting = setting
         self.net: HisToGeneNet
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Train for a fixed number of epochs, a step a window."""
         setting, config = self._setting, self._config
         labels = training.fine_by_slide()

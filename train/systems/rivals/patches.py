@@ -101,7 +101,7 @@ def _of_kind(kind: str, pooled: Tensor, tokens: Tensor) -> Tensor:
     return pooled if kind == "pooled" else tokens
 
 
-def random_batches(slides: Sequence[Slide], batch_size: int, rng: np.random.Generator) -> list[list[Piece]]:
+def mixed_batches(slides: Sequence[Slide], batch_size: int, rng: np.random.Generator) -> list[list[Piece]]:
     """Mix the fine rows of all slides and cut them into batches of equal size, to within one row."""
     sizes = [len(slide.fine) for slide in slides]
     slide_of = np.repeat(np.arange(len(slides)), sizes)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from magnet_core.symmetry import NUM_SYMMETRIES
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
 from train.learning.setting import Setting
 from train.settings.build import check_limits
 from train.systems.rivals.learning import chunk_rows, learn, mean_head, predict_chunks, seeded, trainable
-from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, random_batches
+from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, mixed_batches
 
 # N fine rows of a slide, n rows of a batch, D features, P panel genes
 
@@ -50,7 +50,7 @@ class STNet:
         self.encoder: PatchEncoder
         self.head: nn.Linear
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Train the head, and with `finetune` the encoder; each batch is seen in one symmetry, drawn at random."""
         config, setting = self._config, self._setting
         with seeded(setting):
@@ -59,7 +59,7 @@ class STNet:
             labels = training.fine_by_slide()
 
             def batches_of(rng: np.random.Generator) -> list[tuple[list[Piece], int]]:
-                batches = random_batches(training.slides, config.batch_size, rng)
+                batches = mixed_batches(training.slides, config.batch_size, rng)
                 return [(pieces, int(rng.integers(NUM_SYMMETRIES))) for pieces in batches]
 
             def loss_of(batch: tuple[Sequence[Piece], int]) -> Tensor:

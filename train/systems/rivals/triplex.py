@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import REGION, SPOT
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.data.slide import LevelData, Slide
 from train.learning.setting import Setting
 from train.settings.build import check_limits
@@ -265,7 +265,7 @@ class Triplex:
         self.encoder: PatchEncoder
         self.net: TriplexNet
 
-    def fit(self, training: Training) -> None:
+    def fit(self, training: TrainingSide) -> None:
         """Train for a fixed number of epochs."""
         setting, config = self._setting, self._config
         labels = training.fine_by_slide()
@@ -303,7 +303,7 @@ class Triplex:
             rows=chunk_rows(self._setting),
         )
 
-    def _build(self, training: Training) -> None:
+    def _build(self, training: TrainingSide) -> None:
         """Build the modules for the features of the training slides; weights are drawn from the global seed."""
         setting, slide = self._setting, training.slides[0]
         region = slide.contexts[REGION]

@@ -15,7 +15,7 @@ from tests.train.systems.rivals.setting import (
     assert_the_seed_decides,
     training_of,
 )
-from train.data.fold_sides import Training
+from train.data.fold_sides import TrainingSide
 from train.learning.setting import Setting
 from train.model.build import rebuild_encoder
 from train.systems.rivals import egn
@@ -50,7 +50,7 @@ def test_exemplars_are_training_rows_and_those_of_a_training_row_are_of_another_
     assert set(bank.slide_of) == {slide.slide_id for slide in sides.training.slides}
 
     tested = sides.test_slides[0]
-    queries = egn.cached_features(tested, np.arange(len(tested.fine)))
+    queries = egn.pooled_and_scaled(tested, np.arange(len(tested.fine)))
     found = bank.similar(tested, 4, device=CPU)
     assert np.mean(found == brute_force(queries, bank.features)[:, :4]) > 0.99  # float32 may swap near ties
 
@@ -66,7 +66,7 @@ def test_of_one_patient_the_exemplars_come_from_its_other_slides(small_store: St
         assert (bank.slide_of[bank.similar_to_others(slide, 4, device=CPU)] != slide.slide_id).all()
 
 
-def one_slide(training: Training) -> Training:
+def one_slide(training: TrainingSide) -> TrainingSide:
     return replace(training, slides=training.slides[:1])
 
 
@@ -171,7 +171,7 @@ def test_finetuning_moves_the_encoder_and_leaves_the_exemplars(small_store: Stor
     assert moved
     assert len(system.net.position) == 1 + SMALL.token_grid**2
     np.testing.assert_array_equal(
-        system.bank.features, egn.cached_features(training.slides[0], np.arange(len(training.slides[0].fine)))
+        system.bank.features, egn.pooled_and_scaled(training.slides[0], np.arange(len(training.slides[0].fine)))
     )
     assert np.isfinite(system.predict(sides.test_slides[0])).all()
 
