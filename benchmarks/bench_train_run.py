@@ -5,21 +5,22 @@ own thread, and how much of them it waited for the next subgraph.
 """
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from magnet_core.device import pick_device
-from train.data.epoch import Part, epoch_batches, plan_epoch
-from train.data.labels import SlideLabels
+from train.data.rows import Rows
 from train.data.slide import Slide
-from train.data.subgraph import Batch, SubgraphPlan
-from train.learning.loop import start, training_step
-from train.learning.state import TrainingState
+from train.data.subgraph import Batch
+from train.data.training_side import TrainingSide
+from train.learning.loop import Trainee, start, training_step
+from train.learning.progress import TrainingState
 from train.model.build import build_predictor
 from train.model.placement import place_features
 from train.settings.fit import FitConfig, load_config
+from train.systems.magnet import loop_settings, magnet_trainee
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ class TrainingRun:
 
     slide: Slide
     config: FitConfig
-    labels: SlideLabels
-    plan: SubgraphPlan
+    trainee: Trainee[Rows, Batch]
     state: TrainingState
 
     @classmethod
@@ -47,27 +47,28 @@ class TrainingRun:
         labels = {slide.slide_id: slide.labels(slide.genes, config.data.normalise)}
         predictor = build_predictor(config, slide, num_genes=len(slide.genes)).to(pick_device(config.device))
         place_features(predictor, [slide], config.compute.resident)
-        plan = SubgraphPlan.to_train(predictor.model, halo=config.halo, pixels=predictor.encoder is not None)
-        return cls(slide, config, labels, plan, start(predictor, 10_000, config))
+        side = TrainingSide([slide], labels, slide.genes, config.data.normalise)
+        trainee = magnet_trainee(predictor, side, config)
+        return cls(slide, config, trainee, start(trainee, loop_settings(config)))
 
     @property
     def device(self) -> torch.device:
         """Where it is trained."""
-        return next(self.state.predictor.parameters()).device
+        return next(self.state.module.parameters()).device
 
-    def parts(self, epoch: int) -> list[Part]:
+    def parts(self, epoch: int) -> Sequence[Rows]:
         """The parts of an epoch, in its order."""
-        return plan_epoch([self.slide], epoch, config=self.config)
+        return self.trainee.draw_epoch(epoch)
 
-    def batches(self, parts: Sequence[Part]) -> Generator[Batch]:
+    def batches(self, parts: Sequence[Rows]) -> Iterator[Batch]:
         """Subgraphs, read ahead."""
-        return epoch_batches(parts, self.labels, plan=self.plan, device=self.device)
+        return iter(self.trainee.gather(parts))
 
     def step(self, batch: Batch) -> None:
         """Learn from one subgraph."""
-        training_step(self.state, batch, config=self.config)
+        training_step(self.trainee, self.state, batch, clip_norm=self.config.optim.clip_norm)
 
-    def time_steps(self, parts: Sequence[Part]) -> Timing:
+    def time_steps(self, parts: Sequence[Rows]) -> Timing:
         """Take one step for each of two parts or more, from when the first subgraph has come.
 
         A GPU works on a step's end while the next subgraph is waited for; the wait is counted in full all the same.

@@ -13,9 +13,10 @@ from magnet_core.records import Genes
 from magnet_core.seeding import seed_everything
 from train.data.fold_sides import FoldSides, open_fold
 from train.data.folds import Fold
+from train.data.training_side import hold_out
 from train.evaluation.scores import SystemScore, genes_table, metrics_row, score, write_genes
 from train.learning.checkpoint import forget
-from train.learning.run_folder import GENES, SUMMARY, check_folder, held
+from train.learning.run_folder import GENES, SUMMARY, check_folder, held, prepare
 from train.settings.fit import FitConfig
 from train.systems.base import System
 from train.systems.magnet import MagNetSystem
@@ -43,12 +44,13 @@ def fit(config: FitConfig) -> FitResult:
 
 def fit_and_test(config: FitConfig, folder: Path, sides: FoldSides) -> FitResult:
     """Fit every system on the training side, predict the test slides, then read their labels and compare."""
-    systems: dict[str, System] = {"magnet": MagNetSystem(config, folder, sides.fold)}
+    systems: dict[str, System] = {"magnet": MagNetSystem(config, folder)}
     if config.baselines:
         systems |= {"gene_mean": GeneMean(), "colour_ridge": ColourRidge(), "feature_ridge": FeatureRidge()}
+    prepare(folder)
     predictions = {}
     for name, system in systems.items():
-        system.fit(sides.training)
+        system.fit(hold_out(sides.training, config))
         predictions[name] = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
 
     truth = sides.truth()

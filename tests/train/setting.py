@@ -9,6 +9,7 @@ from cache.store import Store
 from magnet_core.levels import find_target
 from magnet_core.records import Genes
 from train.data.slide import Slide, open_slide_data
+from train.data.training_side import TrainingSide
 from train.model.build import build_predictor
 from train.model.predictor import Predictor
 from train.settings.fit import FitConfig, load_config
@@ -33,6 +34,13 @@ def parts(store: Store, settings: FitConfig, slide_id: str = "S1") -> tuple[Slid
     slide = open_slide_data(store, slide_id, find_target(settings.data.target), settings.data)
     torch.manual_seed(0)
     return slide, build_predictor(settings, slide, num_genes=NUM_GENES)
+
+
+def side_of(slide: Slide, settings: FitConfig) -> TrainingSide:
+    """One slide and its first genes, to learn from."""
+    panel = Genes(slide.genes.ids[:NUM_GENES], slide.genes.names[:NUM_GENES])
+    labels = {slide.slide_id: labels_of(slide, settings)}
+    return TrainingSide([slide], labels, panel, settings.data.normalise)
 
 
 def labels_of(slide: Slide, settings: FitConfig) -> dict[str, Any]:

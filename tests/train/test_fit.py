@@ -15,7 +15,7 @@ from magnet_core.losses import magnet_loss
 from tests.train.setting import config, labels_of, parts
 from train.data.fold_sides import choose_fold
 from train.data.slide import Slide, open_slide_data
-from train.data.subgraph import SubgraphPlan, build_batch
+from train.data.subgraph import SubgraphSpec, build_batch
 from train.learning.run_folder import held
 from train.learning.trained_run import load_run
 from train.model.whole_slide import predict_slide
@@ -91,8 +91,8 @@ def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path):
     store = Store(extraction.store)
     settings = config(store, tmp_path, "data.target=55", "data.standardise=false")
     slide, predictor = parts(store, settings)
-    plan = SubgraphPlan.to_train(predictor.model, halo=0, pixels=True)
-    batch = build_batch(slide, np.arange(9), labels_of(slide, settings), plan=plan, device=CPU, symmetry=5)
+    spec = SubgraphSpec.to_train(predictor.model, halo=0, pixels=True)
+    batch = build_batch(slide, np.arange(9), labels_of(slide, settings), spec=spec, device=CPU, symmetry=5)
     assert batch.symmetry == 5
     features = store.features("S1", "timm:test_convnext")
     turned = features.gather("region/view5/tokens", slide.pairs["region"][:9])
@@ -103,8 +103,8 @@ def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path):
 def test_every_parameter_of_encoder_and_model_gets_a_gradient(small_store: Store, tmp_path: Path):
     settings = config(small_store, tmp_path)
     slide, predictor = parts(small_store, settings)
-    plan = SubgraphPlan.to_train(predictor.model, halo=0, pixels=True)
-    batch = build_batch(slide, np.arange(48), labels_of(slide, settings), plan=plan, device=CPU)
+    spec = SubgraphSpec.to_train(predictor.model, halo=0, pixels=True)
+    batch = build_batch(slide, np.arange(48), labels_of(slide, settings), spec=spec, device=CPU)
     loss, _ = magnet_loss(predictor(batch), batch.labels, graph=batch.graph, config=settings.loss)
     loss.backward()
     for name, parameter in predictor.named_parameters():

@@ -3,7 +3,7 @@ of an epoch meets the same ones in the same order.
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,24 +13,16 @@ from magnet_core.registry import look_up
 from magnet_core.symmetry import NUM_SYMMETRIES
 from train.data.labels import SlideLabels
 from train.data.raw_counts import RawCounts
+from train.data.rows import Rows
 from train.data.sampler import SAMPLERS
 from train.data.slide import Slide
-from train.data.subgraph import Batch, SubgraphPlan, build_batch
+from train.data.subgraph import Batch, SubgraphSpec, build_batch
 from train.settings.fit import FitConfig
 
 # N fine rows of a subgraph
 
 
-@dataclass(frozen=True)
-class Part:
-    """Fine rows (N,) of a slide that are trained on together, and how their pixels are turned."""
-
-    slide: Slide
-    rows: np.ndarray
-    symmetry: int
-
-
-def plan_epoch(slides: Sequence[Slide], epoch: int, *, config: FitConfig) -> list[Part]:
+def draw_epoch(slides: Sequence[Slide], epoch: int, *, config: FitConfig) -> list[Rows]:
     """Cut every slide into parts, each of one slide, and mix them."""
     rng = np.random.default_rng([config.seed, epoch])
     sampler = look_up(SAMPLERS, config.sampler, where="sampler")
@@ -38,26 +30,26 @@ def plan_epoch(slides: Sequence[Slide], epoch: int, *, config: FitConfig) -> lis
     order = rng.permutation(len(parts))
     symmetries = rng.integers(NUM_SYMMETRIES, size=len(parts)) if config.augment else np.zeros(len(parts), np.int64)
     return [
-        Part(slide, rows, int(symmetry))
+        Rows(slide, rows, int(symmetry))
         for (slide, rows), symmetry in zip((parts[p] for p in order), symmetries, strict=True)
     ]
 
 
 def epoch_batches(
-    parts: Sequence[Part],
+    parts: Sequence[Rows],
     labels: SlideLabels,
     *,
-    plan: SubgraphPlan,
+    spec: SubgraphSpec,
     device: torch.device,
     raw_counts: RawCounts | None = None,
 ) -> Generator[Batch]:
     """Yield the subgraphs of an epoch's parts, gathered while the one before is trained on."""
-    return read_ahead(_gather(part, labels, plan=plan, device=device, raw_counts=raw_counts) for part in parts)
+    return read_ahead(_gather(part, labels, spec=spec, device=device, raw_counts=raw_counts) for part in parts)
 
 
 def _gather(
-    part: Part, labels: SlideLabels, *, plan: SubgraphPlan, device: torch.device, raw_counts: RawCounts | None
+    part: Rows, labels: SlideLabels, *, spec: SubgraphSpec, device: torch.device, raw_counts: RawCounts | None
 ) -> Batch:
     of_slide = labels[part.slide.slide_id]
-    batch = build_batch(part.slide, part.rows, of_slide, plan=plan, device=device, symmetry=part.symmetry)
+    batch = build_batch(part.slide, part.rows, of_slide, spec=spec, device=device, symmetry=part.symmetry)
     return batch if raw_counts is None else replace(batch, labels=raw_counts.labels_of(batch))

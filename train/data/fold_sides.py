@@ -12,54 +12,18 @@ from tqdm import tqdm
 
 from cache.store import GEOMETRY, Store
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig
 from magnet_core.levels import find_target
 from magnet_core.panel import choose_panel, choose_variable_panel
 from magnet_core.records import Genes
 from train.data.folds import Fold, fewer_folds_notice, load_or_create_folds
-from train.data.labels import SlideLabels, fine_labels
+from train.data.labels import fine_labels
 from train.data.slide import Slide, open_slide_data
+from train.data.training_side import TrainingSide
 from train.settings.fit import DataConfig, FitConfig
 
 # N fine rows of a slide, P panel genes
 
 OpenSlides = Callable[[Sequence[str], DataConfig], list[Slide]]
-
-
-@dataclass(frozen=True)
-class TrainingSide:
-    """All that a system may learn from.
-
-    slides     the training slides of a fold
-    labels     normalised expression of all their levels, by slide id
-    panel      the genes that are predicted, chosen on these slides
-    normalise  how raw counts became labels
-    """
-
-    slides: Sequence[Slide]
-    labels: SlideLabels
-    panel: Genes
-    normalise: NormaliseConfig
-
-    def fine(self, slide: Slide) -> np.ndarray:
-        """Labels (N, P) of a slide's fine rows."""
-        return fine_labels(slide, self.labels[slide.slide_id])
-
-    def all_fine(self) -> np.ndarray:
-        """Labels (n, P) of the fine rows of all slides, in the order of `slides`."""
-        return np.concatenate([self.fine(slide) for slide in self.slides])
-
-    def patients(self) -> np.ndarray:
-        """Patient of the fine rows of all slides (n,), in their order; a slide is its own where none is named."""
-        return np.concatenate([[slide.patient or slide.slide_id] * len(slide.fine) for slide in self.slides])
-
-    def fine_by_slide(self) -> dict[str, np.ndarray]:
-        """Labels (N, P) of the fine rows of each slide, by slide id."""
-        return {slide.slide_id: self.fine(slide) for slide in self.slides}
-
-    def mean_fine(self) -> np.ndarray:
-        """Mean label of each gene over the fine rows of all slides, (P,)."""
-        return self.all_fine().mean(axis=0)
 
 
 @dataclass(frozen=True)

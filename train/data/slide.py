@@ -131,6 +131,8 @@ class LevelData:
         """Copy one kind of features, in all views, to a device, where they stay."""
         for view in range(self.num_views):
             name = feature_name(self.name, kind, view=view)
+            if name in self._held and self._held[name].device == device:
+                continue
             self._held[name] = torch.from_numpy(self._features.read(name)).to(device)
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:

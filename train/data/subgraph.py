@@ -22,7 +22,7 @@ from train.data.slide import LevelData, Slide
 
 
 @dataclass(frozen=True)
-class SubgraphPlan:
+class SubgraphSpec:
     """What a model needs of a slide around some fine rows.
 
     hops            rounds L of its graph attention
@@ -39,12 +39,12 @@ class SubgraphPlan:
     pixels: bool = True
 
     @classmethod
-    def to_train(cls, model: MagNet, *, halo: int, pixels: bool) -> "SubgraphPlan":
+    def to_train(cls, model: MagNet, *, halo: int, pixels: bool) -> "SubgraphSpec":
         """Plan for training: contexts exact, fine rows with the halo that is asked for."""
         return cls(model.config.reach, tuple(model.context_dims), halo, pixels=pixels)
 
     @classmethod
-    def to_predict(cls, model: MagNet) -> "SubgraphPlan":
+    def to_predict(cls, model: MagNet) -> "SubgraphSpec":
         """Plan for prediction from features that are there already: exact, whatever rows are predicted together."""
         whole = model.config.attend == "graph"
         return cls(model.config.reach, tuple(model.context_dims), model.config.reach, whole, pixels=False)
@@ -69,6 +69,9 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __str__(self) -> str:
+        return f"slide '{self.slide.slide_id}', rows {self.rows[0]} to {self.rows[-1]}"
 
 
 def within_hops(edges: np.ndarray, rows: np.ndarray, *, hops: int) -> np.ndarray:
@@ -97,14 +100,14 @@ def build_batch(
     rows: np.ndarray,
     labels: LevelLabels,
     *,
-    plan: SubgraphPlan,
+    spec: SubgraphSpec,
     device: torch.device,
     symmetry: int = 0,
 ) -> Batch:
     """Gather the subgraph of some fine rows, with their labels, from the store."""
-    nodes = within_hops(slide.fine.edges, rows, hops=plan.halo)
-    graph, context_rows = gather_graph(slide, nodes, plan=plan, device=device, symmetry=symmetry)
-    if plan.pixels:
+    nodes = within_hops(slide.fine.edges, rows, hops=spec.halo)
+    graph, context_rows = gather_graph(slide, nodes, spec=spec, device=device, symmetry=symmetry)
+    if spec.pixels:
         fine = to_device(torch.from_numpy(slide.fine.pixels(nodes)), device)
     else:
         fine = slide.fine.features("pooled", nodes, view=symmetry, device=device)
@@ -112,15 +115,15 @@ def build_batch(
 
 
 def gather_graph(
-    slide: Slide, nodes: np.ndarray, *, plan: SubgraphPlan, device: torch.device, symmetry: int = 0
+    slide: Slide, nodes: np.ndarray, *, spec: SubgraphSpec, device: torch.device, symmetry: int = 0
 ) -> tuple[Subgraph, dict[str, np.ndarray]]:
     """Return the graph around sorted fine rows, and the rows of each context level in it."""
     contexts: dict[str, Context] = {}
     rows_of: dict[str, np.ndarray] = {}
-    for name in plan.contexts:
+    for name in spec.contexts:
         level = slide.contexts[name]
         paired = slide.pairs[name][nodes]
-        rows = np.arange(len(level)) if plan.whole_contexts else within_hops(level.edges, paired, hops=plan.hops)
+        rows = np.arange(len(level)) if spec.whole_contexts else within_hops(level.edges, paired, hops=spec.hops)
         contexts[name] = _context(level, rows, paired, device=device, symmetry=symmetry)
         rows_of[name] = rows
     return Subgraph(to_device(torch.from_numpy(edges_among(slide.fine.edges, nodes)), device), contexts), rows_of

@@ -1,14 +1,19 @@
-"""The training loop: one page.
+"""The training loop of every learnt system, on one page.
 
-In: a predictor, training slides with their labels. Out: the predictor trained in place, and how it went. A step is one
-subgraph: encode its pixels, run the graph, Eq. 3 to 5, back through both.
+In: a `Trainee`: a module, its optimiser, how its batches are drawn, its loss. Out: the module trained in place, and how
+it went. A stop, by signal or by a killed process, is gone on from at the last checkpoint: the training ends as one that
+never stopped. Where there are validation slides, the weights kept are those of the epoch with the best score.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -16,140 +21,168 @@ from tqdm import tqdm
 from magnet_core.console import progress
 from magnet_core.errors import MagnetError
 from magnet_core.interrupt import StopRequest
-from magnet_core.losses import magnet_loss
-from train.data.epoch import epoch_batches, plan_epoch
-from train.data.labels import SlideLabels
-from train.data.raw_counts import RawCounts
-from train.data.slide import Slide
-from train.data.subgraph import Batch, SubgraphPlan
-from train.learning.checkpoint import Progress, TrainingState
-from train.learning.optimiser import build_average, build_optimiser, build_schedule, clip_gradient
-from train.model.predictor import Predictor
-from train.settings.build import as_plain
-from train.settings.fit import FitConfig
+from train.learning.optimiser import build_average, clip_gradient
+from train.learning.progress import Progress, TrainingState
 
 LOG_EVERY = 10  # steps
 SHOWN_STEPS = 100  # whose mean loss the bar shows
 
-Validate = Callable[[Predictor], float]  # a score, the higher the better
+Drawn = TypeVar("Drawn")  # what an epoch consists of, one a step
+Batch = TypeVar("Batch")  # what a step learns from
+
+Terms = Mapping[str, Tensor]
+Validate = Callable[[], float]  # the score of the module as it stands, the higher the better
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how carefully a module is trained.
+
+    clip_norm           the gradient is scaled down to this norm; 0 leaves it
+    ema                 share of the past that a running average of the weights keeps at each step; 0 for none
+    patience            epochs without a better score before training stops; 0 trains all of them
+    checkpoint_minutes  between two checkpoints
+    """
+
+    epochs: int
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    patience: int = 0
+    checkpoint_minutes: float = 10.0
+
+
+@dataclass(frozen=True)
+class Trainee(Generic[Drawn, Batch]):
+    """What the loop trains.
+
+    module          all that is trained, averaged and kept
+    draw_epoch      what an epoch (from 0) consists of; the same one is drawn again after a stop
+    gather          makes batches of it, in order
+    loss_of         the loss of a batch, and its terms by name
+    schedule        of the learning rate, moved after every step
+    draws           state of the generator that `draw_epoch` draws from, if it has one of its own
+    """
+
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    draw_epoch: Callable[[int], Sequence[Drawn]]
+    gather: Callable[[Sequence[Drawn]], Iterable[Batch]]
+    loss_of: Callable[[Batch], tuple[Tensor, Terms]]
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+    draws: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train(
-    predictor: Predictor,
-    slides: Sequence[Slide],
-    labels: SlideLabels,
+    trainee: Trainee[Drawn, Batch],
+    loop: LoopSettings,
     *,
-    config: FitConfig,
     folder: Path,
+    title: str = "train",
     validate: Validate | None = None,
-    raw_counts: RawCounts | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Progress:
-    """Train a predictor, or go on where the folder's checkpoint stands; leaves the best weights in it.
+    """Train a module, or go on where the folder's checkpoint stands; leaves the weights that are kept in it.
 
-    The weights kept are those of the epoch with the best score where there is a `validate`, else the last.
+    A checkpoint of a training whose `settings` were others is an error.
     """
-    plan = SubgraphPlan.to_train(predictor.model, halo=config.halo, pixels=predictor.encoder is not None)
-    device = next(predictor.parameters()).device
-    steps_of_epoch = sum(-(-len(slide.fine) // config.optim.batch_size) for slide in slides)
-    steps = steps_of_epoch * config.optim.epochs
-    state = start(predictor, steps, config)
-    settings = as_plain(config)
-    if state.resume(folder, config=settings):
-        tqdm.write(f"going on after step {state.progress.step} of {steps}")
+    settings = settings or {}
+    state = start(trainee, loop)
+    done = state.progress
+    if state.resume(folder, settings=settings):
+        tqdm.write(f"{title}: going on after step {done.step}")
     with (
-        SummaryWriter(folder / "tensorboard", purge_step=state.progress.step) as board,
-        progress(total=steps, initial=state.progress.step, desc="train", unit="step", leave=None) as bar,
+        SummaryWriter(folder / "tensorboard", purge_step=done.step) as board,
+        progress(initial=done.step, desc=title, unit="step", leave=None) as bar,
         StopRequest() as stop,
     ):
         saved_at = time.monotonic()
-        for epoch in range(state.progress.epoch, config.optim.epochs):
-            if is_stale(state.progress, config.validation.patience):
-                break
-            parts = plan_epoch(slides, epoch, config=config)[state.progress.step_of_epoch :]
-            for batch in epoch_batches(parts, labels, plan=plan, device=device, raw_counts=raw_counts):
-                loss, terms = training_step(state, batch, config=config)
-                _log(board, loss, terms, step=state.progress.step)
+        while done.epoch < loop.epochs and not done.is_stale(loop.patience):
+            trainee.module.train()
+            drawn = trainee.draw_epoch(done.epoch)
+            bar.total = len(drawn) * loop.epochs
+            for batch in trainee.gather(drawn[done.step_of_epoch :]):
+                loss, terms = training_step(trainee, state, batch, clip_norm=loop.clip_norm)
+                _log(board, loss, terms, step=done.step)
                 bar.update()
-                bar.set_postfix_str(_status(state.progress, config), refresh=False)
-                if stop.requested or time.monotonic() - saved_at > 60 * config.compute.checkpoint_minutes:
-                    state.save(folder, config=settings)
+                bar.set_postfix_str(_status(done, loop.epochs), refresh=False)
+                if stop.requested or time.monotonic() - saved_at > 60 * loop.checkpoint_minutes:
+                    state.save(folder, settings=settings)
                     saved_at = time.monotonic()
                     stop.raise_if_requested()
-            end_epoch(state, validate, folder=folder, board=board)
-        state.save(folder, config=settings)  # what comes after training may be stopped too
+            end_epoch(trainee, state, validate, folder=folder, board=board)
+        state.save(folder, settings=settings)  # what comes after training may be stopped too
         stop.raise_if_requested()
     state.finish(folder)
-    return state.progress
+    trainee.module.eval()
+    return done
 
 
-def start(predictor: Predictor, steps: int, config: FitConfig) -> TrainingState:
-    """Build what training changes, at its start."""
-    modules: dict[nn.Module, float] = {predictor.model: 1.0}
-    if predictor.encoder is not None:
-        modules[predictor.encoder] = config.optim.encoder_lr
-    optimiser = build_optimiser(modules, config.optim)
-    average = build_average(predictor, config.optim)
-    if config.compute.compile and predictor.encoder is not None:
-        predictor.encoder.compile()
-    return TrainingState(predictor, average, optimiser, build_schedule(optimiser, steps, config.optim))
+def start(trainee: Trainee[Drawn, Batch], loop: LoopSettings) -> TrainingState:
+    """All that training changes, at its start."""
+    parts = {"optimiser": trainee.optimiser, "schedule": trainee.schedule, **trainee.draws}
+    others = {name: part for name, part in parts.items() if part is not None}
+    return TrainingState(trainee.module, build_average(trainee.module, loop.ema), others)
 
 
-def training_step(state: TrainingState, batch: Batch, *, config: FitConfig) -> tuple[float, Mapping[str, Tensor]]:
-    """Learn from one subgraph; returns its loss and the loss's terms."""
-    state.predictor.train()
-    loss, terms = magnet_loss(state.predictor(batch), batch.labels, graph=batch.graph, config=config.loss)
+def training_step(
+    trainee: Trainee[Drawn, Batch], state: TrainingState, batch: Batch, *, clip_norm: float
+) -> tuple[float, Terms]:
+    """Learn from one batch; returns its loss and the loss's terms."""
+    loss, terms = trainee.loss_of(batch)
     value = loss.item()
-    _check_finite(value, batch, step=state.progress.step)
-    state.optimiser.zero_grad(set_to_none=True)
+    if not isfinite(value):
+        raise MagnetError(
+            f"step {state.progress.step}, {batch}",
+            expected="a finite loss",
+            found=str(value),
+            remedy="lower the learning rate, or set clip_norm",
+        )
+    trainee.optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    clip_gradient(state.optimiser, config.optim.clip_norm)
-    state.optimiser.step()
-    state.schedule.step()
+    clip_gradient(trainee.optimiser, clip_norm)
+    trainee.optimiser.step()
+    if trainee.schedule is not None:
+        trainee.schedule.step()
     if state.average is not None:
-        state.average.update_parameters(state.predictor)
+        state.average.update_parameters(trainee.module)
     state.progress.step += 1
     state.progress.step_of_epoch += 1
     state.progress.losses.append(value)
     return value, terms
 
 
-def end_epoch(state: TrainingState, validate: Validate | None, *, folder: Path, board: SummaryWriter) -> None:
+def end_epoch(
+    trainee: Trainee[Drawn, Batch],
+    state: TrainingState,
+    validate: Validate | None,
+    *,
+    folder: Path,
+    board: SummaryWriter,
+) -> None:
     """Close an epoch: its mean loss, and, if it scores better than all before, its weights are kept."""
     done = state.progress
     done.history.append(float(np.mean(done.losses)))
     done.epoch, done.step_of_epoch, done.losses = done.epoch + 1, 0, []
     if validate is None:
         return
-    score = validate(state.judged)
+    trainee.module.eval()
+    with state.judged():
+        score = validate()
+        is_best = score > done.best_score
+        if is_best:
+            state.keep_best(folder)
     board.add_scalar("validation/pcc_gene", score, done.step)
-    is_best = score > done.best_score
     done.scores.append(score)
     if is_best:
         done.best_epoch = done.epoch
-        state.keep_best(folder)
 
 
-def is_stale(done: Progress, patience: int) -> bool:
-    """Whether the last `patience` epochs brought no better score; patience 0 never loses it."""
-    return 0 < patience <= done.epoch - done.best_epoch and bool(done.scores)
-
-
-def _check_finite(loss: float, batch: Batch, *, step: int) -> None:
-    if not np.isfinite(loss):
-        raise MagnetError(
-            f"step {step}, slide '{batch.slide.slide_id}', rows {batch.rows[0]} to {batch.rows[-1]}",
-            expected="a finite loss",
-            found=str(loss),
-            remedy="lower optim.lr, or set optim.clip_norm",
-        )
-
-
-def _status(done: Progress, config: FitConfig) -> str:
+def _status(done: Progress, epochs: int) -> str:
     score = f", validation {done.scores[-1]:.4f}" if done.scores else ""
-    return f"epoch {done.epoch + 1}/{config.optim.epochs}, loss {np.mean(done.losses[-SHOWN_STEPS:]):.4f}{score}"
+    return f"epoch {done.epoch + 1}/{epochs}, loss {np.mean(done.losses[-SHOWN_STEPS:]):.4f}{score}"
 
 
-def _log(board: SummaryWriter, loss: float, terms: Mapping[str, Tensor], *, step: int) -> None:
+def _log(board: SummaryWriter, loss: float, terms: Terms, *, step: int) -> None:
     if step % LOG_EVERY:
         return
     board.add_scalar("loss/total", loss, step)

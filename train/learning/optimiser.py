@@ -33,9 +33,9 @@ def build_schedule(
     return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, steps, config))
 
 
-def build_average(module: nn.Module, config: OptimConfig) -> AveragedModel | None:
-    """Build the exponential moving average of a module's weights, None where it is not wanted."""
-    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None
+def build_average(module: nn.Module, ema: float) -> AveragedModel | None:
+    """Build the running average of a module's weights that keeps a share `ema` at each step; None of 0."""
+    return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
 
 
 def learning_rate(step: int, steps: int, config: OptimConfig) -> float:

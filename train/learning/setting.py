@@ -15,6 +15,7 @@ class Setting:
     finetune  train the encoder of the fine patches too, from their pixels; otherwise cached features are learnt from
     title     what the progress bar says
     folder    where a training that is stopped leaves its state, and goes on from; None keeps none
+    patience  epochs without a better score before training stops; 0 trains all of them
     """
 
     seed: int = 0
@@ -23,3 +24,4 @@ class Setting:
     finetune: bool = False
     title: str = "train"
     folder: Path | None = None
+    patience: int = 0

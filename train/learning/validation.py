@@ -1,38 +1,23 @@
-"""Slides that choose the epoch whose weights are kept: whole patients of the training side, never test slides."""
+"""The score that chooses an epoch: PCC per gene on slides that the training side holds out, never on test slides."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
+
+import numpy as np
 
 from magnet_core.metrics import combine, evaluate
-from magnet_core.seeding import named_rng
-from train.data.labels import SlideLabels, fine_labels
 from train.data.slide import Slide
+from train.data.training_side import TrainingSide
 from train.learning.loop import Validate
-from train.model.predictor import Predictor
-from train.model.whole_slide import predict_slide
-from train.settings.fit import FitConfig
+
+# N fine rows of a slide, P panel genes
 
 
-def split_validation(slides: Sequence[Slide], config: FitConfig) -> tuple[list[Slide], list[Slide]]:
-    """Split training slides into those learnt from and those held out, by patient; the latter may be none."""
-    patients = sorted({slide.patient for slide in slides})
-    named_rng(config.seed, "validation").shuffle(patients)
-    held_out = set(patients[: math.floor(config.validation.share * len(patients))])
-    return (
-        [slide for slide in slides if slide.patient not in held_out],
-        [slide for slide in slides if slide.patient in held_out],
-    )
-
-
-def validator(slides: Sequence[Slide], labels: SlideLabels) -> Validate | None:
-    """Score a predictor by its PCC per gene on whole slides, mean over them; None without slides."""
-    if not slides:
+def validator(side: TrainingSide, predict: Callable[[Slide], np.ndarray]) -> Validate | None:
+    """Score predictions (N, P) by their PCC per gene on whole slides, mean over them; None where none is held out."""
+    if not side.held_out:
         return None
 
-    def validate(predictor: Predictor) -> float:
-        metrics = [
-            evaluate(predict_slide(predictor, slide), fine_labels(slide, labels[slide.slide_id])) for slide in slides
-        ]
-        return combine(metrics).pcc_gene
+    def validate() -> float:
+        return combine([evaluate(predict(slide), side.fine(slide)) for slide in side.held_out]).pcc_gene
 
     return validate

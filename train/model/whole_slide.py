@@ -12,7 +12,7 @@ import torch
 
 from train.data.sampler import along_curve
 from train.data.slide import Slide
-from train.data.subgraph import SubgraphPlan, gather_graph, within_hops
+from train.data.subgraph import SubgraphSpec, gather_graph, within_hops
 from train.model.predictor import Predictor
 
 # N fine rows, n rows of a chunk, P panel genes, D features
@@ -36,15 +36,15 @@ def predict_slide(
     predictor.eval()
     model = predictor.model
     device = next(model.parameters()).device
-    plan = SubgraphPlan.to_predict(model)
+    spec = SubgraphSpec.to_predict(model)
     order = along_curve(slide.fine.centres_um)
     predictions = np.empty((len(slide.fine), model.num_genes), np.float32)
     with tempfile.TemporaryFile() as file:
         features = encode_slide(predictor, slide, file, advance=advance)
         for start in range(0, len(order), batch_size):
             rows = np.sort(order[start : start + batch_size])
-            nodes = within_hops(slide.fine.edges, rows, hops=plan.halo)
-            graph, _ = gather_graph(slide, nodes, plan=plan, device=device)
+            nodes = within_hops(slide.fine.edges, rows, hops=spec.halo)
+            graph, _ = gather_graph(slide, nodes, spec=spec, device=device)
             fine = slide.fine.scale(torch.from_numpy(features[nodes]).to(device))
             chunk = model(fine, graph).fine.float().cpu().numpy()
             predictions[rows] = chunk[np.searchsorted(nodes, rows)]

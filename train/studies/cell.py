@@ -33,6 +33,7 @@ from train.data.fold_sides import FoldSides
 from train.data.folds import Fold
 from train.data.raw_counts import read_counts
 from train.data.sampler import along_curve
+from train.data.training_side import hold_out
 from train.evaluation.scores import genes_table, score, write_genes
 from train.evaluation.system_names import MAGNET, NOISE_CEILING, TITLES
 from train.learning.checkpoint import forget
@@ -131,7 +132,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         write_genes(folder / GENES, ceilings(sides))
     else:
         system = build_system(cell, folder)
-        system.fit(sides.training)
+        system.fit(hold_out(sides.training, cell.config))
         predictions = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
         truth = sides.truth()
         for slide in sides.test_slides:
@@ -184,9 +185,11 @@ def build_system(cell: Cell, folder: Path) -> System:
     """Build the cell's system; what it needs to go on after a stop, and MagNet its run, are kept in the folder."""
     config = cell.config
     if cell.system == MAGNET:
-        return MagNetSystem(config, folder, cell.fold, say=lambda _: None)  # not once for each of many cells
-    device = pick_device(config.device)
-    setting = Setting(config.seed, device, config.compute, finetune=cell.finetune, title=cell.title, folder=folder)
+        return MagNetSystem(config, folder, title=cell.title, say=lambda _: None)  # not once for each of many cells
+    setting = Setting(
+        config.seed, pick_device(config.device), config.compute,
+        finetune=cell.finetune, title=cell.title, folder=folder, patience=config.validation.patience,
+    )  # fmt: skip
     return build_rival(cell.system, cell.rivals, setting)
 
 

@@ -5,27 +5,17 @@ keep: the best one where a fit has validation slides of its own, else the last. 
 each set of data settings.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import isfinite
 from pathlib import Path
 
-from tqdm import tqdm
-
-from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.seeding import seed_everything
-from train.data.fold_sides import TrainingSide, open_fold
-from train.data.raw_counts import RawCounts
-from train.data.slide import Slide
-from train.learning.loop import train
-from train.learning.validation import split_validation, validator
-from train.model.build import build_predictor
-from train.model.placement import place_features
-from train.model.predictor import Predictor
+from train.data.fold_sides import open_fold
+from train.data.training_side import TrainingSide, hold_out
 from train.settings.fit import DataConfig, FitConfig
-from train.systems.magnet import set_mean_output
+from train.systems.magnet import MagNetSystem
 
 Report = Callable[[int, float], None]  # an epoch, from 1, and its score; may raise to stop the trial
 
@@ -40,20 +30,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """The training side of the fold: what is learnt from, and what trials are judged on.
+    """The training side of the fold, with slides held out on which trials are judged.
 
     keeps_best  whether a fit has validation slides to choose its epoch by
     """
 
-    training: TrainingSide
-    learnt: Sequence[Slide]
-    held_out: Sequence[Slide]
+    side: TrainingSide
     keeps_best: bool
-
-    @cached_property
-    def raw_counts(self) -> RawCounts:
-        """Raw counts of the slides that are learnt from."""
-        return RawCounts.of(self.learnt, self.training.panel, self.training.normalise)
 
 
 class Objective:
@@ -61,69 +44,39 @@ class Objective:
 
     def __init__(self) -> None:
         self._benches: dict[DataConfig, Bench] = {}
-        self._placed: set[tuple[DataConfig, bool, tuple[str, ...]]] = set()
 
     def bench(self, config: FitConfig) -> Bench:
         """Open the slides of a configuration, unless they are open."""
         if config.data not in self._benches:
-            training = open_fold(config).training
-            keeps_best = bool(split_validation(training.slides, config)[1])
-            self._benches[config.data] = Bench(training, *hold_out(training.slides, config), keeps_best)
+            side = open_fold(config).training
+            keeps_best = bool(hold_out(side, config).held_out)
+            self._benches[config.data] = Bench(hold_out_one(side, config), keeps_best)
         return self._benches[config.data]
 
     def train(self, config: FitConfig, folder: Path, report: Report) -> Outcome:
         """Train one trial with `folder` for its checkpoints; raises `MagnetError` where nothing finite came out."""
         seed_everything(config.seed)
         bench = self.bench(config)
-        training, labels = bench.training, bench.training.labels
-        predictor = build_predictor(config, training.slides[0], num_genes=len(training.panel))
-        predictor.to(pick_device(config.device))
-        set_mean_output(predictor.model, bench.learnt, labels)
-        self._place(predictor, training.slides, config)
-        judge = validator(bench.held_out, labels)
-        assert judge is not None
-        scores: list[float] = []
-
-        def validate(predictor: Predictor) -> float:
-            scores.append(judge(predictor))
-            report(len(scores), scores[-1])
-            return scores[-1]
-
-        done = train(
-            predictor,
-            bench.learnt,
-            labels,
-            config=config,
-            folder=folder,
-            validate=validate,
-            raw_counts=None if config.loss.likelihood == "mse" else bench.raw_counts,
-        )
+        done = MagNetSystem(config, folder, say=lambda _: None).learn(bench.side, report=report)
         epoch = done.best_epoch if bench.keeps_best else done.epoch
         score = done.scores[epoch - 1] if epoch else float("nan")
         if not isfinite(score):
-            raise MagnetError("validation", expected="a score", found=str(scores[-1]), remedy="lower optim.lr")
+            raise MagnetError("validation", expected="a score", found=str(done.scores[-1]), remedy="lower optim.lr")
         return Outcome(score, epoch)
 
-    def _place(self, predictor: Predictor, slides: Sequence[Slide], config: FitConfig) -> None:
-        """Put features on the device, once for each set of them that a trial reads."""
-        read = (config.data, predictor.encoder is None, tuple(predictor.model.context_dims))
-        if read not in self._placed:
-            tqdm.write(place_features(predictor, slides, config.compute.resident))
-            self._placed.add(read)
 
-
-def hold_out(slides: Sequence[Slide], config: FitConfig) -> tuple[list[Slide], list[Slide]]:
-    """Split training slides by patient as a fit does; one patient is held out where its share comes to none."""
-    patients = len({slide.patient for slide in slides})
+def hold_out_one(side: TrainingSide, config: FitConfig) -> TrainingSide:
+    """Hold slides out by patient as a fit does; those of one patient where its share comes to none."""
+    patients = len({slide.patient for slide in side.slides})
     if patients < 2:
         raise MagnetError(
             "sweep",
             expected="2 training patients or more, as trials are judged on one that they do not learn from",
-            found=f"{patients} ({', '.join(slide.slide_id for slide in slides)})",
+            found=f"{patients} ({', '.join(slide.slide_id for slide in side.slides)})",
             remedy="add slides of another patient, or choose a --fold that trains on more",
         )
-    learnt, held_out = split_validation(slides, config)
-    if held_out:
-        return learnt, held_out
+    held = hold_out(side, config)
+    if held.held_out:
+        return held
     one = replace(config.validation, share=min(0.9, 1.5 / patients))  # of 2 patients 1.5, of all others too: 1
-    return split_validation(slides, replace(config, validation=one))
+    return hold_out(side, replace(config, validation=one))

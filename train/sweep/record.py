@@ -29,8 +29,8 @@ NOT_OF_A_RECIPE = ("name", "overwrite", "fold", "device")
 def check_record(sweep: Sweep, bench: Bench) -> None:
     """Write what the sweep is, or compare it with what the folder says."""
     slides = {
-        "learnt": [slide.slide_id for slide in bench.learnt],
-        "validation": [slide.slide_id for slide in bench.held_out],
+        "learnt": [slide.slide_id for slide in bench.side.learnt.slides],
+        "validation": [slide.slide_id for slide in bench.side.held_out],
     }
     now: dict[str, Any] = json.loads(json.dumps({**sweep.described(), "slides": slides}))
     path = sweep.folder / RECORD

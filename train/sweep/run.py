@@ -50,8 +50,8 @@ def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) 
     bench = objective.bench(sweep.base)
     check_record(sweep, bench)
     tqdm.write(
-        f"validation: {', '.join(slide.slide_id for slide in bench.held_out)}; "
-        f"learnt from: {', '.join(slide.slide_id for slide in bench.learnt)}"
+        f"validation: {', '.join(slide.slide_id for slide in bench.side.held_out)}; "
+        f"learnt from: {', '.join(slide.slide_id for slide in bench.side.learnt.slides)}"
     )
     with open_study(sweep.folder, sweep.search) as study:
         there = len(finished(study.get_trials(deepcopy=False)))

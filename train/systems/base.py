@@ -9,6 +9,7 @@ import numpy as np
 
 from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
+from train.learning.progress import Progress
 
 # N fine rows of a slide, n rows of all training slides, P panel genes
 
@@ -16,8 +17,8 @@ from train.data.slide import Slide
 class System(Protocol):
     """One system. `fit` is called once; `predict` never sees a label."""
 
-    def fit(self, training: TrainingSide) -> None:
-        """Learn from the training side of a fold."""
+    def fit(self, training: TrainingSide) -> Progress | None:
+        """Learn from the training side of a fold, and say how it went where it went in epochs."""
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return normalised expression (N, P) float32 of every fine row."""

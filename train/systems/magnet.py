@@ -1,4 +1,4 @@
-"""MagNet behind the interface of all compared systems: trained by `train.learning.loop`, kept in a run's folder.
+"""MagNet behind the interface of all compared systems: trained by `train.learning.loop`, kept in a folder.
 
 In: a `FitConfig`, a folder. Out: a trained run in the folder, and predictions. A training that was stopped goes on.
 """
@@ -9,24 +9,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from magnet_core.device import pick_device
+from magnet_core.losses import magnet_loss
 from magnet_core.model import MagNet
-from train.data.fold_sides import TrainingSide
-from train.data.folds import Fold
+from train.data.epoch import draw_epoch, epoch_batches
 from train.data.labels import SlideLabels
-from train.data.raw_counts import RawCounts
+from train.data.rows import Rows
 from train.data.slide import Slide
-from train.learning.checkpoint import Progress
-from train.learning.loop import train
-from train.learning.run_folder import prepare
+from train.data.subgraph import Batch, SubgraphSpec
+from train.data.training_side import TrainingSide
+from train.learning.loop import LoopSettings, Terms, Trainee, Validate, train
+from train.learning.optimiser import build_optimiser, build_schedule
+from train.learning.progress import Progress
 from train.learning.trained_run import TrainedRun, save_run
-from train.learning.validation import split_validation, validator
+from train.learning.validation import validator
 from train.model.build import build_predictor
 from train.model.placement import place_features
 from train.model.predictor import Predictor
 from train.model.whole_slide import predict_slide
+from train.settings.build import as_plain
 from train.settings.fit import FitConfig
 
 # N fine rows of a slide, P panel genes
@@ -38,49 +42,96 @@ class MagNetSystem:
     `say` is told where the cached features are read from.
     """
 
-    def __init__(self, config: FitConfig, folder: Path, fold: Fold, *, say: Callable[[str], None] = tqdm.write) -> None:
+    def __init__(
+        self, config: FitConfig, folder: Path, *, title: str = "train", say: Callable[[str], None] = tqdm.write
+    ) -> None:
         self._config = config
         self._folder = folder
-        self._fold = fold
+        self._title = title
         self._say = say
-        self.predictor: Predictor | None = None
+        self.predictor: Predictor
 
-    def fit(self, training: TrainingSide) -> None:
+    def fit(self, training: TrainingSide) -> Progress:
         """Train, or go on where the folder's checkpoint stands, and save the run."""
-        config, panel = self._config, training.panel
-        learnt, held_out = split_validation(training.slides, config)
-        predictor = build_predictor(config, training.slides[0], num_genes=len(panel)).to(pick_device(config.device))
-        set_mean_output(predictor.model, learnt, training.labels)
-        self._say(place_features(predictor, training.slides, config.compute.resident))
-        raw_counts = None if config.loss.likelihood == "mse" else RawCounts.of(learnt, panel, training.normalise)
-        prepare(self._folder)
-        done = train(
-            predictor,
-            learnt,
-            training.labels,
-            config=config,
+        done = self.learn(training)
+        digest = training.slides[0].features_header["settings_digest"]
+        run = TrainedRun(self._config, training.panel, self.predictor, digest)
+        save_run(self._folder, run, extra={"fold": self._config.fold, **describe_training(training.held_out, done)})
+        return done
+
+    def learn(self, training: TrainingSide, *, report: Callable[[int, float], None] | None = None) -> Progress:
+        """Train without saving; `report` is told of the score of each epoch, from 1, and may raise to end it."""
+        config = self._config
+        self.predictor = build_predictor(config, training.slides[0], num_genes=len(training.panel))
+        self.predictor.to(pick_device(config.device))
+        set_mean_output(self.predictor.model, training.learnt.slides, training.labels)
+        self._say(place_features(self.predictor, training.slides, config.compute.resident))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return train(
+            magnet_trainee(self.predictor, training.learnt, config),
+            loop_settings(config),
             folder=self._folder,
-            validate=validator(held_out, training.labels),
-            raw_counts=raw_counts,
+            title=self._title,
+            validate=reporting(validator(training, self.predict), report),
+            settings=as_plain(config),
         )
-        extra = describe_training(self._fold, held_out, done)
-        save_run(
-            self._folder,
-            TrainedRun(config, panel, predictor, training.slides[0].features_header["settings_digest"]),
-            extra=extra,
-        )
-        self.predictor = predictor
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""
-        assert self.predictor is not None
         return predict_slide(self.predictor, slide)
 
 
-def describe_training(fold: Fold, held_out: Sequence[Slide], done: Progress) -> dict[str, Any]:
-    """Say how a training went, for the run's description."""
+def loop_settings(config: FitConfig) -> LoopSettings:
+    """What the loop reads of a configuration."""
+    optim = config.optim
+    return LoopSettings(
+        optim.epochs, optim.clip_norm, optim.ema, config.validation.patience, config.compute.checkpoint_minutes
+    )
+
+
+def magnet_trainee(predictor: Predictor, side: TrainingSide, config: FitConfig) -> Trainee[Rows, Batch]:
+    """What the loop trains: subgraphs of the side's slides, and Eq. 3 to 5 on each."""
+    device = next(predictor.parameters()).device
+    spec = SubgraphSpec.to_train(predictor.model, halo=config.halo, pixels=predictor.encoder is not None)
+    raw_counts = None if config.loss.likelihood == "mse" else side.raw_counts
+
+    def loss_of(batch: Batch) -> tuple[Tensor, Terms]:
+        return magnet_loss(predictor(batch), batch.labels, graph=batch.graph, config=config.loss)
+
+    modules: dict[nn.Module, float] = {predictor.model: 1.0}
+    if predictor.encoder is not None:
+        modules[predictor.encoder] = config.optim.encoder_lr
+    optimiser = build_optimiser(modules, config.optim)
+    if config.compute.compile and predictor.encoder is not None:
+        predictor.encoder.compile()
+    steps_of_epoch = sum(-(-len(slide.fine) // config.optim.batch_size) for slide in side.slides)
+    return Trainee(
+        predictor,
+        optimiser,
+        draw_epoch=lambda epoch: draw_epoch(side.slides, epoch, config=config),
+        gather=lambda parts: epoch_batches(parts, side.labels, spec=spec, device=device, raw_counts=raw_counts),
+        loss_of=loss_of,
+        schedule=build_schedule(optimiser, steps_of_epoch * config.optim.epochs, config.optim),
+    )
+
+
+def reporting(validate: Validate | None, report: Callable[[int, float], None] | None) -> Validate | None:
+    """The same validation, each of whose scores is reported with its number, from 1."""
+    if validate is None or report is None:
+        return validate
+    scores: list[float] = []
+
+    def validate_and_report() -> float:
+        scores.append(validate())
+        report(len(scores), scores[-1])
+        return scores[-1]
+
+    return validate_and_report
+
+
+def describe_training(held_out: Sequence[Slide], done: Progress) -> dict[str, Any]:
+    """Say how a training went."""
     return {
-        "fold": fold.index,
         "validation_slides": [slide.slide_id for slide in held_out],
         "validation_scores": done.scores,
         "kept_epoch": done.kept_epoch,

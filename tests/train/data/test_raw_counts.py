@@ -12,7 +12,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
 from tests.train.setting import NUM_GENES, config, labels_of, parts
 from train.data.raw_counts import RawCounts
-from train.data.subgraph import SubgraphPlan, build_batch
+from train.data.subgraph import SubgraphSpec, build_batch
 from train.pipeline import fit
 
 
@@ -22,8 +22,8 @@ def test_counts_and_libraries_are_what_expression_was_made_of(small_store: Store
     slide, predictor = parts(small_store, settings)
     panel = Genes(slide.genes.ids[:NUM_GENES], slide.genes.names[:NUM_GENES])
     raw = RawCounts.of([slide], panel, settings.data.normalise)
-    plan = SubgraphPlan.to_train(predictor.model, halo=1, pixels=False)
-    batch = build_batch(slide, np.arange(30, 60), labels_of(slide, settings), plan=plan, device=torch.device("cpu"))
+    spec = SubgraphSpec.to_train(predictor.model, halo=1, pixels=False)
+    batch = build_batch(slide, np.arange(30, 60), labels_of(slide, settings), spec=spec, device=torch.device("cpu"))
     labels = raw.labels_of(batch)
     assert labels.counts is not None
     assert labels.library is not None

@@ -1,11 +1,13 @@
-"""TrainingSide: going on where it was stopped, validation slides, the running average, frozen bins, what stops it."""
+"""Training: going on where it was stopped, validation slides, the running average, frozen bins, what stops it."""
 
 import json
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,23 +17,22 @@ from typer.testing import CliRunner
 
 from cache.store import Store
 from magnet_core.errors import MagnetError
-from tests.train.setting import config, labels_of, parts
+from tests.train.setting import config, parts, side_of
 from train.cli import app
-from train.data.epoch import epoch_batches, plan_epoch
-from train.data.slide import LevelData
-from train.data.subgraph import SubgraphPlan
+from train.data.slide import LevelData, Slide
+from train.data.training_side import hold_out
 from train.learning import loop as trainer
-from train.learning.checkpoint import BEST, CHECKPOINT, TrainingState
-from train.learning.loop import start, train, training_step
+from train.learning.checkpoint import BEST, CHECKPOINT
+from train.learning.loop import Validate, start, train, training_step
+from train.learning.progress import Progress, TrainingState
 from train.learning.trained_run import load_run
-from train.learning.validation import split_validation
 from train.model.predictor import Predictor
 from train.model.whole_slide import predict_slide
 from train.pipeline import fit
+from train.settings.build import as_plain
 from train.settings.fit import FitConfig
 from train.systems import magnet as magnet_system
-
-CPU = torch.device("cpu")
+from train.systems.magnet import loop_settings, magnet_trainee
 
 
 def weights(predictor: Predictor) -> dict[str, torch.Tensor]:
@@ -42,9 +43,15 @@ def train_anew(store: Store, settings: FitConfig, folder: Path) -> Predictor:
     folder.mkdir(exist_ok=True)
     slide, predictor = parts(store, settings)
     torch.manual_seed(1)
-    labels = {slide.slide_id: labels_of(slide, settings)}
-    train(predictor, [slide], labels, config=settings, folder=folder, validate=lambda _: 0.0)
+    learn(slide, predictor, settings, folder, lambda: 0.0)
     return predictor
+
+
+def learn(
+    slide: Slide, predictor: Predictor, settings: FitConfig, folder: Path, validate: Validate | None = None
+) -> Progress:
+    trainee = magnet_trainee(predictor, side_of(slide, settings), settings)
+    return train(trainee, loop_settings(settings), folder=folder, validate=validate, settings=as_plain(settings))
 
 
 class StoppedError(Exception):
@@ -67,10 +74,10 @@ def test_a_training_that_goes_on_ends_as_one_that_never_stopped(
     wanted = config(small_store, tmp_path, "compute.checkpoint_minutes=0", "optim.batch_size=70", *settings)
     expected = weights(train_anew(small_store, wanted, tmp_path / "whole"))
 
-    def interrupted(state: TrainingState, *arguments: object, **options: object) -> object:
+    def interrupted(trainee: Any, state: TrainingState, *arguments: Any, **options: Any) -> object:
         if state.progress.step == steps:
             raise StoppedError
-        return training_step(state, *arguments, **options)  # type: ignore[arg-type]
+        return training_step(trainee, state, *arguments, **options)
 
     monkeypatch.setattr(trainer, "training_step", interrupted)
     with pytest.raises(StoppedError):
@@ -84,11 +91,11 @@ def test_a_training_that_goes_on_ends_as_one_that_never_stopped(
 
 def test_a_checkpoint_of_another_configuration_is_refused_by_name(small_store: Store, tmp_path: Path):
     settings = config(small_store, tmp_path)
-    _, predictor = parts(small_store, settings)
-    state = start(predictor, 10, settings)
-    state.save(tmp_path, config={"optim": {"lr": 1.0, "epochs": 2}, "device": "cpu"})
+    slide, predictor = parts(small_store, settings)
+    state = start(magnet_trainee(predictor, side_of(slide, settings), settings), loop_settings(settings))
+    state.save(tmp_path, settings={"optim": {"lr": 1.0, "epochs": 2}, "device": "cpu"})
     with pytest.raises(MagnetError, match=r"one that differs in optim\.lr; give another --name"):
-        state.resume(tmp_path, config={"optim": {"lr": 2.0, "epochs": 2}, "device": "cuda"})
+        state.resume(tmp_path, settings={"optim": {"lr": 2.0, "epochs": 2}, "device": "cuda"})
 
 
 def test_a_finished_fit_leaves_no_checkpoint_and_a_stopped_one_goes_on(
@@ -159,12 +166,14 @@ def test_asked_to_stop_it_saves_and_ends_with_130(small_store: Store, tmp_path: 
 def test_validation_slides_are_whole_patients_of_the_training_side(small_store: Store, tmp_path: Path):
     settings = config(small_store, tmp_path, "validation.share=0.4")
     slides = [parts(small_store, settings, name)[0] for name in ("S1", "S2", "S3")]
-    learnt, held_out = split_validation(slides, settings)
-    assert len(held_out) == 1
-    assert {slide.patient for slide in learnt}.isdisjoint(slide.patient for slide in held_out)
-    assert sorted(slide.slide_id for slide in [*learnt, *held_out]) == ["S1", "S2", "S3"]
-    few = config(small_store, tmp_path, "validation.share=0.2")
-    assert split_validation(slides, few) == (slides, [])
+    side = replace(side_of(slides[0], settings), slides=slides)
+    held = hold_out(side, settings)
+    assert len(held.held_out) == 1
+    learnt = held.learnt.slides
+    assert {slide.patient for slide in learnt}.isdisjoint(slide.patient for slide in held.held_out)
+    assert sorted(slide.slide_id for slide in [*learnt, *held.held_out]) == ["S1", "S2", "S3"]
+    few = hold_out(side, config(small_store, tmp_path, "validation.share=0.2"))
+    assert (few.learnt.slides, few.held_out) == (slides, [])
 
 
 def test_the_best_epoch_is_kept_and_training_stops_after_the_patience(small_store: Store, tmp_path: Path):
@@ -172,12 +181,11 @@ def test_the_best_epoch_is_kept_and_training_stops_after_the_patience(small_stor
     slide, predictor = parts(small_store, settings)
     scores, seen = iter([0.1, 0.5, 0.3, 0.4, 0.9, 1.0]), []
 
-    def validate(judged: Predictor) -> float:
-        seen.append(weights(judged))
+    def validate() -> float:
+        seen.append(weights(predictor))
         return next(scores)
 
-    labels = {slide.slide_id: labels_of(slide, settings)}
-    done = train(predictor, [slide], labels, config=settings, folder=tmp_path, validate=validate)
+    done = learn(slide, predictor, settings, tmp_path, validate)
     assert done.scores == [0.1, 0.5, 0.3, 0.4]
     assert done.kept_epoch == 2
     for name, value in weights(predictor).items():
@@ -190,9 +198,8 @@ def test_a_training_that_stopped_early_is_over_when_it_goes_on(
 ):
     settings = config(small_store, tmp_path, "optim.epochs=9", "validation.patience=1", "encoder.mode=frozen")
     slide, predictor = parts(small_store, settings)
-    labels = {slide.slide_id: labels_of(slide, settings)}
     scores = iter([0.2, 0.1])
-    train(predictor, [slide], labels, config=settings, folder=tmp_path, validate=lambda _: next(scores))
+    learn(slide, predictor, settings, tmp_path, lambda: next(scores))
     kept = weights(predictor)
 
     def refuse(*_: object, **__: object) -> object:
@@ -200,7 +207,7 @@ def test_a_training_that_stopped_early_is_over_when_it_goes_on(
 
     monkeypatch.setattr(trainer, "training_step", refuse)
     _, again = parts(small_store, settings)
-    done = train(again, [slide], labels, config=settings, folder=tmp_path, validate=lambda _: next(scores))
+    done = learn(slide, again, settings, tmp_path, lambda: next(scores))
     assert done.scores == [0.2, 0.1]
     for name, value in weights(again).items():
         torch.testing.assert_close(value, kept[name], rtol=0, atol=0)
@@ -218,12 +225,11 @@ def test_a_validated_fit_says_which_slides_chose(small_store: Store, tmp_path: P
 def test_the_running_average_is_what_is_kept(small_store: Store, tmp_path: Path):
     settings = config(small_store, tmp_path, "optim.ema=0.5", "encoder.mode=frozen", "optim.epochs=1")
     slide, predictor = parts(small_store, settings)
-    labels = {slide.slide_id: labels_of(slide, settings)}
-    state = start(predictor, 4, settings)
+    trainee = magnet_trainee(predictor, side_of(slide, settings), settings)
+    state = start(trainee, loop_settings(settings))
     literal = weights(predictor)
-    plan = SubgraphPlan.to_train(predictor.model, halo=0, pixels=False)
-    for step, batch in enumerate(epoch_batches(plan_epoch([slide], 0, config=settings), labels, plan=plan, device=CPU)):
-        training_step(state, batch, config=settings)
+    for step, batch in enumerate(trainee.gather(trainee.draw_epoch(0))):
+        training_step(trainee, state, batch, clip_norm=0.0)
         now = weights(predictor)
         literal = now if step == 0 else {name: 0.5 * literal[name] + 0.5 * now[name] for name in now}
     state.finish(tmp_path)
@@ -241,8 +247,7 @@ def test_frozen_bins_need_no_encoder_and_read_no_pixels(
 
     slide, predictor = parts(small_store, settings)
     monkeypatch.setattr(LevelData, "pixels", refuse)
-    labels = {slide.slide_id: labels_of(slide, settings)}
-    train(predictor, [slide], labels, config=settings, folder=tmp_path)
+    learn(slide, predictor, settings, tmp_path)
     assert predictor.encoder is None
 
 

@@ -11,7 +11,7 @@ from cache.store import Store
 from magnet_core.losses import magnet_loss
 from tests.train.setting import config, labels_of, parts
 from train.data.slide import Slide
-from train.data.subgraph import Batch, SubgraphPlan, build_batch
+from train.data.subgraph import Batch, SubgraphSpec, build_batch
 from train.model.predictor import Predictor
 from train.model.whole_slide import predict_slide
 
@@ -21,8 +21,8 @@ ROWS = np.arange(40, 90)
 
 def whole_slide(slide: Slide, labels: dict[str, np.ndarray | None], predictor: Predictor) -> Batch:
     """Every fine row in one batch, with every row of the contexts."""
-    plan = SubgraphPlan(0, tuple(predictor.model.context_dims), whole_contexts=True, pixels=False)
-    return build_batch(slide, np.arange(len(slide.fine)), labels, plan=plan, device=CPU)
+    spec = SubgraphSpec(0, tuple(predictor.model.context_dims), whole_contexts=True, pixels=False)
+    return build_batch(slide, np.arange(len(slide.fine)), labels, spec=spec, device=CPU)
 
 
 def gradient_of(output: Tensor, modules: list[nn.Module]) -> list[Tensor]:
@@ -42,7 +42,7 @@ def test_spots_and_regions_of_a_batch_are_those_of_the_whole_slide(
     labels = labels_of(slide, settings)
     rows = np.arange(4, 10) if target == 55 else ROWS
     batch = build_batch(
-        slide, rows, labels, plan=SubgraphPlan.to_train(predictor.model, halo=0, pixels=False), device=CPU
+        slide, rows, labels, spec=SubgraphSpec.to_train(predictor.model, halo=0, pixels=False), device=CPU
     )
     whole = whole_slide(slide, labels, predictor)
     of_batch, of_slide = predictor(batch), predictor(whole)
@@ -64,8 +64,8 @@ def test_with_a_full_halo_fine_predictions_and_their_gradients_are_exact_too(sma
     there = predictor(whole).fine[ROWS]
     deviations = []
     for halo in (0, 1, predictor.model.config.reach):
-        plan = SubgraphPlan.to_train(predictor.model, halo=halo, pixels=False)
-        batch = build_batch(slide, ROWS, labels, plan=plan, device=CPU)
+        spec = SubgraphSpec.to_train(predictor.model, halo=halo, pixels=False)
+        batch = build_batch(slide, ROWS, labels, spec=spec, device=CPU)
         own = ~batch.labels.fine.isnan().all(dim=1)
         np.testing.assert_array_equal(batch.rows[own.numpy()], ROWS)
         here = predictor(batch).fine[own]
@@ -82,14 +82,14 @@ def test_the_halo_has_no_loss(small_store: Store, tmp_path: Path):
     slide, predictor = parts(small_store, settings)
     predictor.eval()
     labels = labels_of(slide, settings)
-    plan = SubgraphPlan.to_train(predictor.model, halo=2, pixels=False)
+    spec = SubgraphSpec.to_train(predictor.model, halo=2, pixels=False)
     losses = []
     for outside in (0.0, 1e3):
         marked = {name: None if known is None else known.copy() for name, known in labels.items()}
         fine = marked[slide.fine.name]
         assert fine is not None
         fine[np.setdiff1d(np.arange(len(fine)), ROWS)] += outside
-        batch = build_batch(slide, ROWS, marked, plan=plan, device=CPU)
+        batch = build_batch(slide, ROWS, marked, spec=spec, device=CPU)
         assert len(batch) > len(ROWS)
         losses.append(magnet_loss(predictor(batch), batch.labels, graph=batch.graph, config=settings.loss)[0].item())
     assert losses[0] == losses[1]

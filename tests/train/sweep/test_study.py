@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -17,7 +18,7 @@ from train.settings.fit import FitConfig
 from train.sweep import objective as objective_module
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
-from train.sweep.objective import Objective, Outcome, Report, hold_out
+from train.sweep.objective import Objective, Outcome, Report, hold_out_one
 from train.sweep.run import refit_config, run_sweep
 from train.sweep.study import Worker, finished, open_study
 from train.sweep.trials import work
@@ -116,12 +117,12 @@ def test_a_trial_that_diverges_is_kept_with_its_line(small_store: Store, tmp_pat
 
 def test_one_patient_is_held_out_where_the_share_comes_to_none(small_store: Store, tmp_path: Path):
     sweep = sweep_of(small_store, tmp_path / "runs")
-    slides = open_fold(sweep.base).training.slides
-    learnt, held_out = hold_out(slides, sweep.base)
-    assert len(learnt) == len(held_out) == 1
-    assert {slide.patient for slide in learnt}.isdisjoint({slide.patient for slide in held_out})
+    side = open_fold(sweep.base).training
+    held = hold_out_one(side, sweep.base)
+    assert len(held.learnt.slides) == len(held.held_out) == 1
+    assert {slide.patient for slide in held.learnt.slides}.isdisjoint({slide.patient for slide in held.held_out})
     with pytest.raises(MagnetError, match=r"expected 2 training patients or more.*found 1 \(S"):
-        hold_out(slides[:1], sweep.base)
+        hold_out_one(replace(side, slides=side.slides[:1]), sweep.base)
 
 
 def test_a_refit_trains_the_encoder_that_was_frozen_for_speed_and_leaves_another_mode(

@@ -18,11 +18,13 @@ from torch.nn import functional as F
 
 from cache.knn import cosine_neighbours
 from train.data.fold_sides import TrainingSide
+from train.data.rows import Rows
 from train.data.slide import Slide
+from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.build import check_limits
 from train.systems.rivals.learning import chunk_rows, cut, learn, predict_chunks, seeded, trainable
-from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, mixed_batches
+from train.systems.rivals.patches import PatchEncoder, labels_of, mixed_batches
 
 # N fine rows of a slide, M training rows, n rows of a batch, D features in, W width, K neighbours, P panel genes
 
@@ -80,41 +82,49 @@ class BLEEP:
         self.bank_embeddings: np.ndarray  # (M, W)
         self.bank_expression: np.ndarray  # (M, P)
 
-    def fit(self, training: TrainingSide) -> None:
+    def fit(self, training: TrainingSide) -> Progress:
         """Train both heads, and with `finetune` the encoder; then embed the expression of all training rows."""
-        config, setting = self._config, self._setting
-        labels = training.fine_by_slide()
+        config, setting, learnt = self._config, self._setting, training.learnt
+        labels = learnt.fine_by_slide()
+        self.bank_expression = learnt.all_fine()
         with seeded(setting):
-            self.encoder = PatchEncoder(training.slides[0], setting)
+            self.encoder = PatchEncoder(learnt.slides[0], setting)
             self.image_head = ProjectionHead(self.encoder.width, config).to(setting.device)
-            self.expression_head = ProjectionHead(len(training.panel), config).to(setting.device)
+            self.expression_head = ProjectionHead(len(learnt.panel), config).to(setting.device)
 
-            def loss_of(pieces: Sequence[Piece]) -> Tensor:
+            def loss_of(pieces: Sequence[Rows]) -> Tensor:
                 images = self.image_head(self.encoder.pooled(pieces))
                 expression = self.expression_head(labels_of(pieces, labels, setting.device))
                 return contrastive_loss(images, expression, temperature=config.temperature)
 
             modules = nn.ModuleList([self.encoder, self.image_head, self.expression_head])
-            learn(
+            done = learn(
                 modules,
-                partial(mixed_batches, training.slides, config.batch_size),
+                partial(mixed_batches, learnt.slides, config.batch_size),
                 loss_of,
                 optimiser=torch.optim.AdamW(trainable(modules), lr=config.lr, weight_decay=config.weight_decay),
-                epochs=config.epochs,
+                course=config,
                 setting=setting,
+                side=training,
+                predict=self._predict_as_embedded_now,
             )
-        self.bank_expression = training.all_fine()
         self.bank_embeddings = self._embed_expression(self.bank_expression)
+        return done
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P): the mean expression of the nearest training rows, each counting the same."""
         return predict_chunks(slide, lambda rows: self._retrieve(self.embed_images(slide, rows)), rows=_SEARCH_ROWS)
 
+    def _predict_as_embedded_now(self, slide: Slide) -> np.ndarray:
+        """Predict while training goes on: the bank is embedded by the head as it stands."""
+        self.bank_embeddings = self._embed_expression(self.bank_expression)
+        return self.predict(slide)
+
     @torch.inference_mode()
     def embed_images(self, slide: Slide, rows: np.ndarray) -> np.ndarray:
         """Image embeddings (n, W) of fine rows (n,)."""
         parts = cut(rows, chunk_rows(self._setting))
-        embedded = [self.image_head(self.encoder.pooled([Piece(slide, part)])) for part in parts]
+        embedded = [self.image_head(self.encoder.pooled([Rows(slide, part)])) for part in parts]
         return torch.cat(embedded).cpu().numpy()
 
     def _retrieve(self, queries: np.ndarray) -> Tensor:

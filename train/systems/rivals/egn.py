@@ -20,11 +20,13 @@ from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.losses import mse_loss, pcc_loss
 from train.data.fold_sides import TrainingSide
+from train.data.rows import Rows
 from train.data.slide import Slide
+from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.build import check_limits
 from train.systems.rivals.learning import chunk_rows, cut, learn, mean_head, predict_chunks, seeded, trainable
-from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, mixed_batches
+from train.systems.rivals.patches import PatchEncoder, labels_of, mixed_batches
 from train.systems.rivals.transformer import check_heads, transformer_layers
 
 # N fine rows of a slide, M training rows, n rows of a batch, k exemplars, T tokens, D features, W width, P panel genes
@@ -186,42 +188,44 @@ class EGN:
         self.encoder: PatchEncoder
         self.net: ExemplarNetwork
 
-    def fit(self, training: TrainingSide) -> None:
+    def fit(self, training: TrainingSide) -> Progress:
         """Train the network, and with `finetune` the encoder."""
-        config, setting = self._config, self._setting
-        self.bank = ExemplarBank(training)
+        config, setting, learnt = self._config, self._setting, training.learnt
+        self.bank = ExemplarBank(learnt)
         exemplars = {
             slide.slide_id: self.bank.similar_to_others(slide, config.exemplars, device=setting.device)
-            for slide in training.slides
+            for slide in learnt.slides
         }
-        labels = training.fine_by_slide()
+        labels = learnt.fine_by_slide()
         with seeded(setting):
-            self._build(training)
+            self._build(learnt)
 
-            def loss_of(pieces: Sequence[Piece]) -> Tensor:
+            def loss_of(pieces: Sequence[Rows]) -> Tensor:
                 indices = np.concatenate([exemplars[piece.slide.slide_id][piece.rows] for piece in pieces])
                 predicted = self._expression(pieces, indices)
                 return egn_loss(predicted, labels_of(pieces, labels, setting.device), pcc_weight=config.pcc_weight)
 
             modules = nn.ModuleList([self.encoder, self.net])
             optimiser = torch.optim.Adam(trainable(modules), lr=config.lr, weight_decay=config.weight_decay)
-            learn(
+            return learn(
                 modules,
-                partial(mixed_batches, training.slides, config.batch_size),
+                partial(mixed_batches, learnt.slides, config.batch_size),
                 loss_of,
                 optimiser=optimiser,
-                epochs=config.epochs,
+                course=config,
                 setting=setting,
+                side=training,
+                predict=self.predict,
             )
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""
         exemplars = self.bank.similar(slide, self._config.exemplars, device=self._setting.device)
         return predict_chunks(
-            slide, lambda rows: self._expression([Piece(slide, rows)], exemplars[rows]), rows=chunk_rows(self._setting)
+            slide, lambda rows: self._expression([Rows(slide, rows)], exemplars[rows]), rows=chunk_rows(self._setting)
         )
 
-    def _expression(self, pieces: Sequence[Piece], exemplars: np.ndarray) -> Tensor:
+    def _expression(self, pieces: Sequence[Rows], exemplars: np.ndarray) -> Tensor:
         patches = self.encoder.pooled_and_tokens(pieces, token_grid=self._config.token_grid)
         return self.net(patches, self.bank.rows(exemplars, self._setting.device))
 
@@ -229,7 +233,7 @@ class EGN:
         first = training.slides[0]
         self.encoder = PatchEncoder(first, self._setting)
         with torch.no_grad():
-            one = self.encoder.pooled_and_tokens([Piece(first, np.arange(1))], token_grid=self._config.token_grid)
+            one = self.encoder.pooled_and_tokens([Rows(first, np.arange(1))], token_grid=self._config.token_grid)
         self.net = ExemplarNetwork(
             self._config,
             feature_dim=first.fine.width,

@@ -29,12 +29,13 @@ from train.data.fold_sides import TrainingSide
 from train.data.raw_counts import read_counts
 from train.data.slide import Slide
 from train.data.subgraph import edges_among
+from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.build import check_limits
-from train.systems.rivals.learning import learn, mean_head, seeded, trainable
+from train.systems.rivals.learning import falling, learn, mean_head, seeded, trainable
 from train.systems.rivals.patches import labels_of
 from train.systems.rivals.transformer import PositionEmbedding, check_heads, transformer_layers
-from train.systems.rivals.windows import SlideWindow, fine_windows, predict_windows, shuffled, window_inputs
+from train.systems.rivals.windows import WindowRows, fine_windows, predict_windows, shuffled, window_inputs
 
 with warnings.catch_warnings():  # torch_geometric calls torch.jit.script while it is imported
     warnings.filterwarnings("ignore", message=r"`torch\.jit", category=FutureWarning)
@@ -188,16 +189,16 @@ def zinb_loss(counts: Tensor, mean: Tensor, dispersion: Tensor, dropout_logit: T
     return -torch.where(counts == 0, as_zero, log_kept + log_count).mean()
 
 
-def window_edges(item: SlideWindow, neighbours: int) -> np.ndarray:
+def window_edges(item: WindowRows, neighbours: int) -> np.ndarray:
     """Edges (2, E), source over target, from the nearest rows of each row to it, both within the window."""
-    return edges_among(item.slide.fine.edges[:, :neighbours], item.window.rows)
+    return edges_among(item.slide.fine.edges[:, :neighbours], item.rows)
 
 
 @dataclass(frozen=True)
 class _Step:
     """One window, and the symmetries in which it is seen for the distillation."""
 
-    item: SlideWindow
+    item: WindowRows
     views: Sequence[int]
 
 
@@ -213,9 +214,9 @@ class _Counts:
         num_rows = sum(counts.shape[0] for counts in self._counts.values())
         self.log_mean = torch.from_numpy(np.log(np.maximum(total / num_rows, 1e-4))).float()  # (P,)
 
-    def of(self, item: SlideWindow, device: torch.device) -> tuple[Tensor, Tensor]:
+    def of(self, item: WindowRows, device: torch.device) -> tuple[Tensor, Tensor]:
         """Counts (n, P) and sizes (n, 1) of a window's rows."""
-        slide_id, rows = item.slide.slide_id, item.window.rows
+        slide_id, rows = item.slide.slide_id, item.rows
         counts = torch.from_numpy(self._counts[slide_id][rows].toarray()).float()
         sizes = torch.from_numpy(self._sizes[slide_id][rows]).float()[:, None]
         return to_device(counts, device), to_device(sizes, device)
@@ -229,35 +230,43 @@ class His2ST:
         self._setting = setting
         self.net: His2STNet
 
-    def fit(self, training: TrainingSide) -> None:
+    def fit(self, training: TrainingSide) -> Progress:
         """Train for a fixed number of epochs, a step a window."""
-        setting, config = self._setting, self._config
-        self._labels = training.fine_by_slide()
-        self._counts = _Counts(training)
-        windows = fine_windows(training.slides, window=config.window, positions=config.positions)
+        config, setting, learnt = self._config, self._setting, training.learnt
+        self._labels = learnt.fine_by_slide()
+        self._counts = _Counts(learnt)
+        windows = fine_windows(learnt.slides, window=config.window, positions=config.positions)
         with seeded(setting):
-            cached_width = training.slides[0].fine.width
+            cached_width = learnt.slides[0].fine.width
             stem = pixel_stem(config) if setting.finetune else nn.Linear(cached_width, config.width)
-            mean = torch.from_numpy(training.mean_fine())
+            mean = torch.from_numpy(learnt.mean_fine())
             self.net = His2STNet(config, stem, mean=mean, log_rate=self._counts.log_mean).to(setting.device)
             optimiser = torch.optim.Adam(trainable([self.net]), lr=config.lr)
-            learn(
+            done = learn(
                 self.net,
                 partial(self._steps, windows),
                 self._loss,
                 optimiser=optimiser,
-                epochs=config.epochs,
+                course=config,
                 setting=setting,
-                schedule=torch.optim.lr_scheduler.StepLR(optimiser, config.step_epochs, config.step_factor),
+                side=training,
+                predict=self.predict,
+                schedule=falling(
+                    optimiser,
+                    factor=config.step_factor,
+                    every_epochs=config.step_epochs,
+                    steps_of_epoch=len(windows),
+                ),
             )
         del self._labels, self._counts
+        return done
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P), window by window."""
         windows = fine_windows([slide], window=self._config.window, positions=self._config.positions)
         return predict_windows(windows, lambda item: self._forward(item).expression)
 
-    def _steps(self, windows: Sequence[SlideWindow], rng: np.random.Generator) -> list[_Step]:
+    def _steps(self, windows: Sequence[WindowRows], rng: np.random.Generator) -> list[_Step]:
         return [
             _Step(item, rng.permutation(NUM_SYMMETRIES)[: self._config.views].tolist())
             for item in shuffled(windows, rng)
@@ -271,16 +280,16 @@ class His2ST:
         counts, sizes = self._counts.of(step.item, device)
         mean = (sizes * plain.log_rate.clamp(max=LARGEST_LOG_RATE).exp()).clamp(min=SMALLEST_MEAN)
         return (
-            F.mse_loss(plain.expression, labels_of([step.item.piece], self._labels, device))
+            F.mse_loss(plain.expression, labels_of([step.item], self._labels, device))
             + config.zinb * zinb_loss(counts, mean, plain.dispersion, plain.dropout_logit).float()
             + config.distil * F.mse_loss(plain.expression, target)
         )
 
-    def _forward(self, item: SlideWindow, *, view: int = 0) -> Output:
+    def _forward(self, item: WindowRows, *, view: int = 0) -> Output:
         device = self._setting.device
         edges = window_edges(item, self._config.neighbours)
         return self.net(
             window_inputs(item, self._setting, side=self._config.pixel_side, view=view),
-            to_device(torch.from_numpy(item.window.positions), device),
+            to_device(torch.from_numpy(item.positions), device),
             to_device(torch.from_numpy(edges), device),
         )

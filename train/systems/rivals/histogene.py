@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from magnet_core.device import to_device
 from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
+from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.build import check_limits
 from train.systems.rivals.learning import learn, mean_head, seeded, trainable
 from train.systems.rivals.patches import labels_of
 from train.systems.rivals.transformer import PositionEmbedding, check_heads, transformer_layers
-from train.systems.rivals.windows import SlideWindow, fine_windows, predict_windows, shuffled, window_inputs
+from train.systems.rivals.windows import WindowRows, fine_windows, predict_windows, shuffled, window_inputs
 
 # N fine rows of a slide, n rows of a window, I inputs of a row, D width, P panel genes
 
@@ -83,22 +84,24 @@ class HisToGene:
         self._setting = setting
         self.net: HisToGeneNet
 
-    def fit(self, training: TrainingSide) -> None:
+    def fit(self, training: TrainingSide) -> Progress:
         """Train for a fixed number of epochs, a step a window."""
-        setting, config = self._setting, self._config
-        labels = training.fine_by_slide()
-        windows = fine_windows(training.slides, window=config.window, positions=config.positions)
+        config, setting, learnt = self._config, self._setting, training.learnt
+        labels = learnt.fine_by_slide()
+        windows = fine_windows(learnt.slides, window=config.window, positions=config.positions)
         with seeded(setting):
-            inputs = 3 * config.pixel_side**2 if setting.finetune else training.slides[0].fine.width
-            mean = torch.from_numpy(training.mean_fine())
+            inputs = 3 * config.pixel_side**2 if setting.finetune else learnt.slides[0].fine.width
+            mean = torch.from_numpy(learnt.mean_fine())
             self.net = HisToGeneNet(config, inputs=inputs, mean=mean).to(setting.device)
-            learn(
+            return learn(
                 self.net,
                 partial(shuffled, windows),
-                lambda item: F.mse_loss(self._predict(item), labels_of([item.piece], labels, setting.device)),
+                lambda item: F.mse_loss(self._predict(item), labels_of([item], labels, setting.device)),
                 optimiser=torch.optim.Adam(trainable([self.net]), lr=config.lr),
-                epochs=config.epochs,
+                course=config,
                 setting=setting,
+                side=training,
+                predict=self.predict,
             )
 
     def predict(self, slide: Slide) -> np.ndarray:
@@ -106,6 +109,6 @@ class HisToGene:
         windows = fine_windows([slide], window=self._config.window, positions=self._config.positions)
         return predict_windows(windows, self._predict)
 
-    def _predict(self, item: SlideWindow) -> Tensor:
+    def _predict(self, item: WindowRows) -> Tensor:
         patches = window_inputs(item, self._setting, side=self._config.pixel_side).flatten(1)  # (n,I)
-        return self.net(patches, to_device(torch.from_numpy(item.window.positions), self._setting.device))
+        return self.net(patches, to_device(torch.from_numpy(item.positions), self._setting.device))

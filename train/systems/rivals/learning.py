@@ -1,33 +1,39 @@
-"""What the learnt rivals share: seeded training, a head that starts at the mean, prediction in chunks.
+"""What the learnt rivals share: seeded training by the one loop, a head that starts at the mean, prediction in chunks.
 
-In: a module, what a batch is, and its loss. Out: the module trained in place, or, of a training that was stopped, a
-checkpoint from which the same call goes on and ends as if it had never stopped.
+In: a module, how its batches are drawn, and its loss. Out: the module trained in place, see `train.learning.loop`.
 """
 
-import time
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from math import isfinite
-from typing import Any, TypeVar
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_core.console import progress
-from magnet_core.errors import MagnetError
-from magnet_core.interrupt import StopRequest
 from magnet_core.seeding import named_rng
 from train.data.slide import Slide
-from train.learning.checkpoint import go_on, read_checkpoint, write_checkpoint
+from train.data.training_side import TrainingSide
+from train.learning.loop import LoopSettings, Terms, Trainee, train
+from train.learning.progress import Progress
 from train.learning.setting import Setting
+from train.learning.validation import validator
 
 # N fine rows of a slide, n rows of a chunk, D features, P panel genes
 
 Batch = TypeVar("Batch")
 
 _CHUNK, _ENCODED_CHUNK = 512, 128  # rows predicted at a time: of cached features, and of pixels that are encoded
+
+
+class Course(Protocol):
+    """What a rival's settings say of its training."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs at most."""
 
 
 @contextmanager
@@ -49,52 +55,70 @@ def mean_head(width: int, mean: Tensor) -> nn.Linear:
     return head
 
 
+class Draws:
+    """The batches of each epoch, drawn one epoch after the other from a generator that depends on the seed alone.
+
+    Its state is that of the generator before the epoch under way, so that a training that goes on meets it again.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._before: Mapping[str, Any] = rng.bit_generator.state
+
+    def draw(self, batches_of: Callable[[np.random.Generator], Sequence[Batch]]) -> Sequence[Batch]:
+        """Draw the next epoch."""
+        self._before = self._rng.bit_generator.state
+        return batches_of(self._rng)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State before the epoch under way."""
+        return dict(self._before)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to such a state."""
+        self._rng.bit_generator.state = state
+
+
 def learn(
     module: nn.Module,
     batches_of: Callable[[np.random.Generator], Sequence[Batch]],
     loss_of: Callable[[Batch], Tensor],
     *,
     optimiser: torch.optim.Optimizer,
-    epochs: int,
+    course: Course,
     setting: Setting,
+    side: TrainingSide | None = None,
+    predict: Callable[[Slide], np.ndarray] | None = None,
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
-) -> list[float]:
-    """Train for some epochs and return the mean loss of each; `schedule` moves once an epoch.
+) -> Progress:
+    """Train a module. Where `side` has slides held out, `predict` is judged on them after each epoch."""
+    draws = Draws(named_rng(setting.seed, setting.title))
 
-    `batches_of` draws an epoch's batches from a generator that depends on the seed alone.
-    It goes on at the checkpoint in the setting's folder, if there is one, which SIGINT, SIGTERM and time leave there.
-    """
-    rng = named_rng(setting.seed, setting.title)
-    course = _Course(rng.bit_generator.state)
-    parts: dict[str, Any] = {"module": module, "optimiser": optimiser, "course": course}
-    if schedule is not None:
-        parts["schedule"] = schedule
-    _resume(setting, parts)
-    rng.bit_generator.state = course.draws
-    with (
-        progress(total=epochs, initial=len(course.history), desc=setting.title, unit="epoch", leave=False) as bar,
-        StopRequest() as stop,
-    ):
-        saved_at = time.monotonic()
-        for _ in range(len(course.history), epochs):
-            module.train()
-            course.draws = rng.bit_generator.state
-            for batch in batches_of(rng)[len(course.losses) :]:
-                if stop.requested or time.monotonic() - saved_at > 60 * setting.compute.checkpoint_minutes:
-                    _save(setting, parts)
-                    saved_at = time.monotonic()
-                    stop.raise_if_requested()
-                course.losses.append(_step(loss_of(batch), optimiser))
-            if schedule is not None:
-                schedule.step()
-            course.history.append(float(np.mean(course.losses)))
-            course.losses = []
-            bar.update()
-            bar.set_postfix_str(f"loss {course.history[-1]:.4f}", refresh=False)
-        _save(setting, parts)  # what comes after training may be stopped too
-        stop.raise_if_requested()
-    module.eval()
-    return course.history
+    def loss_and_terms(batch: Batch) -> tuple[Tensor, Terms]:
+        return loss_of(batch), {}
+
+    trainee: Trainee[Batch, Batch] = Trainee(
+        module,
+        optimiser,
+        draw_epoch=lambda _: draws.draw(batches_of),
+        gather=lambda batches: batches,
+        loss_of=loss_and_terms,
+        schedule=schedule,
+        draws={"draws": draws},
+    )
+    loop = LoopSettings(course.epochs, patience=setting.patience, checkpoint_minutes=setting.compute.checkpoint_minutes)
+    with ExitStack() as stack:
+        folder = setting.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        validate = None if side is None or predict is None else validator(side, predict)
+        return train(trainee, loop, folder=folder, title=setting.title, validate=validate)
+
+
+def falling(
+    optimiser: torch.optim.Optimizer, *, factor: float, every_epochs: int, steps_of_epoch: int
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """A schedule that multiplies the learning rate by `factor` after every so many epochs."""
+    steps = every_epochs * steps_of_epoch
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factor ** (step // steps))
 
 
 def chunk_rows(setting: Setting) -> int:
@@ -116,44 +140,3 @@ def predict_chunks(slide: Slide, predict: Callable[[np.ndarray], Tensor], *, row
 def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
     """Parameters of modules that learn."""
     return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-
-
-@dataclass
-class _Course:
-    """How far a training is.
-
-    draws    the generator of batches, as it stood before the epoch under way
-    losses   of the batches of the epoch under way
-    history  mean loss of each whole epoch
-    """
-
-    draws: Mapping[str, Any]
-    losses: list[float] = field(default_factory=list)
-    history: list[float] = field(default_factory=list)
-
-    def state_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def load_state_dict(self, values: dict[str, Any]) -> None:
-        vars(self).update(vars(_Course(**values)))
-
-
-def _step(loss: Tensor, optimiser: torch.optim.Optimizer) -> float:
-    """Learn from the loss of one batch; returns it."""
-    value = loss.item()
-    if not isfinite(value):
-        raise MagnetError("training", expected="a finite loss", found=str(value), remedy="lower its learning rate")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    return value
-
-
-def _save(setting: Setting, parts: Mapping[str, Any]) -> None:
-    if setting.folder is not None:
-        write_checkpoint(setting.folder, parts, {}, device=setting.device)
-
-
-def _resume(setting: Setting, parts: Mapping[str, Any]) -> None:
-    if setting.folder is not None and (values := read_checkpoint(setting.folder)) is not None:
-        go_on(setting.folder, parts, values, device=setting.device)

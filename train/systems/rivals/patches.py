@@ -4,7 +4,6 @@ In: pieces, rows of a slide each. Out: pooled features (n, D) and tokens (n, T, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -14,20 +13,13 @@ from torch import Tensor, nn
 from magnet_core.backbones import Encoder, TuningConfig, tune, with_class_token
 from magnet_core.device import autocast, to_device
 from magnet_core.symmetry import turn
+from train.data.rows import Rows
 from train.data.slide import Slide
 from train.learning.setting import Setting
 from train.model.build import rebuild_encoder
 from train.model.gradient_cache import encode_in_parts
 
 # n rows of all pieces, T tokens, D features, P panel genes
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some fine rows (n,) of one slide; a batch is one piece or several."""
-
-    slide: Slide
-    rows: np.ndarray
 
 
 class PatchEncoder(nn.Module):
@@ -44,14 +36,14 @@ class PatchEncoder(nn.Module):
         self._device = setting.device
         self.to(setting.device)
 
-    def pooled(self, pieces: Sequence[Piece], *, view: int = 0) -> Tensor:
+    def pooled(self, pieces: Sequence[Rows], *, view: int = 0) -> Tensor:
         """Pooled features (n, D) float32 of the pieces' rows, one after the other, seen in one of the 8 symmetries.
 
         Of a store without views, and without an encoder of our own, every view is the first.
         """
         return torch.cat([self._scaled(piece, self._raw(piece, "pooled", view, token_grid=1)) for piece in pieces])
 
-    def tokens(self, pieces: Sequence[Piece], *, token_grid: int, view: int = 0) -> Tensor:
+    def tokens(self, pieces: Sequence[Rows], *, token_grid: int, view: int = 0) -> Tensor:
         """Tokens (n, T, D) float32 of the pieces' rows.
 
         An encoder of our own gives T = token_grid². From the store come the tokens that were cached of the level, or
@@ -59,7 +51,7 @@ class PatchEncoder(nn.Module):
         """
         return torch.cat([self._scaled(piece, self._raw(piece, "tokens", view, token_grid)) for piece in pieces])
 
-    def pooled_and_tokens(self, pieces: Sequence[Piece], *, token_grid: int) -> Tensor:
+    def pooled_and_tokens(self, pieces: Sequence[Rows], *, token_grid: int) -> Tensor:
         """Pooled features, then tokens, (n, 1 + T, D) float32 of the pieces' rows, each patch encoded once."""
         return torch.cat([self._scaled(piece, self._raw(piece, "both", 0, token_grid)) for piece in pieces])
 
@@ -67,10 +59,10 @@ class PatchEncoder(nn.Module):
         """How many symmetries of a patch can be told apart: 8 with an encoder or cached views, else 1."""
         return 8 if self.encoder is not None else slide.fine.num_views
 
-    def _scaled(self, piece: Piece, raw: Tensor) -> Tensor:
+    def _scaled(self, piece: Rows, raw: Tensor) -> Tensor:
         return piece.slide.fine.scale(raw)
 
-    def _raw(self, piece: Piece, kind: str, view: int, token_grid: int) -> Tensor:
+    def _raw(self, piece: Rows, kind: str, view: int, token_grid: int) -> Tensor:
         fine = piece.slide.fine
         if self.encoder is None:
             return self._cached(piece, kind, view)
@@ -85,7 +77,7 @@ class PatchEncoder(nn.Module):
 
         return encode_in_parts(encode, patches, micro_batch=self._compute.micro_batch)
 
-    def _cached(self, piece: Piece, kind: str, view: int) -> Tensor:
+    def _cached(self, piece: Rows, kind: str, view: int) -> Tensor:
         fine = piece.slide.fine
         stored = partial(fine.features, rows=piece.rows, view=view, device=self._device)
         if kind == "tokens" and fine.has_tokens:
@@ -101,7 +93,7 @@ def _of_kind(kind: str, pooled: Tensor, tokens: Tensor) -> Tensor:
     return pooled if kind == "pooled" else tokens
 
 
-def mixed_batches(slides: Sequence[Slide], batch_size: int, rng: np.random.Generator) -> list[list[Piece]]:
+def mixed_batches(slides: Sequence[Slide], batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:
     """Mix the fine rows of all slides and cut them into batches of equal size, to within one row."""
     sizes = [len(slide.fine) for slide in slides]
     slide_of = np.repeat(np.arange(len(slides)), sizes)
@@ -110,11 +102,11 @@ def mixed_batches(slides: Sequence[Slide], batch_size: int, rng: np.random.Gener
     batches = []
     for part in np.array_split(order, -(-len(order) // batch_size)):
         owners = slide_of[part]
-        batches.append([Piece(slides[s], np.sort(row_of[part[owners == s]])) for s in np.unique(owners)])
+        batches.append([Rows(slides[s], np.sort(row_of[part[owners == s]])) for s in np.unique(owners)])
     return batches
 
 
-def labels_of(pieces: Sequence[Piece], fine_by_slide: dict[str, np.ndarray], device: torch.device) -> Tensor:
+def labels_of(pieces: Sequence[Rows], fine_by_slide: dict[str, np.ndarray], device: torch.device) -> Tensor:
     """Labels (n, P) of the pieces' rows, one after the other; `fine_by_slide` holds (N, P) by slide id."""
     parts = [fine_by_slide[piece.slide.slide_id][piece.rows] for piece in pieces]
     return to_device(torch.from_numpy(np.concatenate(parts)), device)

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from magnet_core.symmetry import NUM_SYMMETRIES
 from train.data.fold_sides import TrainingSide
+from train.data.rows import Rows
 from train.data.slide import Slide
+from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.build import check_limits
 from train.systems.rivals.learning import chunk_rows, learn, mean_head, predict_chunks, seeded, trainable
-from train.systems.rivals.patches import PatchEncoder, Piece, labels_of, mixed_batches
+from train.systems.rivals.patches import PatchEncoder, labels_of, mixed_batches
 
 # N fine rows of a slide, n rows of a batch, D features, P panel genes
 
@@ -50,33 +52,36 @@ class STNet:
         self.encoder: PatchEncoder
         self.head: nn.Linear
 
-    def fit(self, training: TrainingSide) -> None:
+    def fit(self, training: TrainingSide) -> Progress:
         """Train the head, and with `finetune` the encoder; each batch is seen in one symmetry, drawn at random."""
-        config, setting = self._config, self._setting
+        config, setting, learnt = self._config, self._setting, training.learnt
         with seeded(setting):
-            self.encoder = PatchEncoder(training.slides[0], setting)
-            self.head = mean_alone(self.encoder.width, torch.from_numpy(training.mean_fine())).to(setting.device)
-            labels = training.fine_by_slide()
+            self.encoder = PatchEncoder(learnt.slides[0], setting)
+            self.head = mean_alone(self.encoder.width, torch.from_numpy(learnt.mean_fine())).to(setting.device)
+            labels = learnt.fine_by_slide()
 
-            def batches_of(rng: np.random.Generator) -> list[tuple[list[Piece], int]]:
-                batches = mixed_batches(training.slides, config.batch_size, rng)
+            def batches_of(rng: np.random.Generator) -> list[tuple[list[Rows], int]]:
+                batches = mixed_batches(learnt.slides, config.batch_size, rng)
                 return [(pieces, int(rng.integers(NUM_SYMMETRIES))) for pieces in batches]
 
-            def loss_of(batch: tuple[Sequence[Piece], int]) -> Tensor:
+            def loss_of(batch: tuple[Sequence[Rows], int]) -> Tensor:
                 pieces, view = batch
                 predicted = self.head(self.encoder.pooled(pieces, view=view))
                 return (predicted - labels_of(pieces, labels, setting.device)).square().sum()
 
             modules = nn.ModuleList([self.encoder, self.head])
             optimiser = torch.optim.SGD(trainable(modules), lr=config.lr, momentum=config.momentum)
-            learn(modules, batches_of, loss_of, optimiser=optimiser, epochs=config.epochs, setting=setting)
+            return learn(
+                modules, batches_of, loss_of,
+                optimiser=optimiser, course=config, setting=setting, side=training, predict=self.predict,
+            )  # fmt: skip
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P): the mean over all symmetries that can be told apart."""
         views = range(self.encoder.num_views(slide))
 
         def predict_rows(rows: np.ndarray) -> Tensor:
-            pieces = [Piece(slide, rows)]
+            pieces = [Rows(slide, rows)]
             return torch.stack([self.head(self.encoder.pooled(pieces, view=view)) for view in views]).mean(dim=0)
 
         return predict_chunks(slide, predict_rows, rows=chunk_rows(self._setting))

@@ -30,11 +30,13 @@ from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import REGION, SPOT
 from train.data.fold_sides import TrainingSide
+from train.data.rows import Rows
 from train.data.slide import LevelData, Slide
+from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.build import check_limits
-from train.systems.rivals.learning import chunk_rows, learn, mean_head, predict_chunks, seeded, trainable
-from train.systems.rivals.patches import PatchEncoder, Piece, labels_of
+from train.systems.rivals.learning import chunk_rows, falling, learn, mean_head, predict_chunks, seeded, trainable
+from train.systems.rivals.patches import PatchEncoder, labels_of
 from train.systems.rivals.transformer import check_heads
 from train.systems.rivals.windows import Window, level_windows
 
@@ -250,7 +252,7 @@ class _Global:
 class _Batch:
     """Fine rows (n,) of a slide whose spots are all in one window."""
 
-    piece: Piece
+    piece: Rows
     level: LevelData
     window: Window
     place: np.ndarray  # (n,) of each row's spot in the window
@@ -265,13 +267,14 @@ class Triplex:
         self.encoder: PatchEncoder
         self.net: TriplexNet
 
-    def fit(self, training: TrainingSide) -> None:
+    def fit(self, training: TrainingSide) -> Progress:
         """Train for a fixed number of epochs."""
-        setting, config = self._setting, self._config
-        labels = training.fine_by_slide()
-        views = [_Global.of(slide, config) for slide in training.slides]
+        config, setting, learnt = self._config, self._setting, training.learnt
+        labels = learnt.fine_by_slide()
+        views = [_Global.of(slide, config) for slide in learnt.slides]
+        batches_of = partial(_batches, learnt.slides, views, config.batch_size)
         with seeded(setting):
-            self._build(training)
+            self._build(learnt)
             modules = nn.ModuleList([self.encoder, self.net])
             optimiser = torch.optim.AdamW(trainable(modules), lr=config.lr)
 
@@ -280,14 +283,21 @@ class Triplex:
                 wanted = labels_of([batch.piece], labels, setting.device)
                 return triplex_loss(self._predict(batch.piece, tokens), wanted, distil=config.distil)
 
-            learn(
+            return learn(
                 modules,
-                partial(_batches, training.slides, views, config.batch_size),
+                batches_of,
                 loss_of,
                 optimiser=optimiser,
-                epochs=config.epochs,
+                course=config,
                 setting=setting,
-                schedule=torch.optim.lr_scheduler.StepLR(optimiser, config.step_epochs, config.step_factor),
+                side=training,
+                predict=self.predict,
+                schedule=falling(
+                    optimiser,
+                    factor=config.step_factor,
+                    every_epochs=config.step_epochs,
+                    steps_of_epoch=len(batches_of(np.random.default_rng(0))),
+                ),
             )
 
     def predict(self, slide: Slide) -> np.ndarray:
@@ -299,7 +309,7 @@ class Triplex:
                 tokens[_index(window.rows, device)] = self._global_tokens(view.level, window)
         return predict_chunks(
             slide,
-            lambda rows: self._predict(Piece(slide, rows), tokens[_index(view.spot_of[rows], device)])[0],
+            lambda rows: self._predict(Rows(slide, rows), tokens[_index(view.spot_of[rows], device)])[0],
             rows=chunk_rows(self._setting),
         )
 
@@ -324,7 +334,7 @@ class Triplex:
         features = level.scale(level.features("pooled", window.rows, device=device))
         return self.net.whole(features, _index(window.positions, device))
 
-    def _predict(self, piece: Piece, global_tokens: Tensor) -> Tensor:
+    def _predict(self, piece: Rows, global_tokens: Tensor) -> Tensor:
         """Predict (4, n, P) of fine rows with the global tokens (n, D) of their spots."""
         device, level = self._setting.device, piece.slide.contexts[REGION]
         regions, region_of = np.unique(piece.slide.pairs[REGION][piece.rows], return_inverse=True)
@@ -347,7 +357,7 @@ def _batches(
             rows = rng.permutation(np.flatnonzero(window.rows[place] == view.spot_of))
             for part in np.array_split(rows, max(1, -(-len(rows) // batch_size))):
                 if len(part):
-                    piece = Piece(slide, np.sort(part))
+                    piece = Rows(slide, np.sort(part))
                     batches.append(_Batch(piece, view.level, window, place[piece.rows]))
     return [batches[index] for index in rng.permutation(len(batches))]
 

@@ -6,7 +6,7 @@ the column and row of each on the level's own grid, counted within the window. T
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from magnet_core.device import to_device
 from magnet_core.symmetry import turn
+from train.data.rows import Rows
 from train.data.slide import LevelData, Slide
 from train.learning.setting import Setting
-from train.systems.rivals.patches import Piece
 
 # N rows of a level, n rows of a window, D features, P panel genes, p pixels of a patch, q pixels as it is read
 
@@ -38,17 +38,11 @@ class Window:
     positions: np.ndarray
 
 
-@dataclass(frozen=True)
-class SlideWindow:
-    """One window of one slide: what a system of windows takes a step on."""
+@dataclass(frozen=True, repr=False)
+class WindowRows(Rows):
+    """The rows of one window, with their places in it: what a system of windows takes a step on."""
 
-    slide: Slide
-    window: Window
-
-    @property
-    def piece(self) -> Piece:
-        """The window's rows, as batches of rows are given."""
-        return Piece(self.slide, self.window.rows)
+    positions: np.ndarray = field(kw_only=True)  # (n, 2) int64, as of `Window`
 
 
 def level_windows(level: LevelData, *, window: int, positions: int) -> list[Window]:
@@ -57,10 +51,10 @@ def level_windows(level: LevelData, *, window: int, positions: int) -> list[Wind
     return cut_windows(level.centres_um, pitch_um=pitch_um, window=window, positions=positions)
 
 
-def fine_windows(slides: Sequence[Slide], *, window: int, positions: int) -> list[SlideWindow]:
+def fine_windows(slides: Sequence[Slide], *, window: int, positions: int) -> list[WindowRows]:
     """Windows of the fine rows of all slides."""
     return [
-        SlideWindow(slide, part)
+        WindowRows(slide, part.rows, positions=part.positions)
         for slide in slides
         for part in level_windows(slide.fine, window=window, positions=positions)
     ]
@@ -92,14 +86,14 @@ def cut_windows(centres_um: np.ndarray, *, pitch_um: float, window: int, positio
     return windows
 
 
-def window_pixels(item: SlideWindow, *, side: int, device: torch.device, view: int = 0) -> Tensor:
+def window_pixels(item: WindowRows, *, side: int, device: torch.device, view: int = 0) -> Tensor:
     """Patches (n, 3, side, side) in 0 … 1 of a window, averaged to one size, seen in one of the 8 symmetries."""
-    patches = to_device(torch.from_numpy(item.slide.fine.pixels(item.window.rows)), device)
+    patches = to_device(torch.from_numpy(item.slide.fine.pixels(item.rows)), device)
     images = turn(patches, view).permute(0, 3, 1, 2).float() / 255  # (n,p,p,3) -> (n,3,p,p)
     return F.adaptive_avg_pool2d(images, side)  # (n,3,p,p) -> (n,3,q,q)
 
 
-def window_inputs(item: SlideWindow, setting: Setting, *, side: int, view: int = 0) -> Tensor:
+def window_inputs(item: WindowRows, setting: Setting, *, side: int, view: int = 0) -> Tensor:
     """What a system without an encoder reads of a window: pooled features (n, D), or pixels where it is fine-tuned.
 
     Of a store without views, every view of the features is the first.
@@ -107,17 +101,17 @@ def window_inputs(item: SlideWindow, setting: Setting, *, side: int, view: int =
     if setting.finetune:
         return window_pixels(item, side=side, device=setting.device, view=view)
     fine = item.slide.fine
-    return fine.scale(fine.features("pooled", item.window.rows, view=view, device=setting.device))
+    return fine.scale(fine.features("pooled", item.rows, view=view, device=setting.device))
 
 
-def shuffled(windows: Sequence[SlideWindow], rng: np.random.Generator) -> list[SlideWindow]:
+def shuffled(windows: Sequence[WindowRows], rng: np.random.Generator) -> list[WindowRows]:
     """Return all windows in a new order: an epoch, one window a step."""
     return [windows[index] for index in rng.permutation(len(windows))]
 
 
-def predict_windows(windows: Sequence[SlideWindow], predict: Callable[[SlideWindow], Tensor]) -> np.ndarray:
+def predict_windows(windows: Sequence[WindowRows], predict: Callable[[WindowRows], Tensor]) -> np.ndarray:
     """Predict all rows (N, P) of the slide that the windows were cut from, without gradient."""
-    order = np.argsort(np.concatenate([item.window.rows for item in windows]))
+    order = np.argsort(np.concatenate([item.rows for item in windows]))
     with torch.inference_mode():
         return np.concatenate([predict(item).float().cpu().numpy() for item in windows])[order]
 

@@ -57,7 +57,7 @@ def test_the_likelihood_has_gradients_where_counts_are_zero_and_large():
 def test_neighbours_are_the_nearest_rows_that_share_the_window(small_store: Store, tmp_path: Path):
     slide = training_of(small_store, tmp_path).training.slides[0]
     for item in fine_windows([slide], window=64, positions=64):
-        rows = item.window.rows
+        rows = item.rows
         expected = {
             (neighbour, row) for row in rows for neighbour in slide.fine.edges[row, :4] if neighbour in set(rows)
         }

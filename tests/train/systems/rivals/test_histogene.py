@@ -65,10 +65,10 @@ def test_a_prediction_depends_on_its_window_alone(small_store: Store, tmp_path: 
     predicted = system.predict(slide)
     assert predicted.shape == (len(slide.fine), 20)
     for item in fine_windows([slide], window=SHORT.window, positions=SHORT.positions):
-        rows = item.window.rows
+        rows = item.rows
         features = slide.fine.scale(torch.from_numpy(slide.fine.pooled(rows)))
         with torch.inference_mode():
-            alone = system.net(features, torch.from_numpy(item.window.positions))
+            alone = system.net(features, torch.from_numpy(item.positions))
         np.testing.assert_allclose(predicted[rows], alone.numpy(), rtol=1e-4, atol=1e-5)
 
 

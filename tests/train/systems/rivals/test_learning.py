@@ -8,10 +8,11 @@ import torch
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from tests.train.systems.rivals.setting import training_of
+from train.data.rows import Rows
 from train.learning.setting import Setting
 from train.settings.build import check_limits
 from train.systems.rivals.learning import chunk_rows, cut, mean_head, seeded
-from train.systems.rivals.patches import PatchEncoder, Piece
+from train.systems.rivals.patches import PatchEncoder
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def test_pooled_and_tokens_of_one_pass_are_those_of_two(
     small_store: Store, tmp_path: Path, target: int, finetune: bool
 ):
     slide = training_of(small_store, tmp_path, f"data.target={target}").training.slides[0]
-    encoder, pieces = PatchEncoder(slide, Setting(finetune=finetune)), [Piece(slide, np.array([0, 3, 4]))]
+    encoder, pieces = PatchEncoder(slide, Setting(finetune=finetune)), [Rows(slide, np.array([0, 3, 4]))]
     with torch.no_grad():
         both = encoder.pooled_and_tokens(pieces, token_grid=2)
         torch.testing.assert_close(both[:, 0], encoder.pooled(pieces))

@@ -14,9 +14,10 @@ from tests.train.systems.rivals.setting import (
     assert_the_seed_decides,
     training_of,
 )
+from train.data.rows import Rows
 from train.learning.setting import Setting
 from train.model.build import rebuild_encoder
-from train.systems.rivals.patches import PatchEncoder, Piece
+from train.systems.rivals.patches import PatchEncoder
 from train.systems.rivals.st_net import STNet, STNetConfig
 
 QUICK = STNetConfig(lr=2e-5, epochs=40)
@@ -107,7 +108,7 @@ def test_a_row_is_predicted_alike_alone_and_among_others(small_store: Store, tmp
     system.fit(sides.training)
     slide = sides.test_slides[0]
     with torch.inference_mode():
-        alone = [system.head(system.encoder.pooled([Piece(slide, np.array([row]))])) for row in range(0, 100, 25)]
+        alone = [system.head(system.encoder.pooled([Rows(slide, np.array([row]))])) for row in range(0, 100, 25)]
     assert_same(system.predict(slide)[0:100:25], torch.cat(alone).numpy())
 
 

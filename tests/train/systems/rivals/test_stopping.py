@@ -12,10 +12,10 @@ from cache.store import Store
 from magnet_core.errors import MagnetError
 from tests.train.systems.rivals.setting import training_of
 from train.data.fold_sides import FoldSides
+from train.learning import progress
 from train.learning.checkpoint import CHECKPOINT
 from train.learning.setting import Setting
 from train.settings.fit import ComputeConfig
-from train.systems.rivals import learning
 from train.systems.rivals.bleep import BLEEPConfig
 from train.systems.rivals.egn import EGNConfig
 from train.systems.rivals.his2st import His2STConfig
@@ -40,7 +40,7 @@ EVERY_STEP = ComputeConfig(checkpoint_minutes=0.0)
 @pytest.fixture
 def stops_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let a training be killed after so many checkpoints."""
-    write = learning.write_checkpoint
+    write = progress.write_checkpoint
 
     def stop_after(count: int) -> None:
         written = 0
@@ -52,7 +52,7 @@ def stops_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             if written == count:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(learning, "write_checkpoint", write_and_stop)
+        monkeypatch.setattr(progress, "write_checkpoint", write_and_stop)
 
     return stop_after
 
@@ -76,7 +76,7 @@ def assert_goes_on(
     whole = build_rival(name, SMALL, Setting(finetune=finetune))
     whole.fit(sides.training)
     for _ in range(3):
-        stops_at(2)  # the first is written before a step, the second after one
+        stops_at(1)  # written after each step
         stopped = build_rival(name, SMALL, Setting(finetune=finetune, compute=EVERY_STEP, folder=folder))
         with pytest.raises(KeyboardInterrupt):
             stopped.fit(sides.training)
@@ -103,8 +103,8 @@ def learn_a_line(setting: Setting, at_step: Callable[[int], None] = lambda _: No
     with seeded(setting):
         module = nn.Linear(1, 1)
         optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
-        history = learn(module, batches_of, loss_of, optimiser=optimiser, epochs=3, setting=setting)
-    return module, history
+        done = learn(module, batches_of, loss_of, optimiser=optimiser, course=STNetConfig(epochs=3), setting=setting)
+    return module, done.history
 
 
 @pytest.mark.parametrize("step", [0, 3, 4, 6, 11])
@@ -145,12 +145,12 @@ def test_a_checkpoint_with_one_changed_byte_is_not_gone_on_with(tmp_path: Path):
         learn_a_line(Setting(folder=tmp_path))
 
 
-@pytest.mark.parametrize("damage", ["module", "course"])
+@pytest.mark.parametrize("damage", ["module", "progress", "draws"])
 def test_a_checkpoint_of_another_program_is_told_in_one_line(damage: str, tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         learn_a_line(Setting(folder=tmp_path), lambda _: signal.raise_signal(signal.SIGTERM))
     values = torch.load(tmp_path / CHECKPOINT, weights_only=True)
-    values[damage] = nn.Linear(2, 1).state_dict() if damage == "module" else {"epoch": 3}
+    values[damage] = nn.Linear(2, 1).state_dict() if damage == "module" else {"year": 3}
     torch.save(values, tmp_path / CHECKPOINT)
     with pytest.raises(MagnetError, match=r"checkpoint\.pt: expected a checkpoint of this training, found") as told:
         learn_a_line(Setting(folder=tmp_path))

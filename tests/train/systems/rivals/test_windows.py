@@ -5,7 +5,7 @@ import torch
 from cache.knn import knn_edges
 from cache.store import Store
 from tests.train.systems.rivals.setting import training_of
-from train.systems.rivals.windows import SlideWindow, Window, cut_windows, fine_windows, level_pitch_um, window_pixels
+from train.systems.rivals.windows import Window, WindowRows, cut_windows, fine_windows, level_pitch_um, window_pixels
 
 
 def _grid(columns: int, rows: int, *, pitch_um: float = 8.0, turn: float = 0.0) -> np.ndarray:
@@ -86,9 +86,9 @@ def test_the_pitch_is_that_of_the_level(small_store: Store, tmp_path):
 def test_pixels_of_a_window_are_averaged_to_one_side(small_store: Store, tmp_path):
     slides = training_of(small_store, tmp_path).training.slides
     item = fine_windows(slides, window=50, positions=64)[-1]
-    assert isinstance(item, SlideWindow)
+    assert isinstance(item, WindowRows)
     assert item.slide is slides[-1]
     pixels = window_pixels(item, side=28, device=torch.device("cpu"), view=1)
-    stored = np.rot90(item.slide.fine.pixels(item.window.rows), axes=(1, 2)).astype(np.float64) / 255
+    stored = np.rot90(item.slide.fine.pixels(item.rows), axes=(1, 2)).astype(np.float64) / 255
     means = stored.reshape(len(stored), 28, 4, 28, 4, 3).mean(axis=(2, 4))
     np.testing.assert_allclose(pixels.permute(0, 2, 3, 1).numpy(), means, atol=1e-5)

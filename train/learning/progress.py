@@ -1,0 +1,133 @@
+"""Where a training stands: weights, running average, optimiser, schedule, and how far it is.
+
+In: the parts of a training, and a folder for its checkpoint. Out: the same parts, as they were when it was stopped.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from magnet_core.errors import MagnetError
+from magnet_core.files import replacing
+from train.learning.checkpoint import BEST, CHECKPOINT, go_on, read_checkpoint, write_checkpoint
+from train.settings.build import differing
+
+
+@dataclass
+class Progress:
+    """How far a training is: epochs done, steps done in the next one, and what was seen on the way.
+
+    losses       of the steps of the epoch under way
+    history      mean loss of each whole epoch
+    scores       on the validation slides, of each whole epoch
+    best_epoch   the epoch (from 1) of the best score; 0 before there is one
+    """
+
+    epoch: int = 0
+    step_of_epoch: int = 0
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    history: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch (from 1) whose weights are kept."""
+        return self.best_epoch or self.epoch
+
+    @property
+    def best_score(self) -> float:
+        """The best score so far, minus infinity before there is one."""
+        return self.scores[self.best_epoch - 1] if self.best_epoch else float("-inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Put it where the values say."""
+        vars(self).update(vars(Progress(**values)))
+
+    def is_stale(self, patience: int) -> bool:
+        """Whether the last `patience` epochs brought no better score; patience 0 never loses it."""
+        return 0 < patience <= self.epoch - self.best_epoch and bool(self.scores)
+
+
+@dataclass
+class TrainingState:
+    """All that changes while training.
+
+    module   what is trained
+    average  the running average of its weights, where there is one
+    others   further parts that have a `state_dict`: the optimiser, the schedule, the draws of batches
+    """
+
+    module: nn.Module
+    average: AveragedModel | None
+    others: Mapping[str, Any]
+    progress: Progress = field(default_factory=Progress)
+
+    def save(self, folder: Path, *, settings: Mapping[str, Any]) -> None:
+        """Write the checkpoint, with the settings of the training."""
+        write_checkpoint(folder, self._parts(), {"settings": dict(settings)}, device=self._device)
+
+    def resume(self, folder: Path, *, settings: Mapping[str, Any]) -> bool:
+        """Go on from the checkpoint, if there is one; one of other settings is an error."""
+        values = read_checkpoint(folder)
+        if values is None:
+            return False
+        if different := differing(values.get("settings", {}), dict(settings)):
+            raise MagnetError(
+                folder / CHECKPOINT,
+                expected="an unfinished training of these settings",
+                found=f"one that differs in {', '.join(different)}",
+                remedy="give another --name, or delete it",
+            )
+        go_on(folder, self._parts(), values, device=self._device)
+        return True
+
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """Within, the module has the weights that are validated and kept: the running average's where there is one."""
+        if self.average is None:
+            yield
+            return
+        trained = [parameter.detach().clone() for parameter in self.module.parameters()]
+        self._put(list(self.average.module.parameters()))
+        try:
+            yield
+        finally:
+            self._put(trained)
+
+    def keep_best(self, folder: Path) -> None:
+        """Write the module's weights as the best so far."""
+        with replacing(folder / BEST) as partial:
+            save_file({name: value.detach().contiguous() for name, value in self.module.state_dict().items()}, partial)
+
+    def finish(self, folder: Path) -> None:
+        """Leave the best weights in the module, or the running average, or the last ones."""
+        if self.progress.best_epoch:
+            self.module.load_state_dict(load_file(folder / BEST))
+        elif self.average is not None:
+            self._put(list(self.average.module.parameters()))
+
+    @torch.no_grad()
+    def _put(self, weights: list[Tensor] | list[nn.Parameter]) -> None:
+        for parameter, value in zip(self.module.parameters(), weights, strict=True):
+            parameter.copy_(value)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def _parts(self) -> dict[str, Any]:
+        average: dict[str, nn.Module] = {} if self.average is None else {"average": self.average}
+        return {"module": self.module, "progress": self.progress, **self.others, **average}
