@@ -7,7 +7,7 @@ Neighbouring bins share tissue and errors, and bins drawn one by one give interv
 drawn. Two systems that are resampled with one seed meet the same draws, and their difference is a paired one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from magnet_core.seeding import named_rng
 
 # N bins of one slide, B blocks, G genes, R resamples, S slides
 
-METRICS = ("mse", "mae", "pcc_bin", "pcc_gene")
 BLOCKS = 64  # of a slide, or one for every few bins of a small one
 BINS_OF_BLOCK = 4
 
@@ -111,14 +110,49 @@ def pool(slides: Sequence[BlockSums]) -> BlockSums:
 
 def metrics_of(sums: BlockSums, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics (R,) of one slide, its blocks counting `weights` (R, B) times; as `evaluate` has them where all are 1."""
-    entries, squares, absolutes = (weights @ part for part in sums.errors)
-    bins, correlations = (weights @ part for part in sums.per_bin)
-    return {
-        "mse": _divide(squares, entries),
-        "mae": _divide(absolutes, entries),
-        "pcc_bin": _divide(correlations, bins),
-        "pcc_gene": nan_mean(gene_correlations(sums, weights).T),
-    }
+    return {name: metric.of(sums, weights) for name, metric in METRICS.items()}
+
+
+def mean_squared_error(sums: BlockSums, weights: np.ndarray) -> np.ndarray:
+    """Mean over all measured entries (R,)."""
+    return _divide(weights @ sums.errors[1], weights @ sums.errors[0])
+
+
+def mean_absolute_error(sums: BlockSums, weights: np.ndarray) -> np.ndarray:
+    """Mean over all measured entries (R,)."""
+    return _divide(weights @ sums.errors[2], weights @ sums.errors[0])
+
+
+def correlation_per_bin(sums: BlockSums, weights: np.ndarray) -> np.ndarray:
+    """Mean over bins (R,) of the correlation over genes."""
+    return _divide(weights @ sums.per_bin[1], weights @ sums.per_bin[0])
+
+
+def correlation_per_gene(sums: BlockSums, weights: np.ndarray) -> np.ndarray:
+    """Mean over genes (R,) of the correlation over the bins of the slide."""
+    return nan_mean(gene_correlations(sums, weights).T)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column of every table: its heading, and how it follows from a slide's sums and weights (R, B): (R,)."""
+
+    title: str
+    of: Callable[[BlockSums, np.ndarray], np.ndarray]
+    lower_is_better: bool = False
+
+
+METRICS: dict[str, Metric] = {
+    "mse": Metric("MSE", mean_squared_error, lower_is_better=True),
+    "mae": Metric("MAE", mean_absolute_error, lower_is_better=True),
+    "pcc_bin": Metric("PCC per bin", correlation_per_bin),
+    "pcc_gene": Metric("PCC per gene", correlation_per_gene),
+}
+
+
+def metric_titles() -> list[str]:
+    """Headings of the metrics, in the order of tables."""
+    return [metric.title for metric in METRICS.values()]
 
 
 def gene_correlations(sums: BlockSums, weights: np.ndarray) -> np.ndarray:

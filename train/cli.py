@@ -22,7 +22,7 @@ from train.commands.options import (
 )
 from train.commands.predict import predict_command
 from train.commands.report import report_command
-from train.commands.study import cv_command, study_command
+from train.commands.study import cv_command, show, study_command
 from train.commands.sweep import sweep_command
 
 
@@ -83,14 +83,10 @@ def fit_command(
         raise MagnetError("--bins", expected="--bins or encoder.mode", found="both", remedy="leave one of them out")
     settings += [ABLATIONS[block] for block in without or ()]
     with importing():
-        from train.evaluation.scores import text_table
         from train.pipeline import fit
         from train.settings.fit import load_config
 
-    result = fit(load_config(recipe, [*settings, *(set_ or ())]))
-    typer.echo(f"\nfold {result.fold.index}, test slides: {', '.join(result.fold.test)}")
-    typer.echo(text_table(result.systems))
-    typer.echo(f"\nrun: {result.folder} (summary.json, genes.parquet, model.safetensors, run.json, tensorboard/)")
+    show(fit(load_config(recipe, [*settings, *(set_ or ())])))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

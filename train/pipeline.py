@@ -1,74 +1,226 @@
-"""Stage two on one page: from a store to a trained run and its table.
+"""Stage two on one page: from what is asked to a table, by way of cells.
 
-The panel, the baselines and the model see training slides only; test slides are opened for prediction, and their labels
-are read when all predictions are made.
+A cell is one system on one fold with one set of settings: fitted on the fold's training side, tested on slides it never
+saw, kept on disk under a name that says all that decides it. `train fit` makes one fold's cells, `train cv` and `train
+study` more of them, and a trial of `train sweep` is a cell that is judged on slides of the training side. What is there
+already is not computed again; a cell that was stopped goes on at its last checkpoint.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from magnet_core.files import sync_below, write_json
-from magnet_core.records import Genes
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from cache.lock import FileLock
+from cache.store import Store, package_versions
+from magnet_core.console import progress
+from magnet_core.device import pick_device
+from magnet_core.errors import MagnetError
+from magnet_core.files import replacing, sync_below, write_json
+from magnet_core.resampling import block_sums, cut_into_blocks
 from magnet_core.seeding import seed_everything
-from train.data.fold_sides import FoldSides, open_fold
-from train.data.folds import Fold
-from train.data.training_side import hold_out
-from train.evaluation.scores import SystemScore, genes_table, metrics_row, score, write_genes
+from train.data.fold_sides import FoldSides, choose_fold
+from train.data.sampler import along_curve
+from train.data.training_side import TrainingSide, hold_out
+from train.evaluation.ceilings import ceilings
+from train.evaluation.scores import GENES, genes_table, score, write_genes
+from train.evaluation.system_names import MAGNET, NOISE_CEILING
 from train.learning.checkpoint import forget
-from train.learning.run_folder import GENES, SUMMARY, check_folder, held, prepare
+from train.learning.progress import Progress
+from train.learning.setting import Setting
 from train.settings.fit import FitConfig
+from train.studies.cell import FINISHED, Cell, CellResult, prediction_path, read
+from train.studies.config import StudyConfig
+from train.studies.open_fold import OpenFold, data_key
+from train.studies.pivotal import pivotal_genes
+from train.studies.plans import Plan, Planner
+from train.studies.record import check_folder, write_table
+from train.studies.results import CELLS, Results
+from train.studies.summary import fold_means
 from train.systems.base import System
-from train.systems.magnet import MagNetSystem
-from train.systems.plain.gene_mean import GeneMean
-from train.systems.plain.ridge import ColourRidge, FeatureRidge
+from train.systems.magnet import MagNetSystem, describe_training
+from train.systems.table import build_rival
+
+BESIDE_A_FIT = ("gene_mean", "colour_ridge", "feature_ridge")
 
 
 @dataclass(frozen=True)
-class FitResult:
-    """Where a run lies, and the four metrics of each system."""
+class TableResult:
+    """Where a table lies, the table as text, the cells it is made of, and the faults of those that failed."""
 
     folder: Path
-    fold: Fold
-    systems: dict[str, dict[str, float]]
+    text: str
+    cells: tuple[CellResult, ...]
+    faults: tuple[str, ...]
+
+    def cell(self, system: str = MAGNET) -> CellResult:
+        """The first cell of a system."""
+        return next(cell for cell in self.cells if cell.cell.system == system)
+
+    @property
+    def systems(self) -> dict[str, dict[str, float]]:
+        """Metrics of the systems of a single fold, mean over its test slides, by their names."""
+        return {cell.cell.system: fold_means(cell, "equal") for cell in self.cells if cell.blocks}
 
 
-def fit(config: FitConfig) -> FitResult:
+def fit(config: FitConfig) -> TableResult:
     """Train one fold, going on where it was stopped, and compare MagNet with the plain baselines on its test slides."""
-    folder = check_folder(config)
-    seed_everything(config.seed)
-    sides = open_fold(config)
-    with held(folder):
-        return fit_and_test(config, folder, sides)
+    fold = choose_fold(Store(config.data.store), config)
+    study = StudyConfig(fit=config)
+    data = config.data
+    plan = Planner(study, [fold]).baselines(
+        [data.target],
+        (MAGNET, *BESIDE_A_FIT) if config.baselines else (MAGNET,),
+        name=config.run_name,
+        title=f"Fold {fold.index}, {data.target} µm, {data.backbone}; tested on {', '.join(fold.test)}",
+    )
+    return make_table(plan, study, replaces=config.overwrite, raises=True)
 
 
-def fit_and_test(config: FitConfig, folder: Path, sides: FoldSides) -> FitResult:
-    """Fit every system on the training side, predict the test slides, then read their labels and compare."""
-    systems: dict[str, System] = {"magnet": MagNetSystem(config, folder)}
-    if config.baselines:
-        systems |= {"gene_mean": GeneMean(), "colour_ridge": ColourRidge(), "feature_ridge": FeatureRidge()}
-    prepare(folder)
-    predictions = {}
-    for name, system in systems.items():
-        system.fit(hold_out(sides.training, config))
-        predictions[name] = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
+def make_table(
+    plan: Plan,
+    config: StudyConfig,
+    *,
+    published: bool = False,
+    genes: Sequence[str] = (),
+    maps: bool = True,
+    replaces: bool = True,
+    raises: bool = False,
+) -> TableResult:
+    """Compute the cells that a plan lacks and write its table; the same call goes on where it was stopped."""
+    folder = check_folder(config.fit.runs, plan, config, replaces=replaces)
+    results = run_cells(plan.cells, config.fit.runs, raises=raises)
+    text = write_table(folder, plan, config, results, published=published)
+    if genes:
+        text += pivotal_genes(plan, results, genes, folder=folder, maps=maps)
+    faults = tuple(dict.fromkeys(results.faults.values()))
+    return TableResult(folder, text, tuple(results.cells.values()), faults)
 
-    truth = sides.truth()
-    scores = {name: score(by_slide, truth) for name, by_slide in predictions.items()}
-    result = write_results(folder, sides.fold, sides.training.panel, scores)
-    forget(folder)
-    return result
+
+def run_cells(cells: Sequence[Cell], runs: Path, *, raises: bool = False) -> Results:
+    """Compute the cells that are not there yet, and read all of them; equal cells are computed once.
+
+    Several processes may be given the same cells: each takes those that no other one is at, and waits for the rest. A
+    cell that fails is told of, and the others go on, unless the first fault `raises`.
+    """
+    folders = {cell: cell.folder(runs / CELLS, Store(cell.config.data.store)) for cell in cells}
+    missing = {folder: cell for cell, folder in folders.items() if not (folder / FINISHED).exists()}
+    there = len(set(folders.values())) - len(missing)
+    if there:
+        tqdm.write(f"{there} of {there + len(missing)} cells are finished already")
+    # Cells of one fold follow each other, so that it is opened once.
+    ordered = sorted(missing.items(), key=lambda item: (data_key(item[1].config.data), item[1].fold.index))
+    faults = Faults(raises)
+    folds = OpenFold()
+    with progress(total=len(ordered), desc="cells", unit="cell", disable=not ordered) as bar:
+        taken = [item for item in ordered if not _run_cell(*item, folds, bar, wait=False, faults=faults)]
+        for folder, cell in taken:
+            _run_cell(folder, cell, folds, bar, wait=True, faults=faults)
+    results: dict[Cell, CellResult] = {}
+    for cell, folder in folders.items():
+        if folder in faults:
+            continue
+        try:
+            results[cell] = read(cell, folder)
+        except MagnetError as error:
+            faults.add(cell, folder, error)
+    return Results(results, {cell: faults[folder] for cell, folder in folders.items() if folder in faults})
 
 
-def write_results(folder: Path, fold: Fold, panel: Genes, scores: Mapping[str, SystemScore]) -> FitResult:
-    """Write the per-gene table and the summary; the summary comes last and marks the run as finished."""
-    systems = {name: metrics_row(result.mean) for name, result in scores.items()}
-    slides = {
-        name: {slide_id: metrics_row(metrics) for slide_id, metrics in result.slides.items()}
-        for name, result in scores.items()
+class Faults(dict[Path, str]):
+    """One-line faults by the folder of the cell; where they are raised, the first one ends all."""
+
+    def __init__(self, raises: bool) -> None:
+        super().__init__()
+        self._raises = raises
+
+    def add(self, cell: Cell, folder: Path, error: Exception) -> None:
+        """Tell of a cell that failed."""
+        if self._raises:
+            raise error
+        self[folder] = f"{cell.title}: {in_one_line(error)}"
+        tqdm.write(f"failed: {self[folder]}")
+
+
+def _run_cell(folder: Path, cell: Cell, folds: OpenFold, bar: tqdm, *, wait: bool, faults: Faults) -> bool:
+    """Compute a cell, unless another process is at it; False then, or, with `wait`, when that process is done."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    bar.set_postfix_str(f"waiting for {cell.title}, by {lock.owner()}" if wait else cell.title)
+    if not lock.acquire(wait=wait):
+        return False
+    try:
+        if not (folder / FINISHED).exists():
+            compute(cell, folder, folds.open(cell))
+    except (MagnetError, torch.OutOfMemoryError, np.linalg.LinAlgError) as error:
+        faults.add(cell, folder, error)
+    finally:
+        lock.release()
+    bar.update()
+    return True
+
+
+def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
+    """Fit the system on the training side, predict the test slides, then read their labels, compare, and keep it."""
+    started = time.monotonic()
+    seed_everything(cell.config.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    side, panel = hold_out(sides.training, cell.config), sides.training.panel
+    done: Progress | None = None
+    if cell.system == NOISE_CEILING:
+        write_genes(folder / GENES, ceilings(sides))
+    else:
+        system = build_system(cell, folder)
+        done = system.fit(side)
+        predictions = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
+        truth = sides.truth()
+        for slide in sides.test_slides:
+            prediction = predictions[slide.slide_id]
+            with replacing(prediction_path(folder, slide.slide_id)) as partial, partial.open("wb") as file:
+                np.save(file, prediction.astype(np.float32))
+            block_of = cut_into_blocks(along_curve(slide.fine.centres_um))
+            sums = block_sums(prediction, truth[slide.slide_id], block_of)
+            sums.save(folder / "blocks" / f"{slide.slide_id}.npz")
+        write_genes(folder / GENES, genes_table({cell.system: score(predictions, truth)}, panel))
+    description = {
+        "system": cell.system,
+        "settings": cell.settings(Store(cell.config.data.store)),
+        "fold": {"index": cell.fold.index, "train": list(cell.fold.train), "test": list(cell.fold.test)},
+        "patients": {slide.slide_id: slide.patient for slide in sides.test_slides},
+        "panel": {"id": panel.ids.tolist(), "name": panel.names.tolist()},
+        "training": None if done is None else describe_training(side.held_out, done),
+        "versions": package_versions(),
+        "seconds": round(time.monotonic() - started, 1),
     }
-    write_genes(folder / GENES, genes_table(scores, panel))
-    split = {"index": fold.index, "train": list(fold.train), "test": list(fold.test)}
     sync_below(folder)
-    write_json(folder / SUMMARY, {"systems": systems, "slides": slides, "fold": split})
-    return FitResult(folder, fold, systems)
+    write_json(folder / FINISHED, description)
+    forget(folder)
+
+
+def judge(config: FitConfig, side: TrainingSide, folder: Path, report: Callable[[int, float], None]) -> Progress:
+    """Train MagNet as a cell does and judge it on the slides that the side holds out; nothing is kept of it."""
+    seed_everything(config.seed)
+    return MagNetSystem(config, folder, say=lambda _: None).learn(side, report=report)
+
+
+def build_system(cell: Cell, folder: Path) -> System:
+    """Build the cell's system; what it needs to go on after a stop, and MagNet its run, are kept in the folder."""
+    config = cell.config
+    if cell.system == MAGNET:
+        return MagNetSystem(config, folder, title=cell.title)
+    setting = Setting(
+        config.seed, pick_device(config.device), config.compute,
+        finetune=cell.finetune, title=cell.title, folder=folder, patience=config.validation.patience,
+    )  # fmt: skip
+    return build_rival(cell.system, cell.rivals, setting)
+
+
+def in_one_line(error: Exception) -> str:
+    """Say what failed, and what may help."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the GPU's memory is too small; set compute.micro_batch=16, or a smaller batch_size of the system"
+    return str(error).partition("\n")[0]

@@ -13,10 +13,10 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.losses import magnet_loss
 from tests.train.setting import config, labels_of, parts
+from train import pipeline
 from train.data.fold_sides import choose_fold
 from train.data.slide import Slide, open_slide_data
 from train.data.subgraph import SubgraphSpec, build_batch
-from train.learning.run_folder import held
 from train.learning.trained_run import load_run
 from train.model.whole_slide import predict_slide
 from train.pipeline import fit
@@ -28,25 +28,27 @@ CPU = torch.device("cpu")
 def test_fit_leaves_a_whole_run_that_predicts_as_it_did(small_store: Store, tmp_path: Path, target: int):
     settings = config(small_store, tmp_path, f"data.target={target}", "fold=1")
     result = fit(settings)
-    summary = json.loads((result.folder / "summary.json").read_text())
-    assert summary["systems"].keys() == {"magnet", "gene_mean", "colour_ridge", "feature_ridge"}
-    for metrics in summary["systems"].values():
+    assert result.systems.keys() == {"magnet", "gene_mean", "colour_ridge", "feature_ridge"}
+    for metrics in result.systems.values():
         assert metrics.keys() == {"mse", "mae", "pcc_bin", "pcc_gene"}
         assert all(np.isfinite(value) for value in metrics.values())
-    assert summary["systems"]["gene_mean"]["pcc_gene"] == 0
+    assert result.systems["gene_mean"]["pcc_gene"] == 0
+    fold = result.cell().cell.fold
     genes = pl.read_parquet(result.folder / "genes.parquet")
-    assert genes.height == 4 * len(summary["fold"]["test"]) * 20
+    assert genes.height == 4 * len(fold.test) * 20
+    table = pl.read_csv(result.folder / "table.csv")
+    assert table["system"].to_list()[-1] == "noise ceiling"
+    magnet = table.row(0, named=True)
+    assert magnet["pcc_gene_low"] < magnet["pcc_gene_mean"] < magnet["pcc_gene_high"]
+    assert np.isfinite(magnet["of_ceiling"])
 
-    with pytest.raises(MagnetError, match="expected a new run, found a finished one; give another --name"):
-        fit(settings)
-
-    loaded = load_run(result.folder)
-    (test_slide,) = summary["fold"]["test"]
+    loaded = load_run(result.cell().folder)
+    (test_slide,) = fold.test
     slide = open_slide_data(small_store, test_slide, find_target(target), settings.data)
     prediction = predict_slide(loaded.predictor, slide)
     truth = slide.labels(loaded.panel, settings.data.normalise)[slide.fine.name]
     assert truth is not None
-    assert np.mean((prediction - truth) ** 2) == pytest.approx(summary["systems"]["magnet"]["mse"], rel=1e-5)
+    assert np.mean((prediction - truth) ** 2) == pytest.approx(result.systems["magnet"]["mse"], rel=1e-5)
 
 
 def test_panel_baselines_and_model_are_the_same_whatever_the_test_slide_holds(
@@ -71,7 +73,7 @@ def test_panel_baselines_and_model_are_the_same_whatever_the_test_slide_holds(
     monkeypatch.setattr(Slide, "mean_counts", watched_means)
     marked = fit(config(small_store, tmp_path / "marked", "fold=0"))
     assert set(asked) == set(fold.train)
-    first, second = load_run(plain.folder), load_run(marked.folder)
+    first, second = load_run(plain.cell().folder), load_run(marked.cell().folder)
     np.testing.assert_array_equal(first.panel.ids, second.panel.ids)
     for name, value in first.predictor.state_dict().items():
         torch.testing.assert_close(value, second.predictor.state_dict()[name], rtol=0, atol=0)
@@ -125,7 +127,7 @@ def test_training_follows_the_seed(small_store: Store, tmp_path: Path):
 @pytest.mark.parametrize("sampler", ["compact", "random"])
 def test_training_lowers_the_loss(small_store: Store, tmp_path: Path, optimiser: list[str], sampler: str):
     result = fit(config(small_store, tmp_path, "optim.epochs=4", f"sampler={sampler}", *optimiser))
-    losses = json.loads((result.folder / "run.json").read_text())["losses"]
+    losses = json.loads((result.cell().folder / "run.json").read_text())["losses"]
     assert losses[-1] < losses[0]
 
 
@@ -144,11 +146,29 @@ def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path, settings: l
         fit(config(small_store, tmp_path, *settings))
 
 
-def test_a_run_that_another_process_is_at_is_refused(small_store: Store, tmp_path: Path):
-    settings = config(small_store, tmp_path, "name=taken")
-    with (
-        held(tmp_path / "taken"),
-        pytest.raises(MagnetError, match=r"taken: expected a run that no other process is at"),
-    ):
+def test_given_again_a_fit_computes_nothing_and_other_settings_are_refused_unless_they_may_replace_its_table(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = fit(config(small_store, tmp_path, "name=one", "encoder.mode=frozen"))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("computed again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "compute", refuse)
+        assert fit(config(small_store, tmp_path, "name=one", "encoder.mode=frozen", "device=cpu")).text == first.text
+    other = ["name=one", "encoder.mode=frozen", "optim.epochs=1"]
+    with pytest.raises(MagnetError, match=r"one of other optim\.epochs; give another --name, or --overwrite"):
+        fit(config(small_store, tmp_path, *other))
+    second = fit(config(small_store, tmp_path, *other, "overwrite=true"))
+    assert second.systems["magnet"] != first.systems["magnet"]
+    assert (first.cell().folder / "cell.json").exists()
+
+
+def test_a_fault_ends_a_fit_and_its_finished_cells_stay(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = config(small_store, tmp_path, "optim.name=sgd", "optim.lr=1e30", "encoder.mode=frozen")
+    with pytest.raises(MagnetError, match="expected a finite loss"):
         fit(settings)
-    assert not (tmp_path / "taken.lock").exists()
+    assert not (tmp_path / settings.run_name).exists()

@@ -36,8 +36,9 @@ def test_real_sections_go_through_both_stages(shared_data: Path, tmp_path: Path)
         "optim.name=adamw", "optim.lr=1e-3", "optim.epochs=1", "optim.batch_size=16",
     ]  # fmt: skip
     result = fit(load_config(None, settings))
-    patients = {slide_id[0] for slide_id in result.fold.test}
-    assert patients.isdisjoint(slide_id[0] for slide_id in result.fold.train)
+    fold = result.cell().cell.fold
+    patients = {slide_id[0] for slide_id in fold.test}
+    assert patients.isdisjoint(slide_id[0] for slide_id in fold.train)
     for metrics in result.systems.values():
         assert all(np.isfinite(value) for value in metrics.values())
     assert result.systems["gene_mean"]["pcc_gene"] == 0

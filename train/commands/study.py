@@ -23,7 +23,7 @@ from train.evaluation.system_names import SYSTEMS
 from train.studies.request import Study, StudyRequest
 
 if TYPE_CHECKING:
-    from train.studies.study import StudyResult
+    from train.pipeline import TableResult
 
 ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
 
@@ -69,10 +69,12 @@ def study_command(
     wanted, chosen = split_numbers("--targets", targets), split_names("--systems", systems)
     compared = split_names("--backbones", backbones)
     with importing():
-        from train.studies.tables import make_table
+        from train.pipeline import make_table
+        from train.studies.tables import plan_paper_table
 
     name = name or f"study-{study}{part}"
-    show(make_table(study, asked, targets=wanted, systems=chosen, backbones=compared, name=name))
+    plan, config = plan_paper_table(study, asked, targets=wanted, systems=chosen, backbones=compared, name=name)
+    show(make_table(plan, config, published=asked.published, genes=asked.genes))
 
 
 def cv_command(
@@ -97,12 +99,14 @@ def cv_command(
         genes=split_names("--genes", genes) or (),
     )  # fmt: skip
     with importing():
-        from train.studies.tables import cross_validate
+        from train.pipeline import make_table
+        from train.studies.tables import plan_cross_validation
 
-    show(cross_validate(asked, target=target, name=name, part=part_name(folds=folds)))
+    plan, config = plan_cross_validation(asked, target=target, name=name, part=part_name(folds=folds))
+    show(make_table(plan, config, genes=asked.genes))
 
 
-def show(result: "StudyResult") -> None:
+def show(result: "TableResult") -> None:
     """Print a table and where it is; exit code 1 if a cell of it failed."""
     typer.echo(f"\n{result.text}")
     typer.echo(f"tables: {result.folder} (table.txt, .csv, .md, .tex, figure.png, genes.parquet, slides.parquet)")

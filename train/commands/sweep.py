@@ -26,7 +26,7 @@ def sweep_command(
 ) -> None:
     """Search hyper-parameters by their score on validation slides; the test slides are not looked at."""
     with importing():
-        from train.evaluation.scores import text_table
+        from train.report.page import write_report
         from train.sweep.config import read_sweep
         from train.sweep.run import in_words, run_sweep
 
@@ -47,5 +47,6 @@ def sweep_command(
     typer.echo(in_words(result.values))
     if result.refit is not None:
         typer.echo(f"\nrefit on the test slides of fold {fold}")
-        typer.echo(text_table(result.refit))
+        typer.echo(result.refit.text)
+    write_report([result.folder], result.folder / "report.html")
     typer.echo(f"\nsweep: {result.folder} (best.toml for 'train fit --recipe', report.html, trials.csv, study.db)")

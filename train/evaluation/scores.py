@@ -1,6 +1,6 @@
-"""Metrics of every system on the test slides of a fold: one table, one parquet of genes, one summary.
+"""Metrics of a system on the test slides of a fold, gene by gene.
 
-In: predictions and truth by slide. Out: `summary.json`, `genes.parquet`, and the table that is shown on screen.
+In: predictions and truth by slide. Out: `genes.parquet`.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,10 @@ import polars as pl
 from magnet_core.files import replacing
 from magnet_core.metrics import Metrics, combine, evaluate
 from magnet_core.records import Genes
-from train.evaluation.system_names import TITLES
 
 # N fine rows of a slide, P panel genes
 
-COLUMNS = {"mse": "MSE", "mae": "MAE", "pcc_bin": "PCC per bin", "pcc_gene": "PCC per gene"}
+GENES = "genes.parquet"
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,6 @@ class SystemScore:
 def score(predictions: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> SystemScore:
     """Compare predictions with truth, both (N, P) by slide id."""
     return SystemScore({slide_id: evaluate(predictions[slide_id], truth[slide_id]) for slide_id in predictions})
-
-
-def metrics_row(metrics: Metrics) -> dict[str, float]:
-    """Name the four metrics as they stand in summary.json."""
-    return {column: getattr(metrics, column) for column in COLUMNS}
 
 
 def genes_table(scores: Mapping[str, SystemScore], panel: Genes) -> pl.DataFrame:
@@ -65,14 +59,3 @@ def write_genes(path: Path, table: pl.DataFrame) -> None:
     """Write the per-gene table as parquet, whole or not at all."""
     with replacing(path) as partial:
         table.write_parquet(partial)
-
-
-def text_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """Lay the summary out as people read it, one system a line."""
-    width = max(len(TITLES.get(name, name)) for name in scores)
-    lines = [" " * width + "".join(f"  {title:>12}" for title in COLUMNS.values())]
-    lines += [
-        f"{TITLES.get(name, name):<{width}}" + "".join(f"  {values[column]:>12.4f}" for column in COLUMNS)
-        for name, values in scores.items()
-    ]
-    return "\n".join(lines)

@@ -71,7 +71,7 @@ def load_run(folder: Path) -> TrainedRun:
             folder,
             expected=f"a finished run with {DESCRIPTION}",
             found="none",
-            remedy="give the folder train fit named, or that of a cell of a study (cells/magnet-…)",
+            remedy="give the folder of 'train fit', or that of a cell of MagNet (RUNS/cells/magnet-…)",
         )
     description = json.loads((folder / DESCRIPTION).read_text())
     panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))

@@ -23,12 +23,13 @@ from magnet_core.levels import SPOT
 from magnet_core.records import Genes
 from magnet_core.registry import look_up, near_names
 from train.data.slide import Slide
-from train.learning.trained_run import WEIGHTS, TrainedRun, load_run
+from train.learning.trained_run import DESCRIPTION, WEIGHTS, TrainedRun, load_run
 from train.model.predictor import Predictor
 from train.model.whole_slide import Advance, predict_slide
 from train.predict.h5ad import SlidePrediction, as_anndata, write_h5ad
 from train.predict.matching_slide import open_slide_for
 from train.predict.spatialdata import require_spatialdata, write_spatialdata
+from train.studies.record import RECORD, our_cell
 
 # N fine rows of a slide, P panel genes
 
@@ -57,6 +58,12 @@ class PredictConfig:
     overwrite: bool = False
     device: str = "auto"
 
+    @property
+    def trained_in(self) -> Path:
+        """The folder of the trained run: the one that is named, or, of a fit, that of its cell."""
+        is_run = (self.run / DESCRIPTION).is_file() or not (self.run / RECORD).is_file()
+        return self.run if is_run else our_cell(self.run)
+
     def path(self, slide_id: str) -> Path:
         """Where the prediction of a slide goes."""
         return self.out or self.run / "predictions" / f"{slide_id}.h5ad"
@@ -71,7 +78,7 @@ def predict_slides(config: PredictConfig) -> list[str]:
     """Predict all slides that are asked for, and return those that could not be; a single one raises its error."""
     if config.zarr:
         require_spatialdata()
-    run = load_run(config.run)
+    run = load_run(config.trained_in)
     store = open_store(config, run)
     slide_ids = choose_slides(store, config)
     columns = choose_genes(run.panel, config)
@@ -103,7 +110,7 @@ def predict_one(run: TrainedRun, store: Store, slide_id: str, columns: np.ndarra
         slide,
         header,
         run,
-        {"run": str(config.run), "weights": file_fingerprint(config.run / WEIGHTS)},
+        {"run": str(config.run), "weights": file_fingerprint(config.trained_in / WEIGHTS)},
         measured_labels(run, slide, columns) if config.measured else None,
     )
     path = config.path(slide_id)
@@ -165,7 +172,7 @@ def choose_genes(panel: Genes, config: PredictConfig) -> np.ndarray:
             "--genes",
             expected=f"genes of the run's panel of {len(panel)}",
             found=", ".join(f"'{name}'" for name in unknown),
-            remedy=near if near.startswith("did you mean") else f"see 'panel' in {config.run / 'run.json'}",
+            remedy=near if near.startswith("did you mean") else f"see 'panel' in {config.trained_in / DESCRIPTION}",
         )
     return np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)
 

@@ -15,6 +15,7 @@ import polars as pl
 
 from magnet_core.errors import MagnetError
 from train.learning.trained_run import DESCRIPTION
+from train.studies.cell import FINISHED
 
 # E epochs
 
@@ -71,13 +72,15 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
 
 def read_training(folder: Path) -> TrainingHistory | None:
     """How the training in a folder went, or nothing where its folder is gone or it says nothing of losses."""
-    if not (folder / DESCRIPTION).is_file():
+    told: Mapping[str, Any] = {}
+    if (folder / FINISHED).is_file():
+        told = read_json(folder / FINISHED).get("training") or {}
+    if not told and (folder / DESCRIPTION).is_file():  # of MagNet, before cells told of it
+        told = read_json(folder / DESCRIPTION)
+    if not told.get("losses"):
         return None
-    run = read_json(folder / DESCRIPTION)
-    if not run.get("losses"):
-        return None
-    losses, scores = (known(run.get(name, [])) for name in ("losses", "validation_scores"))
-    return TrainingHistory(losses, scores, run.get("validation_slides", []), run.get("kept_epoch", 0))
+    losses, scores = (known(told.get(name, [])) for name in ("losses", "validation_scores"))
+    return TrainingHistory(losses, scores, told.get("validation_slides", []), told.get("kept_epoch", 0))
 
 
 def known(values: Sequence[float | None]) -> list[float]:

@@ -13,18 +13,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_text
-from train.evaluation.scores import COLUMNS
-from train.learning.run_folder import SUMMARY
-from train.report.fit import fit_section
+from magnet_core.resampling import metric_titles
 from train.report.parts import Section, Table
-from train.report.study import RECORD as STUDY
 from train.report.study import study_section
 from train.report.sweep import sweep_section
+from train.studies.record import FORMER_FIT
+from train.studies.record import RECORD as STUDY
 from train.sweep.record import RECORD as SWEEP
 
 PICTURE_BYTES = 3_000_000  # of all sections; base64 makes 4 MB of them
-MADE_BY = {STUDY: "train study or train cv", SUMMARY: "train fit", SWEEP: "train sweep"}
-TOGETHER = ("result", "target", "system", "slides", *COLUMNS.values(), "its 95 %", "÷ ceiling")
+MADE_BY = {STUDY: "train fit, cv or study", SWEEP: "train sweep"}
 TOGETHER_NOTE = "Rows can be compared where target, genes and slides are the same."
 
 
@@ -51,8 +49,13 @@ def read_section(folder: Path, *, picture_bytes: int) -> Section:
         raise MagnetError(folder, expected="the folder of a result", found="no folder", remedy="correct the path")
     if (folder / STUDY).is_file():
         return study_section(folder, picture_bytes=picture_bytes)
-    if (folder / SUMMARY).is_file():
-        return fit_section(folder)
+    if (folder / FORMER_FIT).is_file():
+        raise MagnetError(
+            folder,
+            expected=f"a result with {STUDY}",
+            found="a fit of version 0.1",
+            remedy="give 'train fit' with its settings again, under another --name; 'train predict' reads it as it is",
+        )
     if (folder / SWEEP).is_file():
         return sweep_section(folder)
     raise MagnetError(
@@ -68,6 +71,7 @@ def render(sections: Sequence[Section]) -> str:
     templates = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     rows = [row for section in sections for row in section.main]
-    together = Table("All results", TOGETHER, rows, texts=4, note=TOGETHER_NOTE) if len(sections) > 1 else None
+    headings = ("result", "target", "system", "slides", *metric_titles(), "its 95 %", "÷ ceiling")
+    together = Table("All results", headings, rows, texts=4, note=TOGETHER_NOTE) if len(sections) > 1 else None
     title = sections[0].title if len(sections) == 1 else f"{len(sections)} results"
     return environment.get_template("page.html.jinja").render(title=title, sections=sections, together=together)

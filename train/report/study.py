@@ -11,8 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from magnet_core.resampling import METRICS
-from train.evaluation.scores import COLUMNS
+from magnet_core.resampling import METRICS, metric_titles
 from train.evaluation.system_names import NOISE_CEILING, TITLES
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import TrainingHistory, number_of, read_csv, read_json, read_table, read_training
@@ -24,13 +23,13 @@ from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import training_plots
 from train.studies.numbers import difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
+from train.studies.record import RECORD, find_cell
 from train.studies.render import best_of
 from train.studies.summary import Line, Statistic
 
-RECORD = "study.json"
 CEILING = TITLES[NOISE_CEILING]
 PARTS = ("mean", "sd", "low", "high")
-NUMBERS = tuple(f"{name}_{part}" for name in (*METRICS, "ours_minus_system") for part in PARTS)
+NUMBERS = tuple(f"{name}_{part}" for name in ("mse", "pcc_gene", "ours_minus_system") for part in PARTS)
 TABLE_COLUMNS = ("group", "system", "folds", "slides", *NUMBERS, "of_ceiling")
 MOST_ROWS = 60  # of a table that is not folded
 SINGLE = {"mse": "MSE", "pcc": "PCC", "similarity": "SSIM"}
@@ -46,7 +45,7 @@ def study_section(folder: Path, *, picture_bytes: int) -> Section:
     record = read_json(folder / RECORD, ("title", "rows", "folds", "config"))
     lines = read_lines(folder / "table.csv")
     genes = read_table(folder / "genes.parquet", ("group", "system", *GENE_COLUMNS))
-    slides = read_table(folder / "slides.parquet", ("group", "system", "fold", "slide_id", *METRICS))
+    slides = read_table(folder / "slides.parquet", ("group", "system", "fold", "slide_id"))
     shown = {group: line for group in groups_of(lines) if (line := main_line(lines, group))}
     per_gene = {
         group: by_gene(genes.filter(pl.col("group") == group, pl.col("system") == line.title))
@@ -81,7 +80,7 @@ def read_lines(path: Path) -> list[Line]:
     """The lines of a study's table, of which no one says whose they are: `is_ours` is false."""
     lines = []
     for row in read_csv(path, TABLE_COLUMNS):
-        measured = METRICS if row["mse_mean"] else ("pcc_gene",) if row["pcc_gene_mean"] else ()
+        measured = [name for name in METRICS if row.get(f"{name}_mean")]
         metrics = {name: _statistic(row, name) for name in measured}
         behind = _statistic(row, "ours_minus_system") if row["ours_minus_system_mean"] else None
         figures = [row.get(f"paper_{dataset}_{measure}", "") for dataset in DATASETS for measure in MEASURES]
@@ -136,7 +135,7 @@ def systems_table(lines: Sequence[Line], shown: Mapping[str, Line]) -> Table:
                 str(line.folds), str(line.slides),
             ]
         )  # fmt: skip
-    headings = ("", "system", *COLUMNS.values(), "its 95 %", "÷ ceiling", "ours − system", "folds", "slides")
+    headings = ("", "system", *metric_titles(), "its 95 %", "÷ ceiling", "ours − system", "folds", "slides")
     ours = frozenset(index for index, line in enumerate(lines) if line is shown.get(line.group))
     return Table("Systems", headings, unrepeated(rows), 2, NOTE, frozenset(best), ours)
 
@@ -178,15 +177,15 @@ def gene_blocks(shown: Mapping[str, Line], per_gene: Mapping[str, pl.DataFrame])
 def slides_table(slides: pl.DataFrame) -> Table:
     """Metrics by test slide."""
     rows = [
-        [row["group"], row["system"], str(row["fold"]), row["slide_id"], *(number(row[name]) for name in METRICS)]
+        [row["group"], row["system"], str(row["fold"]), row["slide_id"], *(number(row.get(name)) for name in METRICS)]
         for row in slides.iter_rows(named=True)
     ]
-    headings = ("", "system", "fold", "slide", *COLUMNS.values())
+    headings = ("", "system", "fold", "slide", *metric_titles())
     return Table("Test slides", headings, unrepeated(rows), 4, folded=len(rows) > MOST_ROWS)
 
 
 def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
-    """Loss curves of the rows that were trained by MagNet's loop."""
+    """Loss curves of the rows that were trained in epochs."""
     by_group: dict[str, list[tuple[str, str, TrainingHistory]]] = {}
     for row in record["rows"]:
         for cell in row["cells"]:
@@ -195,12 +194,6 @@ def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
                 by_group.setdefault(row["group"], []).append((row["title"], name, training))
     plots = [plot for group, trained in by_group.items() for plot in training_plots(group, trained)]
     return [Plots("Training", plots, "A line a fold; a dot marks the epoch whose weights were kept.")] if plots else []
-
-
-def find_cell(cell: str, folder: Path) -> Path:
-    """Where a cell lies: as the record has it, from where the study was run, or beside the study that was moved."""
-    beside = folder.resolve().parent / "cells" / Path(cell).name
-    return beside if beside.is_dir() else Path(cell)
 
 
 def fold_of(name: str) -> str:

@@ -1,21 +1,20 @@
-"""The section of a sweep: its best trials and the recipe of the best; the sweep's own page has its plots.
+"""The section of a sweep: its best trials, the recipe of the best, and how the search went.
 
-In: sweep.json, trials.csv, best.toml, and summary.json of a refit where there is one. Out: a `Section`.
+In: sweep.json, trials.csv, best.toml, study.db. Out: a `Section`. A refit is a result of its own, in `refit`.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
-from magnet_core.resampling import METRICS
-from train.evaluation.scores import COLUMNS
-from train.evaluation.system_names import TITLES
-from train.learning.run_folder import SUMMARY
 from train.report.folder import number_of, read_csv, read_json, read_toml_text
 from train.report.parts import Block, Code, Listing, Section, Table
+from train.report.search import search_blocks
 from train.report.settings import facts, settings, versions
 from train.studies.numbers import NOTHING, number
+from train.sweep.config import SearchConfig
 from train.sweep.record import BEST, RECORD, TRIALS
-from train.sweep.run import REFIT
+from train.sweep.study import DATABASE, open_study
 
 SHOWN = 10
 OF_THE_TRIAL = ("trial", "ended", "pcc_gene", "epochs", "reason")
@@ -41,7 +40,7 @@ def sweep_section(folder: Path) -> Section:
         *settings(config),
         best_table(whole[:SHOWN], record["space"]),
         *([Code("Recipe of the best trial", read_toml_text(folder / BEST))] if whole else []),
-        *refit_table(folder / REFIT),
+        *search_of(folder, record["space"]),
         *refusals(trials),
         versions(record),
     ]
@@ -71,17 +70,12 @@ def rounded(text: str) -> str:
         return text
 
 
-def refit_table(folder: Path) -> list[Block]:
-    """The best settings fitted and tested, if they were."""
-    if not (folder / SUMMARY).is_file():
+def search_of(folder: Path, space: Iterable[str]) -> list[Block]:
+    """How the search went, where its study is there."""
+    if not (folder / DATABASE).is_file():
         return []
-    summary = read_json(folder / SUMMARY)
-    rows = [
-        [TITLES.get(system, system), *(number(values[name]) for name in METRICS)]
-        for system, values in summary["systems"].items()
-    ]
-    note = f"The best settings fitted, on the test slides {', '.join(summary['fold']['test'])}."
-    return [Table("Refit", ("system", *COLUMNS.values()), rows, 1, note)]
+    with open_study(folder, SearchConfig()) as study:
+        return search_blocks(study, space)
 
 
 def refusals(trials: list[dict[str, str]]) -> list[Block]:

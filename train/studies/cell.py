@@ -3,6 +3,7 @@
 In: a `Cell`. Out: its folder, named after all that decides its content:
 
     predictions/<slide>.npy   float32 (N, P), the test slides' fine rows in the order of the store
+    run.json, model.safetensors  MagNet's weights, and all that is needed to use them
     blocks/<slide>.npz        sums from which metrics and their intervals follow, see `magnet_core.resampling`
     genes.parquet             metrics of each test slide and gene
     cell.json                 written last: settings, fold, panel, versions; a folder without it is not finished
@@ -10,7 +11,6 @@ In: a `Cell`. Out: its folder, named after all that decides its content:
 
 import hashlib
 import json
-import time
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,29 +21,17 @@ import numpy as np
 import polars as pl
 
 from cache.canonical import canonical_json
-from cache.store import Store, backbone_slug, package_versions
-from magnet_core.ceiling import noise_ceiling
-from magnet_core.device import pick_device
+from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
-from magnet_core.files import sync_below, write_json
 from magnet_core.records import Genes
-from magnet_core.resampling import BlockSums, block_sums, cut_into_blocks
-from magnet_core.seeding import named_rng, seed_everything
-from train.data.fold_sides import FoldSides
+from magnet_core.resampling import BlockSums
 from train.data.folds import Fold
-from train.data.raw_counts import read_counts
-from train.data.sampler import along_curve
-from train.data.training_side import hold_out
-from train.evaluation.scores import genes_table, score, write_genes
+from train.data.training_side import held_out_patients
+from train.evaluation.scores import GENES
 from train.evaluation.system_names import MAGNET, NOISE_CEILING, TITLES
-from train.learning.checkpoint import forget
-from train.learning.run_folder import GENES
-from train.learning.setting import Setting
 from train.settings.build import NEUTRAL, as_plain
 from train.settings.fit import FitConfig
-from train.systems.base import System
-from train.systems.magnet import MagNetSystem
-from train.systems.table import PLAIN, RivalsConfig, build_rival
+from train.systems.table import PLAIN, RivalsConfig
 
 # N fine rows of a slide, P panel genes
 
@@ -72,14 +60,16 @@ class Cell:
         """Whether the encoder of the fine patches is trained."""
         return self.config.encoder.mode != "frozen"
 
-    def settings(self) -> dict[str, Any]:
-        """All settings that decide what the cell holds."""
+    def settings(self, store: Store) -> dict[str, Any]:
+        """All settings that decide what the cell holds; of validation a rival reads only where slides are held out."""
         settings = _without(as_plain(self.config), ELSEWHERE)
         if self.system == MAGNET:
             return settings
         if self.system in PLAIN or self.system == NOISE_CEILING:
             return {"data": settings["data"]}
         own = {"data": settings["data"], "seed": settings["seed"], "rival": as_plain(getattr(self.rivals, self.system))}
+        if held_out_patients([store.geometry(name).header["patient"] for name in self.fold.train], self.config):
+            own |= {"validation": settings["validation"]}
         return own | ({"encoder": settings["encoder"], "compute": settings["compute"]} if self.finetune else {})
 
     def folder(self, cells: Path, store: Store) -> Path:
@@ -94,7 +84,7 @@ class Cell:
         }
         content = {
             "version": VERSION,
-            "settings": self.settings(),
+            "settings": self.settings(store),
             "train": self.fold.train,
             "test": self.fold.test,
             "features": features,
@@ -122,40 +112,6 @@ class CellResult:
         return np.load(prediction_path(self.folder, slide_id), mmap_mode="r")
 
 
-def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
-    """Fit the system on the training side, predict the test slides, then read their labels, compare, and keep it."""
-    started = time.monotonic()
-    seed_everything(cell.config.seed)
-    panel = sides.training.panel
-    folder.mkdir(parents=True, exist_ok=True)
-    if cell.system == NOISE_CEILING:
-        write_genes(folder / GENES, ceilings(sides))
-    else:
-        system = build_system(cell, folder)
-        system.fit(hold_out(sides.training, cell.config))
-        predictions = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
-        truth = sides.truth()
-        for slide in sides.test_slides:
-            prediction = predictions[slide.slide_id]
-            _save_array(prediction_path(folder, slide.slide_id), prediction.astype(np.float32))
-            block_of = cut_into_blocks(along_curve(slide.fine.centres_um))
-            sums = block_sums(prediction, truth[slide.slide_id], block_of)
-            sums.save(folder / "blocks" / f"{slide.slide_id}.npz")
-        write_genes(folder / GENES, genes_table({cell.system: score(predictions, truth)}, panel))
-    description = {
-        "system": cell.system,
-        "settings": cell.settings(),
-        "fold": {"index": cell.fold.index, "train": list(cell.fold.train), "test": list(cell.fold.test)},
-        "patients": {slide.slide_id: slide.patient for slide in sides.test_slides},
-        "panel": {"id": panel.ids.tolist(), "name": panel.names.tolist()},
-        "versions": package_versions(),
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    sync_below(folder)
-    write_json(folder / FINISHED, description)
-    forget(folder)
-
-
 def read(cell: Cell, folder: Path) -> CellResult:
     """Read a finished cell; one whose files are damaged or lost is an error that says how to have it again."""
     try:
@@ -181,45 +137,6 @@ def prediction_path(folder: Path, slide_id: str) -> Path:
     return folder / "predictions" / f"{slide_id}.npy"
 
 
-def build_system(cell: Cell, folder: Path) -> System:
-    """Build the cell's system; what it needs to go on after a stop, and MagNet its run, are kept in the folder."""
-    config = cell.config
-    if cell.system == MAGNET:
-        return MagNetSystem(config, folder, title=cell.title, say=lambda _: None)  # not once for each of many cells
-    setting = Setting(
-        config.seed, pick_device(config.device), config.compute,
-        finetune=cell.finetune, title=cell.title, folder=folder, patience=config.validation.patience,
-    )  # fmt: skip
-    return build_rival(cell.system, cell.rivals, setting)
-
-
-def ceilings(sides: FoldSides) -> pl.DataFrame:
-    """The noise ceiling of each gene on each test slide, in the place of a system's correlation."""
-    panel, normalise = sides.training.panel, sides.training.normalise
-    tables = []
-    for slide in sides.test_slides:
-        counts, library = read_counts(slide, panel, normalise)
-        if normalise.library == "none":  # the labels know of none; what is dealt out is the panel alone
-            library = np.asarray(counts.sum(axis=1)).ravel()
-        ceiling = noise_ceiling(counts, library, normalise, named_rng(0, "ceiling", slide.slide_id))
-        tables.append(_ceiling_table(slide.slide_id, panel, ceiling))
-    return pl.concat(tables)
-
-
-def _ceiling_table(slide_id: str, panel: Genes, ceiling: np.ndarray) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "system": NOISE_CEILING,
-            "slide_id": slide_id,
-            "gene_id": panel.ids,
-            "gene_name": panel.names,
-            "mse": np.nan,
-            "mae": np.nan,
-            "pcc": ceiling,
-        }
-    )
-
-
 def _without(settings: dict[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:
     """Leave out named settings, at every depth."""
     return {
@@ -227,8 +144,3 @@ def _without(settings: dict[str, Any], names: set[str], prefix: str = "") -> dic
         for key, value in settings.items()
         if f"{prefix}{key}" not in names
     }
-
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array)

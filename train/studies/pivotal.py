@@ -20,7 +20,7 @@ from train.data.slide import Slide
 from train.studies.cell import CellResult
 from train.studies.figures import Map, draw_maps
 from train.studies.plans import Plan
-from train.studies.runner import Results
+from train.studies.results import Results
 from train.studies.summary import finished
 
 # N fine rows of a slide

@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 from tabulate import tabulate
 
-from magnet_core.resampling import METRICS
-from train.evaluation.scores import COLUMNS
+from magnet_core.resampling import METRICS, metric_titles
 from train.studies.numbers import NOTHING, difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
 from train.studies.summary import Line, Statistic
 
 FORMS = {"txt": "simple", "md": "github", "tex": "latex_booktabs"}
 BOLD = {"txt": "{}", "md": "**{}**", "tex": "\ue000{}\ue001"}
-LOWER_IS_BETTER = ("mse", "mae")
 # What plain LaTeX has no glyph for in text mode, and bold face, whose braces tabulate would escape.
 LATEX = {"±": r"$\pm$", "÷": r"$\div$", "−": "$-$", "–": "--", "…": r"\dots{}", "µ": r"\textmu{}"}
 LATEX |= {"\ue000": r"\textbf{", "\ue001": "}"}
@@ -26,7 +24,7 @@ LATEX |= {"\ue000": r"\textbf{", "\ue001": "}"}
 
 def render(lines: Sequence[Line], form: str, *, published: bool) -> str:
     """Lay lines out in one of `FORMS`; `published` adds the paper's figures, by data set and measure."""
-    headings = ["", "system", *COLUMNS.values(), "its 95 %", "÷ ceiling", "ours − system"]
+    headings = ["", "system", *metric_titles(), "its 95 %", "÷ ceiling", "ours − system"]
     if published:
         headings += [f"{dataset} {measure}" for dataset in DATASETS for measure in MEASURES]
     rows = []
@@ -54,11 +52,11 @@ def best_of(lines: Sequence[Line]) -> Mapping[str, float]:
     best = {}
     predicting = [line for line in lines if "mse" in line.metrics]
     most_folds = max((line.folds for line in predicting), default=0)  # rows that lack a fold are of other slides
-    for name in METRICS:
+    for name, metric in METRICS.items():
         means = [line.metrics[name].mean for line in predicting if line.folds == most_folds]
         known = [mean for mean in means if math.isfinite(mean)]
         if known:
-            best[name] = min(known) if name in LOWER_IS_BETTER else max(known)
+            best[name] = min(known) if metric.lower_is_better else max(known)
     return best
 
 

@@ -15,7 +15,7 @@ from train.studies.cell import Cell, CellResult
 from train.studies.plans import Plan, Row
 from train.studies.protocols import Pooling
 from train.studies.published import Figures
-from train.studies.runner import Results
+from train.studies.results import Results
 
 # R resamples
 

@@ -1,4 +1,4 @@
-"""What was asked, made: options to a plan, a plan to a table."""
+"""From what is asked to what a table consists of."""
 
 import json
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS
 from magnet_core.registry import look_up
+from train.data.fold_sides import all_folds, find_fold
 from train.data.folds import Fold
 from train.data.slide import has_target
 from train.evaluation.system_names import MAGNET, PLAIN_TITLES, SYSTEMS
 from train.studies.config import StudyConfig, load_study_config
-from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Planner
+from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Plan, Planner
 from train.studies.protocols import PROTOCOLS
 from train.studies.request import Study, StudyRequest
-from train.studies.study import StudyResult, choose_folds, run_study
 
 TABLE_TITLES = {
     Study.BASELINES: "Comparison of systems, as in the paper's Table 1",
@@ -27,7 +27,7 @@ USUAL_TARGETS = {Study.BASELINES: (8, 16, 55), Study.BLOCKS: (16,), Study.LEVELS
 USUAL_BACKBONES = ("resnet50", "uni")
 
 
-def make_table(
+def plan_paper_table(
     study: Study,
     asked: StudyRequest,
     *,
@@ -35,25 +35,25 @@ def make_table(
     systems: Sequence[str] | None,
     backbones: Sequence[str] | None,
     name: str,
-) -> StudyResult:
-    """Make one of the paper's tables, in the folder `name`; None stands for the usual ones."""
+) -> tuple[Plan, StudyConfig]:
+    """Plan one of the paper's tables, for the folder `name`; None stands for the usual ones."""
     config = configure(asked)
     folds = choose_folds(config, asked.folds)
     planner = Planner(config, folds)
     wanted = targets_of(config, folds, targets, USUAL_TARGETS[study])
     labels = {"name": name, "title": TABLE_TITLES[study]}
     if study is Study.BASELINES:
-        plan = planner.baselines(wanted, systems or SYSTEMS, **labels)
-    elif study is Study.BACKBONES:
-        plan = planner.backbones(wanted, backbones or USUAL_BACKBONES, **labels)
-    else:
-        variants = tuple(ALL_BLOCKS) if study is Study.BLOCKS else HIGH_RESOLUTION_ONLY
-        plan = planner.blocks(wanted, variants, **labels)
-    return run_study(plan, config, published=asked.published, genes=asked.genes)
+        return planner.baselines(wanted, systems or SYSTEMS, **labels), config
+    if study is Study.BACKBONES:
+        return planner.backbones(wanted, backbones or USUAL_BACKBONES, **labels), config
+    variants = tuple(ALL_BLOCKS) if study is Study.BLOCKS else HIGH_RESOLUTION_ONLY
+    return planner.blocks(wanted, variants, **labels), config
 
 
-def cross_validate(asked: StudyRequest, *, target: int | None, name: str | None, part: str) -> StudyResult:
-    """Train and test MagNet on every fold, beside the plain baselines; `part` ends the name of the folder."""
+def plan_cross_validation(
+    asked: StudyRequest, *, target: int | None, name: str | None, part: str
+) -> tuple[Plan, StudyConfig]:
+    """Plan MagNet on every fold, beside the plain baselines; `part` ends the name of the folder."""
     config = configure(asked)
     data = config.fit.data
     target = target or data.target
@@ -61,8 +61,13 @@ def cross_validate(asked: StudyRequest, *, target: int | None, name: str | None,
     targets_of(config, folds, [target], (), option="--target")
     name = name or f"cv-{backbone_slug(data.backbone)}-{target}um{part}"
     title = f"Cross-validation, {target} µm, {data.backbone}"
-    plan = Planner(config, folds).baselines([target], (MAGNET, *PLAIN_TITLES), name=name, title=title)
-    return run_study(plan, config, published=asked.published, genes=asked.genes)
+    return Planner(config, folds).baselines([target], (MAGNET, *PLAIN_TITLES), name=name, title=title), config
+
+
+def choose_folds(config: StudyConfig, chosen: Sequence[int] | None) -> list[Fold]:
+    """Return all folds, or those that are asked for by number."""
+    folds = all_folds(Store(config.fit.data.store), config.fit)
+    return folds if chosen is None else [find_fold(folds, index, config.fit) for index in chosen]
 
 
 def configure(asked: StudyRequest) -> StudyConfig:

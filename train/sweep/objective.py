@@ -11,11 +11,10 @@ from math import isfinite
 from pathlib import Path
 
 from magnet_core.errors import MagnetError
-from magnet_core.seeding import seed_everything
 from train.data.fold_sides import open_fold
 from train.data.training_side import TrainingSide, hold_out
+from train.pipeline import judge
 from train.settings.fit import DataConfig, FitConfig
-from train.systems.magnet import MagNetSystem
 
 Report = Callable[[int, float], None]  # an epoch, from 1, and its score; may raise to stop the trial
 
@@ -55,9 +54,8 @@ class Objective:
 
     def train(self, config: FitConfig, folder: Path, report: Report) -> Outcome:
         """Train one trial with `folder` for its checkpoints; raises `MagnetError` where nothing finite came out."""
-        seed_everything(config.seed)
         bench = self.bench(config)
-        done = MagNetSystem(config, folder, say=lambda _: None).learn(bench.side, report=report)
+        done = judge(config, bench.side, folder, report)
         epoch = done.best_epoch if bench.keeps_best else done.epoch
         score = done.scores[epoch - 1] if epoch else float("nan")
         if not isfinite(score):

@@ -4,7 +4,6 @@ The same sweep given again goes on to the number of trials that is asked for. No
 only a refit, if one is asked for, is tested.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +13,12 @@ from tqdm import tqdm
 
 from magnet_core.console import progress
 from magnet_core.errors import MagnetError
-from train.learning.run_folder import SUMMARY
-from train.learning.trained_run import DESCRIPTION
-from train.pipeline import fit
-from train.settings.build import as_plain, differing
+from train.pipeline import TableResult, fit
 from train.settings.fit import FitConfig
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
 from train.sweep.record import check_record, ending, whole_trials, write_results
-from train.sweep.report import write_report
 from train.sweep.space import Value
 from train.sweep.study import REFUSED, finished, open_study
 from train.sweep.trials import work
@@ -34,14 +29,14 @@ REFIT = "refit"
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Where a sweep lies, its best trial, and the metrics of the refit where one was asked for."""
+    """Where a sweep lies, its best trial, and its refit where one was asked for."""
 
     folder: Path
     finished: int
     best: int
     value: float
     values: dict[str, Value]
-    refit: dict[str, dict[str, float]] | None = None
+    refit: TableResult | None = None
 
 
 def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) -> SweepResult:
@@ -70,7 +65,6 @@ def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) 
                     run_workers(sweep, total=trials, jobs=jobs, on_look=tell)
         finally:
             write_results(study, sweep)
-        write_report(study, sweep)
         result = summarise(study, sweep)
     return replace(result, refit=refit_best(sweep, result.values)) if refit else result
 
@@ -115,26 +109,13 @@ def summarise(study: optuna.Study, sweep: Sweep) -> SweepResult:
     return SweepResult(sweep.folder, len(done), best.number, best.value, best.params)
 
 
-def refit_best(sweep: Sweep, values: dict[str, Value]) -> dict[str, dict[str, float]]:
-    """Fit the best settings with the bin encoder trained too, and test them; a finished refit of them is kept."""
-    config = refit_config(sweep, values)
-    folder = config.runs / config.run_name
-    if (folder / SUMMARY).exists():
-        before = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"]
-        if different := differing(before, json.loads(json.dumps(as_plain(config)))):
-            raise MagnetError(
-                folder,
-                expected="a refit of the best trial",
-                found=f"one that differs in {', '.join(different)}",
-                remedy="move it elsewhere, or delete it",
-            )
-        tqdm.write(f"{folder} is there already")
-        return json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["systems"]
-    return fit(config).systems
+def refit_best(sweep: Sweep, values: dict[str, Value]) -> TableResult:
+    """Fit the best settings with the bin encoder trained too, and test them; the table of a former best is replaced."""
+    return fit(refit_config(sweep, values))
 
 
 def refit_config(sweep: Sweep, values: dict[str, Value]) -> FitConfig:
     """The best settings as a run in the sweep's folder; an encoder that was frozen for speed is trained in full."""
     config = sweep.config(values)
     encoder = replace(config.encoder, mode="full") if config.encoder.mode == "frozen" else config.encoder
-    return replace(config, name=f"{config.run_name}/{REFIT}", encoder=encoder)
+    return replace(config, name=f"{config.run_name}/{REFIT}", encoder=encoder, overwrite=True)

@@ -102,8 +102,8 @@ def test_a_finished_fit_leaves_no_checkpoint_and_a_stopped_one_goes_on(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     whole = fit(config(small_store, tmp_path / "whole"))
-    assert not (whole.folder / CHECKPOINT).exists()
-    assert not (whole.folder / BEST).exists()
+    assert not (whole.cell().folder / CHECKPOINT).exists()
+    assert not (whole.cell().folder / BEST).exists()
 
     settings = config(small_store, tmp_path / "stopped", "compute.checkpoint_minutes=0")
     calls = iter(range(100))
@@ -117,7 +117,7 @@ def test_a_finished_fit_leaves_no_checkpoint_and_a_stopped_one_goes_on(
     with pytest.raises(StoppedError):
         fit(settings)
     monkeypatch.undo()
-    assert not (settings.runs / settings.run_name / "summary.json").exists()
+    assert not (settings.runs / settings.run_name).exists()
     resumed = fit(settings)
     assert "going on after step 5" in capsys.readouterr().out
     assert resumed.systems == whole.systems
@@ -151,8 +151,7 @@ def test_asked_to_stop_it_saves_and_ends_with_130(small_store: Store, tmp_path: 
     ]  # fmt: skip
     command = [sys.executable, "-m", "train", "fit", *settings]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        events = tmp_path / "stopped/tensorboard"
-        while not (events.exists() and any(events.iterdir())):
+        while not any(tmp_path.glob("cells/*/tensorboard/*")):
             assert process.poll() is None
             time.sleep(0.2)
         time.sleep(2)
@@ -160,7 +159,7 @@ def test_asked_to_stop_it_saves_and_ends_with_130(small_store: Store, tmp_path: 
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert (tmp_path / "stopped" / CHECKPOINT).exists()
+    assert list(tmp_path.glob(f"cells/magnet-*/{CHECKPOINT}"))
 
 
 def test_validation_slides_are_whole_patients_of_the_training_side(small_store: Store, tmp_path: Path):
@@ -215,9 +214,9 @@ def test_a_training_that_stopped_early_is_over_when_it_goes_on(
 
 def test_a_validated_fit_says_which_slides_chose(small_store: Store, tmp_path: Path):
     result = fit(config(small_store, tmp_path, "validation.share=0.5", "encoder.mode=frozen"))
-    described = json.loads((result.folder / "run.json").read_text())
+    described = json.loads((result.cell().folder / "run.json").read_text())
     assert len(described["validation_slides"]) == 1
-    assert set(described["validation_slides"]) < set(result.fold.train)
+    assert set(described["validation_slides"]) < set(result.cell().cell.fold.train)
     assert len(described["validation_scores"]) == 2
     assert described["kept_epoch"] in (1, 2)
 
@@ -253,16 +252,16 @@ def test_frozen_bins_need_no_encoder_and_read_no_pixels(
 
 def test_a_frozen_run_is_loaded_without_encoder(small_store: Store, tmp_path: Path):
     result = fit(config(small_store, tmp_path, "encoder.mode=frozen"))
-    assert load_run(result.folder).predictor.encoder is None
-    assert all(name.startswith("model.") for name in load_file(result.folder / "model.safetensors"))
+    assert load_run(result.cell().folder).predictor.encoder is None
+    assert all(name.startswith("model.") for name in load_file(result.cell().folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize("mode", ["lora", "last"])
 def test_a_partly_tuned_run_is_loaded_with_ordinary_weights(small_store: Store, tmp_path: Path, mode: str):
     settings = config(small_store, tmp_path, f"encoder.mode={mode}", "optim.epochs=1", "fold=1")
     result = fit(settings)
-    loaded = load_run(result.folder)
-    (test_slide,) = result.fold.test
+    loaded = load_run(result.cell().folder)
+    (test_slide,) = result.cell().cell.fold.test
     slide, _ = parts(small_store, settings, test_slide)
     truth = slide.labels(loaded.panel, settings.data.normalise)[slide.fine.name]
     assert truth is not None
@@ -277,7 +276,7 @@ def test_ablations_and_frozen_bins_are_options(small_store: Store, tmp_path: Pat
     shown = CliRunner().invoke(app, ["fit", *options, *small, *left_out])
     assert shown.exit_code == 0, shown.output
     assert "MagNet" in shown.output
-    made = load_run(tmp_path / "small").config
+    made = load_run(next(tmp_path.glob("cells/magnet-*"))).config
     assert (made.encoder.mode, made.model.use_gat, made.model.use_multires) == ("frozen", False, True)
     assert not made.loss.consistency
 

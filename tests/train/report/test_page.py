@@ -13,14 +13,14 @@ from magnet_core.errors import MagnetError
 from tests.train.report.reading import Page, read_page
 from tests.train.setting import config
 from tests.train.sweep.setting import sweep_of
+from train import pipeline
 from train.commands.report import report_command
-from train.pipeline import fit
+from train.pipeline import fit, make_table, run_cells
 from train.report.page import write_report
-from train.studies import cell as cell_module
+from train.studies.cell import Cell
 from train.studies.config import StudyConfig
 from train.studies.plans import Plan, Planner
-from train.studies.runner import run_cells
-from train.studies.study import choose_folds, run_study
+from train.studies.tables import choose_folds
 from train.sweep.run import run_sweep
 
 SYSTEMS = ("gene_mean", "colour_ridge", "magnet")
@@ -52,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(small_store: Store, runs: Path) -> Path:
     plan, settings = planned(small_store, runs)
     gene = run_cells(plan.cells, runs).cells[plan.rows[-1].cells[0]].panel.names[0]
-    return run_study(plan, settings, genes=(str(gene),)).folder
+    return make_table(plan, settings, genes=(str(gene),)).folder
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +107,8 @@ def test_results_of_all_kinds_stand_side_by_side(study: Path, fitted: Path, swee
     table = pl.read_csv(study / "table.csv").filter(pl.col("system") == "MagNet")
     for row in table.to_dicts():
         assert rows["table", row["group"]][7] == f"{row['pcc_gene_mean']:.3f}±{row['pcc_gene_sd']:.3f}"
-    scores = json.loads((fitted / "summary.json").read_text())["systems"]["magnet"]
-    assert rows["one", "8 µm"][4:8] == [f"{scores[name]:.3f}" for name in METRICS]
+    (magnet,) = pl.read_csv(fitted / "table.csv").filter(pl.col("system") == "MagNet").to_dicts()
+    assert rows["one", "8 µm"][4:8] == [f"{magnet[f'{name}_mean']:.3f}" for name in METRICS]
     trials = pl.read_csv(sweep / "trials.csv")
     best = trials["pcc_gene"].max()
     assert isinstance(best, float)
@@ -185,18 +185,18 @@ def test_maps_are_inside_as_far_as_a_page_stays_small(study: Path, tmp_path: Pat
 
 
 def test_what_failed_is_told(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def failing(cell: cell_module.Cell, folder: Path) -> object:
+    def failing(cell: Cell, folder: Path) -> object:
         raise MagnetError(cell.title, expected="luck", found="none", remedy="try again")
 
-    build = cell_module.build_system
-    monkeypatch.setattr(cell_module, "build_system", failing)
+    build = pipeline.build_system
+    monkeypatch.setattr(pipeline, "build_system", failing)
     plan, settings = planned(small_store, tmp_path / "runs", ("gene_mean", "colour_ridge"))
-    nothing = run_study(plan, settings)
+    nothing = make_table(plan, settings)
     text, page = page_of(nothing.folder, out=tmp_path)
     assert "gene mean, 55 µm, fold 0: expected luck" in text
     assert [row[2] for row in page.rows("Systems")[1:]] == ["–"] * 6
-    monkeypatch.setattr(cell_module, "build_system", build)
-    whole, _ = page_of(run_study(plan, settings).folder, out=tmp_path)
+    monkeypatch.setattr(pipeline, "build_system", build)
+    whole, _ = page_of(make_table(plan, settings).folder, out=tmp_path)
     assert "expected luck" not in whole
     assert "<li>nothing</li>" in whole
 

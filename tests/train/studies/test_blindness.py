@@ -12,14 +12,15 @@ from torch import nn
 
 from cache.store import Store
 from tests.train.setting import config
+from train import pipeline
+from train.data.fold_sides import FoldSides
 from train.data.slide import LevelData, Slide
 from train.evaluation.system_names import SYSTEMS
-from train.studies import cell as cell_module
+from train.pipeline import run_cells
 from train.studies.cell import Cell
 from train.studies.config import StudyConfig
 from train.studies.plans import Planner
-from train.studies.runner import run_cells
-from train.studies.study import choose_folds
+from train.studies.tables import choose_folds
 from train.systems.base import System
 from train.systems.rivals.bleep import BLEEPConfig
 from train.systems.rivals.egn import EGNConfig
@@ -73,13 +74,13 @@ def computed(
     """State after prediction, predictions and error of one system on the fold that tests S2."""
     built: list[System] = []
     states: list[np.ndarray] = []
-    build, truth_of, blocks_of = cell_module.build_system, cell_module.FoldSides.truth, LevelData.count_blocks
+    build, truth_of, blocks_of = pipeline.build_system, FoldSides.truth, LevelData.count_blocks
 
     def watched_build(cell: Cell, folder: Path) -> System:
         built.append(build(cell, folder))
         return built[-1]
 
-    def watched_truth(sides: cell_module.FoldSides) -> dict[str, np.ndarray]:
+    def watched_truth(sides: FoldSides) -> dict[str, np.ndarray]:
         states.extend(np.array(each) for each in state_of(built[-1], set()) if each.dtype.kind in "fiu")
         return truth_of(sides)
 
@@ -90,8 +91,8 @@ def computed(
             yield rows, counts
 
     with monkeypatch.context() as patched:
-        patched.setattr(cell_module, "build_system", watched_build)
-        patched.setattr(cell_module.FoldSides, "truth", watched_truth)
+        patched.setattr(pipeline, "build_system", watched_build)
+        patched.setattr(FoldSides, "truth", watched_truth)
         if marked:
             patched.setattr(LevelData, "count_blocks", marked_blocks)
         settings = config(store, runs, "encoder.mode=frozen", "optim.epochs=1", f"data.target={target}")

@@ -13,20 +13,19 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.metrics import evaluate
 from tests.train.setting import config
+from train import pipeline
 from train.data.fold_sides import FoldSides, TrainingSide, open_fold
 from train.data.slide import open_slide_data
-from train.studies import cell as cell_module
-from train.studies import pivotal, runner, tables
+from train.pipeline import make_table, run_cells
+from train.studies import pivotal, tables
 from train.studies.cell import FINISHED, Cell
 from train.studies.config import StudyConfig, load_study_config
 from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
 from train.studies.render import render
 from train.studies.request import StudyRequest
-from train.studies.runner import run_cells
-from train.studies.study import choose_folds, run_study
 from train.studies.summary import Line, Statistic
-from train.studies.tables import targets_of
+from train.studies.tables import choose_folds, targets_of
 from train.systems.plain.ridge import ColourRidge
 
 SYSTEMS = ("magnet", "gene_mean", "colour_ridge")
@@ -44,7 +43,7 @@ def planned(study: StudyConfig, *, targets: tuple[int, ...] = (55,), systems: tu
 def test_the_table_is_the_mean_over_folds_of_metrics_of_the_kept_predictions(small_store: Store, tmp_path: Path):
     study = small_study(small_store, tmp_path)
     plan = planned(study)
-    result = run_study(plan, study)
+    result = make_table(plan, study)
     assert result.faults == ()
     table = pl.read_csv(result.folder / "table.csv")
     assert table["system"].to_list() == ["MagNet", "gene mean", "colour ridge", "noise ceiling"]
@@ -72,7 +71,7 @@ def test_a_finished_cell_is_not_computed_again_and_an_unfinished_one_is(
 ):
     study = small_study(small_store, tmp_path)
     plan = planned(study, systems=("gene_mean", "colour_ridge"))
-    first = run_study(plan, study)
+    first = make_table(plan, study)
     fitted: list[object] = []
     fit = ColourRidge.fit
 
@@ -81,11 +80,11 @@ def test_a_finished_cell_is_not_computed_again_and_an_unfinished_one_is(
         fit(ridge, training)
 
     monkeypatch.setattr(ColourRidge, "fit", watched)
-    assert run_study(plan, study).text == first.text
+    assert make_table(plan, study).text == first.text
     assert fitted == []
     folder = plan.rows[1].cells[0].folder(tmp_path / "cells", small_store)
     (folder / FINISHED).unlink()
-    assert run_study(plan, study).text == first.text
+    assert make_table(plan, study).text == first.text
     assert len(fitted) == 1
 
 
@@ -93,7 +92,7 @@ def test_a_cell_that_fails_is_told_of_and_the_others_go_on(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     study = small_study(small_store, tmp_path)
-    build = cell_module.build_system
+    build = pipeline.build_system
 
     def failing(cell: Cell, folder: Path) -> object:
         if cell.system == "colour_ridge" and cell.fold.index == 0:
@@ -102,13 +101,13 @@ def test_a_cell_that_fails_is_told_of_and_the_others_go_on(
 
     plan = planned(study, systems=("gene_mean", "colour_ridge"))
     with monkeypatch.context() as patched:
-        patched.setattr(cell_module, "build_system", failing)
-        result = run_study(plan, study)
+        patched.setattr(pipeline, "build_system", failing)
+        result = make_table(plan, study)
     assert result.faults == ("colour ridge, 55 µm, fold 0: a system: expected luck, found none; try again",)
     assert "failed: colour ridge, 55 µm, fold 0" in result.text
     assert "not on every fold: 55 µm colour ridge" in result.text
     assert pl.read_csv(result.folder / "table.csv")["folds"].to_list() == [2, 1, 2]
-    whole = run_study(plan, study)
+    whole = make_table(plan, study)
     assert whole.faults == ()
     assert pl.read_csv(whole.folder / "table.csv")["folds"].to_list() == [2, 2, 2]
 
@@ -155,7 +154,7 @@ def test_single_genes_are_compared_and_drawn(small_store: Store, tmp_path: Path)
     study = small_study(small_store, tmp_path, "data.panel=10")
     plan = planned(study, targets=(8,), systems=("magnet", "gene_mean"))
     gene = run_cells(plan.cells, tmp_path).cells[plan.rows[0].cells[0]].panel.names[0]
-    result = run_study(plan, study, genes=(str(gene), "NOSUCHGENE"))
+    result = make_table(plan, study, genes=(str(gene), "NOSUCHGENE"))
     rows = pl.read_csv(result.folder / "pivotal.csv")
     assert rows["system"].unique(maintain_order=True).to_list() == ["MagNet", "gene mean"]
     assert rows.filter(pl.col("system") == "gene mean")["similarity"].is_between(-0.2, 0.2).all()
@@ -165,7 +164,7 @@ def test_single_genes_are_compared_and_drawn(small_store: Store, tmp_path: Path)
 
 def test_every_form_of_the_table_says_which_data_a_column_is(small_store: Store, tmp_path: Path):
     study = small_study(small_store, tmp_path)
-    result = run_study(planned(study), study, published=True)
+    result = make_table(planned(study), study, published=True)
     for form in ("txt", "md", "tex"):
         text = (result.folder / f"table.{form}").read_text()
         assert "columns VUMC and CRC: as published" in text
@@ -204,7 +203,7 @@ def test_a_cell_that_another_process_is_at_is_waited_for(
     lock.path.parent.mkdir()
     assert lock.acquire(wait=False)
     order: list[Cell] = []
-    compute = runner.compute
+    compute = pipeline.compute
 
     def watched(cell: Cell, folder: Path, sides: FoldSides) -> None:
         order.append(cell)
@@ -214,7 +213,7 @@ def test_a_cell_that_another_process_is_at_is_waited_for(
             compute(taken, folder, open_fold(taken.config, fold=taken.fold))  # as the process that holds it does
             lock.release()
 
-    monkeypatch.setattr(runner, "compute", watched)
+    monkeypatch.setattr(pipeline, "compute", watched)
     assert run_cells([taken, other], tmp_path).faults == {}
     assert order == [other]
     assert list(tmp_path.glob("cells/*.lock")) == []
@@ -238,18 +237,18 @@ def test_a_damaged_cell_is_one_line_that_says_how_to_have_it_again_and_the_other
 ):
     study = small_study(small_store, tmp_path)
     plan = planned(study, systems=("gene_mean",))
-    run_study(plan, study)
+    make_table(plan, study)
     folder = plan.rows[0].cells[0].folder(tmp_path / "cells", small_store)
     names = {"blocks": "blocks/*", "genes": "genes.parquet", "description": FINISHED, "prediction": "predictions/*"}
     (path,) = folder.glob(names[damage])
     path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
-    damaged = run_study(plan, study)
+    damaged = make_table(plan, study)
     (fault,) = damaged.faults
     assert "\n" not in fault
     assert re.search(r"fold0-\w+: expected a finished cell, whole, found .*; delete the folder, and give the", fault)
     assert pl.read_csv(damaged.folder / "table.csv")["folds"].to_list() == [1, 2]
     path.unlink()
-    assert run_study(plan, study).faults != () or damage == "description"  # which is gone: computed again
+    assert make_table(plan, study).faults != () or damage == "description"  # which is gone: computed again
 
 
 def test_a_folder_of_another_command_is_left_alone_and_a_replaced_table_is_said(
@@ -257,16 +256,16 @@ def test_a_folder_of_another_command_is_left_alone_and_a_replaced_table_is_said(
 ):
     study = small_study(small_store, tmp_path)
     plan = planned(study, systems=("gene_mean",))
-    run_study(plan, study)
+    make_table(plan, study)
     capsys.readouterr()
     other = small_study(small_store, tmp_path, "data.panel=10")
-    run_study(planned(other, systems=("gene_mean",)), other)
+    make_table(planned(other, systems=("gene_mean",)), other)
     assert "its table, of other fit.data.panel, will be replaced" in capsys.readouterr().out
     (tmp_path / "table" / "study.json").rename(tmp_path / "table" / "run.json")
     with pytest.raises(MagnetError, match="expected a new folder, or a study's, found something else in it"):
-        run_study(plan, study)
+        make_table(plan, study)
     with pytest.raises(MagnetError, match="--name: expected a folder below --runs"):
-        run_study(replace(plan, name="../elsewhere"), study)
+        make_table(replace(plan, name="../elsewhere"), study)
 
 
 def test_single_genes_are_drawn_of_one_slide(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -293,7 +292,7 @@ def test_every_protocol_makes_a_table_of_its_own_folds_and_genes(
     settings += ["data.panel=10"] * (protocol != "hest") + ["encoder.mode=frozen"]
     study = load_study_config(None, settings, protocol=protocol)
     plan = Planner(study, choose_folds(study, None)).baselines((55,), ("colour_ridge",), name="table", title="")
-    result = run_study(plan, study)
+    result = make_table(plan, study)
     assert result.faults == ()
     table = pl.read_csv(result.folder / "table.csv")
     assert table["folds"].to_list() == [3, 3]

@@ -12,6 +12,7 @@ from tests.train.sweep.setting import sweep_of
 from train.data.fold_sides import FoldSides, choose_fold
 from train.data.slide import Slide
 from train.pipeline import fit
+from train.report.page import write_report
 from train.settings.fit import load_config
 from train.sweep.run import run_sweep
 
@@ -38,7 +39,7 @@ def test_a_sweep_ends_goes_on_and_leaves_its_best_as_a_recipe(small_store: Store
     assert recipe == replace(sweep.config(result.values), name="", device="auto")
     assert (recipe.optim.lr, recipe.model.rounds) == (result.values["optim.lr"], result.values["model.rounds"])
     assert (recipe.data.store, recipe.encoder.mode, recipe.model.width) == (small_store.root, "frozen", 32)
-    page = (result.folder / "report.html").read_text()
+    page = write_report([result.folder], tmp_path / "page.html").read_text()
     assert page.count("data:image/png;base64,") == 2
     assert "importance of settings needs 10 whole trials; there are 6" in page
     assert not any((result.folder / "scratch").iterdir())
@@ -48,7 +49,7 @@ def test_a_trials_value_is_the_validation_score_of_a_fit_with_its_settings(small
     sweep = sweep_of(small_store, tmp_path / "runs", settings="validation.share = 0.5")
     result = run_sweep(sweep, trials=2)
     config = load_config(result.folder / "best.toml", ["name=again", "device=cpu"])
-    description = json.loads((fit(config).folder / "run.json").read_text())
+    description = json.loads((fit(config).cell().folder / "run.json").read_text())
     assert max(description["validation_scores"]) == pytest.approx(result.value, abs=1e-6)
     record = json.loads((result.folder / "sweep.json").read_text())
     assert record["slides"]["validation"] == description["validation_slides"]
@@ -95,7 +96,7 @@ def test_a_sweep_that_was_stopped_draws_what_it_would_have_drawn(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("train.sweep.objective.train", interrupted)
+        patch.setattr("train.sweep.objective.judge", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(sweep, trials=5)
     assert trials_of(sweep.folder)["ended"].to_list() == ["whole"] * 3 + ["dropped"]
@@ -127,4 +128,4 @@ def test_a_combination_that_is_refused_is_kept_with_its_line(small_store: Store,
     assert set(refused["ended"]) == {"refused"}
     assert all("model.width: expected a multiple of heads=" in reason for reason in refused["reason"])
     assert result.finished == 8
-    assert "expected a multiple of heads" in (result.folder / "report.html").read_text()
+    assert "expected a multiple of heads" in write_report([result.folder], tmp_path / "page.html").read_text()

@@ -1,0 +1,70 @@
+"""What version 0.1 left is read for ever, or refused in one line: a fit, and a study with its cells."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from magnet_core.errors import MagnetError
+from train.data.folds import Fold
+from train.learning.trained_run import load_run
+from train.report.page import write_report
+from train.settings.fit import FitConfig
+from train.studies.cell import Cell, read
+from train.studies.config import StudyConfig
+from train.studies.plans import Plan
+from train.studies.record import check_folder, our_cell
+from train.systems.table import RivalsConfig
+
+RUNS = Path(__file__).resolve().parents[1] / "data/runs_v1"
+GENES = 4
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """A copy, which a test may change."""
+    return Path(shutil.copytree(RUNS, tmp_path / "runs"))
+
+
+@pytest.mark.parametrize("folder", [RUNS / "fit", our_cell(RUNS / "study")], ids=["fit", "cell"])
+def test_a_trained_run_is_loaded_and_has_its_weights(folder: Path) -> None:
+    run = load_run(folder)
+    assert len(run.panel) == run.predictor.model.num_genes == GENES
+    assert run.config.model.width == 8
+    assert all(torch.isfinite(value).all() for value in run.predictor.state_dict().values())
+    assert any(value.abs().sum() > 0 for value in run.predictor.state_dict().values())
+
+
+def test_cells_are_read_with_predictions_and_sums() -> None:
+    fold = Fold(0, ("S1", "S3"), ("S2",))
+    for system in ("magnet", "gene_mean"):
+        (folder,) = RUNS.glob(f"cells/{system}-*")
+        result = read(Cell(system, FitConfig(), fold, RivalsConfig()), folder)
+        assert len(result.panel) == GENES
+        assert result.prediction("S2").shape[1] == GENES
+        np.testing.assert_array_equal(result.genes["gene_id"].to_numpy(), result.panel.ids)
+        assert result.patients.keys() == {"S2"}
+
+
+def test_a_page_is_made_of_a_study(tmp_path: Path) -> None:
+    page = write_report([RUNS / "study"], tmp_path / "report.html").read_text(encoding="utf-8")
+    (magnet,) = pl.read_csv(RUNS / "study/table.csv").filter(pl.col("system") == "MagNet").to_dicts()
+    assert f"{magnet['pcc_gene_mean']:.3f}" in page
+    assert "MagNet: loss" in page or "loss" in page
+
+
+def test_a_fit_has_no_page_any_more_and_says_how_to_make_it_anew(tmp_path: Path) -> None:
+    with pytest.raises(MagnetError, match=r"found a fit of version 0\.1; give 'train fit' with its settings again"):
+        write_report([RUNS / "fit"], tmp_path / "report.html")
+
+
+def test_a_fit_is_replaced_only_where_it_may_be(runs: Path) -> None:
+    plan = Plan("fit", "", (), {})
+    with pytest.raises(MagnetError, match="expected a new run, found a finished one; give another --name, or --over"):
+        check_folder(runs, plan, StudyConfig(), replaces=False)
+    assert (runs / "fit/model.safetensors").exists()
+    check_folder(runs, plan, StudyConfig(), replaces=True)
+    assert list((runs / "fit").iterdir()) == []

@@ -1,0 +1,173 @@
+"""The folder of a table: what `train fit`, `cv` and `study` leave, each file whole or not there.
+
+table.txt, .md, .tex, .csv   the table
+genes.parquet                metrics of every system, fold, test slide and gene, and the gene's noise ceiling
+slides.parquet               metrics of every system, fold and test slide
+pivotal.txt, .md, .csv       MSE, PCC and structural similarity of genes that were asked for
+figure.png, maps-<gene>.png  the table as a picture; a gene's maps, measured and predicted
+study.json                   settings, folds, versions, the folders of the cells, what failed
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from cache.store import package_versions
+from magnet_core.errors import MagnetError
+from magnet_core.files import write_json, write_text
+from train.evaluation.scores import write_genes
+from train.learning.trained_run import DESCRIPTION as RUN
+from train.learning.trained_run import WEIGHTS
+from train.settings.build import as_plain, differing
+from train.settings.fit import check_name
+from train.studies.config import StudyConfig
+from train.studies.figures import draw_table
+from train.studies.plans import Plan
+from train.studies.protocols import PROTOCOLS
+from train.studies.render import FORMS, csv_table, render
+from train.studies.results import Results
+from train.studies.summary import Line, genes_of, slides_of, summarise
+
+RECORD = "study.json"
+FORMER_FIT = "summary.json"  # a fit of version 0.1 ended with it
+WHERE = ("name", "runs")  # settings that say where a table lies
+OF_A_FORMER_FIT = (FORMER_FIT, RUN, WEIGHTS, "genes.parquet")
+
+
+def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool) -> Path:
+    """Return the table's folder.
+
+    One that holds something else is refused, and, unless `replaces` says otherwise, a table of other settings too. The
+    cells of a table that is replaced stay.
+    """
+    check_name(plan.name)
+    folder = runs / plan.name
+    if (folder / FORMER_FIT).exists():
+        forget_former_fit(folder, replaces=replaces)
+    elif not (folder / RECORD).exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise MagnetError(
+                folder,
+                expected="a new folder, or a table's",
+                found="something else in it",
+                remedy="give another --name",
+            )
+    elif different := other_settings(read_record(folder)["config"], as_plain(config)):
+        if not replaces:
+            raise MagnetError(
+                folder,
+                expected="a new run, or one of these settings",
+                found=f"one of other {', '.join(different)}",
+                remedy="give another --name, or --overwrite",
+            )
+        tqdm.write(
+            f"{folder}: its table, of other {', '.join(different)}, will be replaced; its cells stay, and another "
+            "--name would keep both"
+        )
+    return folder
+
+
+def other_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the settings in which two tables differ, by which a user gives them."""
+    one, other = ({**config["fit"], **config, "fit": {}} for config in (before, now))
+    return [name for name in differing(one, other) if name not in WHERE]
+
+
+def forget_former_fit(folder: Path, *, replaces: bool) -> None:
+    """Remove a fit of version 0.1 from a folder, where it may be replaced."""
+    if not replaces:
+        raise MagnetError(
+            folder, expected="a new run", found="a finished one", remedy="give another --name, or --overwrite"
+        )
+    for name in OF_A_FORMER_FIT:
+        (folder / name).unlink(missing_ok=True)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the table in a folder was made of."""
+    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return record
+
+
+def find_cell(cell: str, folder: Path) -> Path:
+    """Where a cell lies: as the record has it, from where the study was run, or beside the study that was moved."""
+    beside = folder.resolve().parent / "cells" / Path(cell).name
+    return beside if beside.is_dir() else Path(cell)
+
+
+def our_cell(folder: Path) -> Path:
+    """The folder of the one cell that a table's main row has; a table of several folds or rows is an error."""
+    rows = read_record(folder)["rows"]
+    cells = [cell for row in rows if row["ours"] for cell in row["cells"]]
+    if len(cells) != 1:
+        listed = ", ".join(str(find_cell(cell, folder)) for cell in cells) or "none"
+        raise MagnetError(
+            folder, expected="a result of one fold", found=f"{len(cells)} cells: {listed}", remedy="name one"
+        )
+    return find_cell(cells[0], folder)
+
+
+def write_table(folder: Path, plan: Plan, config: StudyConfig, results: Results, *, published: bool) -> str:
+    """Write a table in every form, its record last, and return it as text."""
+    lines = summarise(plan, results)
+    notes = legend(plan, config, lines, published=published)
+    faults = dict.fromkeys(results.faults.values())
+    for form in FORMS:
+        mark = "% " if form == "tex" else ""
+        head = "\n".join(f"{mark}{note}" for note in [plan.title, *notes, *(f"failed: {fault}" for fault in faults)])
+        write_text(folder / f"table.{form}", f"{head}\n\n{render(lines, form, published=published)}\n")
+    write_text(folder / "table.csv", csv_table(lines).write_csv())
+    for name, table in (("genes", genes_of(plan, results)), ("slides", slides_of(plan, results))):
+        write_genes(folder / f"{name}.parquet", table)
+    draw_table(lines, plan.title, notes[0], folder / "figure.png")
+    write_json(folder / RECORD, describe(plan, config, results))
+    return (folder / "table.txt").read_text(encoding="utf-8")
+
+
+def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published: bool) -> list[str]:
+    """Say what the numbers are, and of which data each column is."""
+    fold_count, slides = max(line.folds for line in lines), max(line.slides for line in lines)
+    data = config.fit.data
+    backbones = list(dict.fromkeys(cell.config.data.backbone for cell in plan.cells))
+    bins = "cached features, no encoder trained" if config.fit.encoder.mode == "frozen" else "encoders fine-tuned"
+    notes = [
+        f"data: {data.store} ({slides} test slides in {fold_count} folds), features of {', '.join(backbones)}, {bins}",
+        f"protocol: {PROTOCOLS[config.protocol].says}; {data.panel} genes",
+        "mean±sd over folds; 95 %: bootstrap over patients and over neighbourhoods of bins within their slides",
+        "÷ ceiling: PCC per gene as a share of the noise ceiling; ours − system: what MagNet, or the row marked 'all "
+        "blocks' or the first backbone, gains in PCC per gene, with its 95 %, paired",
+    ]
+    if len(backbones) > 1:
+        notes.append(f"subgraphs of {config.fit.optim.batch_size} bins for every backbone")
+    if published:
+        notes.append(
+            "columns VUMC and CRC: as published, on the authors' kidney slides and on the colorectal ones of Oliveira "
+            "et al. (2024), not on the data above; their PCC is per bin"
+        )
+    incomplete = [f"{line.group} {line.title}" for line in lines if line.folds < fold_count]
+    return notes + ([f"not on every fold: {', '.join(incomplete)}"] if incomplete else [])
+
+
+def describe(plan: Plan, config: StudyConfig, results: Results) -> dict[str, object]:
+    """Say what a study was made of."""
+    rows = [
+        {
+            "group": row.group,
+            "title": row.title,
+            "ours": row.is_ours,
+            "cells": [str(results.cells[cell].folder) for cell in row.cells if cell in results.cells],
+        }
+        for row in plan.rows
+    ]
+    folds = {cell.fold.index: {"train": cell.fold.train, "test": cell.fold.test} for cell in plan.cells}
+    return {
+        "title": plan.title,
+        "rows": rows,
+        "folds": {str(index): sides for index, sides in sorted(folds.items())},
+        "faults": list(results.faults.values()),
+        "config": as_plain(config),
+        "versions": package_versions(),
+    }
