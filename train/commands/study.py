@@ -23,6 +23,7 @@ from train.evaluation.system_names import SYSTEMS
 from train.studies.request import Study, StudyRequest
 
 if TYPE_CHECKING:
+    from train.settings.study import StudyConfig
     from train.studies.study import StudyResult
 
 ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
@@ -68,11 +69,12 @@ def study_command(
     part = part_name(targets=targets, systems=systems, backbones=backbones, folds=folds)
     wanted, chosen = split_numbers("--targets", targets), split_names("--systems", systems)
     compared = split_names("--backbones", backbones)
+    config = settings_of(asked)
     with importing():
         from train.studies.tables import make_table
 
     name = name or f"study-{study}{part}"
-    show(make_table(study, asked, targets=wanted, systems=chosen, backbones=compared, name=name))
+    show(make_table(study, asked, config, targets=wanted, systems=chosen, backbones=compared, name=name))
 
 
 def cv_command(
@@ -96,10 +98,19 @@ def cv_command(
         folds=split_numbers("--folds", folds),
         genes=split_names("--genes", genes) or (),
     )  # fmt: skip
+    config = settings_of(asked)
     with importing():
         from train.studies.tables import cross_validate
 
-    show(cross_validate(asked, target=target, name=name, part=part_name(folds=folds)))
+    show(cross_validate(asked, config, target=target, name=name, part=part_name(folds=folds)))
+
+
+def settings_of(asked: StudyRequest) -> "StudyConfig":
+    """Build the settings of a study before anything that takes long is imported."""
+    with importing():
+        from train.studies.configure import configure
+
+    return configure(asked)
 
 
 def show(result: "StudyResult") -> None:

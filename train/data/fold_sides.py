@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from cache.store import GEOMETRY, Store
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig
 from magnet_core.levels import find_target
 from magnet_core.panel import choose_panel, choose_variable_panel
 from magnet_core.records import Genes
+from magnet_core.settings.normalise import NormaliseConfig
 from train.data.folds import Fold, fewer_folds_notice, load_or_create_folds
 from train.data.labels import SlideLabels, fine_labels
 from train.data.slide import Slide, open_slide_data

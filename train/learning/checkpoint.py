@@ -18,8 +18,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from magnet_core.errors import MagnetError
 from magnet_core.files import sync
+from magnet_core.settings import differing
 from train.model.predictor import Predictor
-from train.settings.build import differing
+from train.settings.fit import OUTPUT_NEUTRAL
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 
@@ -140,7 +141,7 @@ class TrainingState:
         values = read_checkpoint(folder)
         if values is None:
             return False
-        if different := differing(values["config"], config):
+        if different := differing(values["config"], config, neutral=OUTPUT_NEUTRAL):
             raise MagnetError(
                 folder / CHECKPOINT,
                 expected="an unfinished run of this configuration",

@@ -25,7 +25,6 @@ from train.data.subgraph import Batch, SubgraphPlan
 from train.learning.checkpoint import Progress, TrainingState
 from train.learning.optimiser import build_average, build_optimiser, build_schedule, clip_gradient
 from train.model.predictor import Predictor
-from train.settings.build import as_plain
 from train.settings.fit import FitConfig
 
 LOG_EVERY = 10  # steps
@@ -53,7 +52,7 @@ def train(
     steps_of_epoch = sum(-(-len(slide.fine) // config.optim.batch_size) for slide in slides)
     steps = steps_of_epoch * config.optim.epochs
     state = start(predictor, steps, config)
-    settings = as_plain(config)
+    settings = config.plain()
     if state.resume(folder, config=settings):
         tqdm.write(f"going on after step {state.progress.step} of {steps}")
     with (

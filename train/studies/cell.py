@@ -29,6 +29,7 @@ from magnet_core.files import sync_below, write_json
 from magnet_core.records import Genes
 from magnet_core.resampling import BlockSums, block_sums, cut_into_blocks
 from magnet_core.seeding import named_rng, seed_everything
+from magnet_core.settings import without
 from train.data.fold_sides import FoldSides
 from train.data.folds import Fold
 from train.data.raw_counts import read_counts
@@ -38,18 +39,18 @@ from train.evaluation.system_names import MAGNET, NOISE_CEILING, TITLES
 from train.learning.checkpoint import forget
 from train.learning.run_folder import GENES
 from train.learning.setting import Setting
-from train.settings.build import NEUTRAL, as_plain
-from train.settings.fit import FitConfig
+from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
+from train.settings.rivals import RivalsConfig
 from train.systems.base import System
 from train.systems.magnet import MagNetSystem
-from train.systems.table import PLAIN, RivalsConfig, build_rival
+from train.systems.table import PLAIN, build_rival
 
 # N fine rows of a slide, P panel genes
 
 VERSION = 2  # to be raised when equal settings no longer give equal cells
 FINISHED = "cell.json"
 # What is not in a cell's name: where it lies, and what is there in another form (the slides of the fold, the features).
-ELSEWHERE = {*NEUTRAL, "name", "runs", "fold", "baselines", "split", "data.store"}
+ELSEWHERE = {*OUTPUT_NEUTRAL, "name", "runs", "fold", "baselines", "split", "data.store"}
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,12 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """All settings that decide what the cell holds."""
-        settings = _without(as_plain(self.config), ELSEWHERE)
+        settings = without(self.config.plain(), ELSEWHERE)
         if self.system == MAGNET:
             return settings
         if self.system in PLAIN or self.system == NOISE_CEILING:
             return {"data": settings["data"]}
-        own = {"data": settings["data"], "seed": settings["seed"], "rival": as_plain(getattr(self.rivals, self.system))}
+        own = {"data": settings["data"], "seed": settings["seed"], "rival": getattr(self.rivals, self.system).plain()}
         return own | ({"encoder": settings["encoder"], "compute": settings["compute"]} if self.finetune else {})
 
     def folder(self, cells: Path, store: Store) -> Path:
@@ -215,15 +216,6 @@ def _ceiling_table(slide_id: str, panel: Genes, ceiling: np.ndarray) -> pl.DataF
             "pcc": ceiling,
         }
     )
-
-
-def _without(settings: dict[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:
-    """Leave out named settings, at every depth."""
-    return {
-        key: _without(value, names, f"{prefix}{key}.") if isinstance(value, dict) else value
-        for key, value in settings.items()
-        if f"{prefix}{key}" not in names
-    }
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:

@@ -20,16 +20,16 @@ from tqdm import tqdm
 from cache.store import Store, package_versions
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
+from magnet_core.settings import differing
 from train.data.fold_sides import all_folds, find_fold
 from train.data.folds import Fold
 from train.evaluation.scores import write_genes
-from train.settings.build import as_plain, differing
 from train.settings.fit import check_name
-from train.studies.config import StudyConfig
+from train.settings.protocols import PROTOCOLS
+from train.settings.study import OUTPUT_NEUTRAL_OF_STUDY, StudyConfig
 from train.studies.figures import draw_table
 from train.studies.pivotal import pivotal_genes
 from train.studies.plans import Plan
-from train.studies.protocols import PROTOCOLS
 from train.studies.render import FORMS, csv_table, render
 from train.studies.runner import Results, run_cells
 from train.studies.summary import Line, genes_of, slides_of, summarise
@@ -84,7 +84,7 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig) -> Path:
         )
     if (folder / DESCRIPTION).exists():
         before = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"]
-        if different := differing(before, as_plain(config)):
+        if different := differing(before, config.plain(), neutral=OUTPUT_NEUTRAL_OF_STUDY):
             tqdm.write(
                 f"{folder}: its table, of other {', '.join(different)}, will be replaced; its cells stay, and another "
                 "--name would keep both"
@@ -133,6 +133,6 @@ def describe(plan: Plan, config: StudyConfig, results: Results) -> dict[str, obj
         "rows": rows,
         "folds": {str(index): sides for index, sides in sorted(folds.items())},
         "faults": list(results.faults.values()),
-        "config": as_plain(config),
+        "config": config.plain(),
         "versions": package_versions(),
     }

@@ -1,19 +1,15 @@
 """What was asked, made: options to a plan, a plan to a table."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS
-from magnet_core.registry import look_up
 from train.data.folds import Fold
 from train.data.slide import has_target
 from train.evaluation.system_names import MAGNET, PLAIN_TITLES, SYSTEMS
-from train.studies.config import StudyConfig, load_study_config
+from train.settings.study import StudyConfig
 from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Planner
-from train.studies.protocols import PROTOCOLS
 from train.studies.request import Study, StudyRequest
 from train.studies.study import StudyResult, choose_folds, run_study
 
@@ -30,6 +26,7 @@ USUAL_BACKBONES = ("resnet50", "uni")
 def make_table(
     study: Study,
     asked: StudyRequest,
+    config: StudyConfig,
     *,
     targets: Sequence[int] | None,
     systems: Sequence[str] | None,
@@ -37,7 +34,6 @@ def make_table(
     name: str,
 ) -> StudyResult:
     """Make one of the paper's tables, in the folder `name`; None stands for the usual ones."""
-    config = configure(asked)
     folds = choose_folds(config, asked.folds)
     planner = Planner(config, folds)
     wanted = targets_of(config, folds, targets, USUAL_TARGETS[study])
@@ -52,9 +48,10 @@ def make_table(
     return run_study(plan, config, published=asked.published, genes=asked.genes)
 
 
-def cross_validate(asked: StudyRequest, *, target: int | None, name: str | None, part: str) -> StudyResult:
+def cross_validate(
+    asked: StudyRequest, config: StudyConfig, *, target: int | None, name: str | None, part: str
+) -> StudyResult:
     """Train and test MagNet on every fold, beside the plain baselines; `part` ends the name of the folder."""
-    config = configure(asked)
     data = config.fit.data
     target = target or data.target
     folds = choose_folds(config, asked.folds)
@@ -63,27 +60,6 @@ def cross_validate(asked: StudyRequest, *, target: int | None, name: str | None,
     title = f"Cross-validation, {target} µm, {data.backbone}"
     plan = Planner(config, folds).baselines([target], (MAGNET, *PLAIN_TITLES), name=name, title=title)
     return run_study(plan, config, published=asked.published, genes=asked.genes)
-
-
-def configure(asked: StudyRequest) -> StudyConfig:
-    """Build the configuration; without `finetune`, and unless set otherwise, no encoder is trained."""
-    named = {"data.store": asked.store, "runs": asked.runs, "data.backbone": asked.backbone, "device": asked.device}
-    values = [f"{key}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]
-    if asked.runs is not None:
-        brought = look_up(PROTOCOLS, asked.protocol, where="--protocol").values.get("split", {})
-        folds_file = asked.runs / Path(brought.get("file", "folds.json")).name
-        values.append(f"split.file={json.dumps(str(folds_file))}")
-    if not asked.finetune:
-        values.append("encoder.mode=frozen")
-    config = load_study_config(asked.recipe, [*values, *asked.settings], protocol=asked.protocol)
-    if asked.finetune == (config.fit.encoder.mode == "frozen"):
-        raise MagnetError(
-            "encoder.mode",
-            expected="full, last or lora where encoders are fine-tuned, frozen where not",
-            found=config.fit.encoder.mode,
-            remedy="change it, or --finetune of 'train study', --bins of 'train cv'",
-        )
-    return config
 
 
 def targets_of(

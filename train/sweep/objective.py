@@ -6,7 +6,7 @@ each set of data settings.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -125,5 +125,5 @@ def hold_out(slides: Sequence[Slide], config: FitConfig) -> tuple[list[Slide], l
     learnt, held_out = split_validation(slides, config)
     if held_out:
         return learnt, held_out
-    one = replace(config.validation, share=min(0.9, 1.5 / patients))  # of 2 patients 1.5, of all others too: 1
-    return split_validation(slides, replace(config, validation=one))
+    share = min(0.9, 1.5 / patients)  # of 2 patients 1.5, of all others too: 1
+    return split_validation(slides, config.changed(validation={"share": share}))

@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from magnet_core.console import progress
 from magnet_core.errors import MagnetError
+from magnet_core.settings import differing
 from train.learning.run_folder import SUMMARY
 from train.learning.trained_run import DESCRIPTION
 from train.pipeline import fit
-from train.settings.build import as_plain, differing
-from train.settings.fit import FitConfig
+from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
@@ -121,7 +121,7 @@ def refit_best(sweep: Sweep, values: dict[str, Value]) -> dict[str, dict[str, fl
     folder = config.runs / config.run_name
     if (folder / SUMMARY).exists():
         before = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["config"]
-        if different := differing(before, json.loads(json.dumps(as_plain(config)))):
+        if different := differing(before, config.plain(), neutral=OUTPUT_NEUTRAL):
             raise MagnetError(
                 folder,
                 expected="a refit of the best trial",
@@ -136,5 +136,5 @@ def refit_best(sweep: Sweep, values: dict[str, Value]) -> dict[str, dict[str, fl
 def refit_config(sweep: Sweep, values: dict[str, Value]) -> FitConfig:
     """The best settings as a run in the sweep's folder; an encoder that was frozen for speed is trained in full."""
     config = sweep.config(values)
-    encoder = replace(config.encoder, mode="full") if config.encoder.mode == "frozen" else config.encoder
-    return replace(config, name=f"{config.run_name}/{REFIT}", encoder=encoder)
+    encoder = config.encoder.changed(mode="full") if config.encoder.mode == "frozen" else config.encoder
+    return config.changed(name=f"{config.run_name}/{REFIT}", encoder=encoder)

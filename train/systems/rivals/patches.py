@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_core.backbones import Encoder, TuningConfig, tune, with_class_token
+from magnet_core.backbones import Encoder, tune, with_class_token
 from magnet_core.device import autocast, to_device
+from magnet_core.settings.tuning import TuningConfig
 from magnet_core.symmetry import turn
 from train.data.slide import Slide
 from train.learning.setting import Setting
