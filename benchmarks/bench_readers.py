@@ -44,7 +44,7 @@ from extract.config import GeometryConfig
 from extract.geometry import write_levels
 from extract.levels import lay_levels
 from extract.readers import read_counts
-from magnet_core.expression import NormaliseConfig
+from magnet_core.settings.normalise import NormaliseConfig
 from magnet_core.panel import choose_panel
 from magnet_core.levels import find_target
 from magnet_core.records import Genes, Sample

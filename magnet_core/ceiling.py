@@ -22,7 +22,7 @@ import numpy as np
 from scipy import sparse
 
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig
+from magnet_core.settings.normalise import NormaliseConfig
 
 # N rows of a slide, B rows of a block, E stored entries of a block, P panel genes
 

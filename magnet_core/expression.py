@@ -4,43 +4,14 @@ In: raw counts (N, G) CSR and the panel's columns. Out: float32 (N, P), proporti
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import sparse
 
-from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
+from magnet_core.settings.normalise import NormaliseConfig
 
 # N rows, G genes, P panel genes
-
-
-@dataclass(frozen=True)
-class NormaliseConfig:
-    """How raw counts become expression.
-
-    library "panel": a row's total is taken over the panel; "all": over all genes; "none": counts are not scaled
-    scale   what a row's total is scaled to
-    log     log(1 + value) afterwards
-    """
-
-    library: Literal["panel", "all", "none"] = "panel"
-    scale: float = 1e4
-    log: bool = True
-
-    def __post_init__(self) -> None:
-        if self.library not in ("panel", "all", "none"):
-            raise MagnetError(
-                "normalise.library",
-                expected="one of panel, all, none",
-                found=f"'{self.library}'",
-                remedy="change the setting",
-            )
-        if not self.scale > 0:
-            raise MagnetError(
-                "normalise.scale", expected="a positive number", found=str(self.scale), remedy="change the setting"
-            )
 
 
 def columns_of(genes: Genes, ids: np.ndarray | Sequence[str]) -> np.ndarray:

@@ -12,7 +12,6 @@ In the place of MSE(p_b, y_b) the negative log-likelihood of the raw counts can 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from magnet_core.errors import MagnetError
 from magnet_core.likelihood import negative_binomial_loss, poisson_loss
 from magnet_core.model.batch import Predictions, Subgraph
-from magnet_core.registry import look_up
+from magnet_core.settings.loss import Likelihood, LossConfig, Over
 
 # N fine nodes, M nodes of a context level, G genes
 
@@ -29,10 +28,8 @@ CONSTANT_TOLERANCE = 1e-5
 # Added to variances (of log expression, about 0.1): bounds the gradient where a prediction is all but constant.
 VARIANCE_FLOOR = 1e-8
 
-Over = Literal["bins", "genes"]
-OVER_DIM = {"bins": 0, "genes": 1}  # the dimension of (N, G) along which the correlation runs
-Likelihood = Literal["mse", "poisson", "negative_binomial"]
-NEEDED: dict[str, tuple[str, ...]] = {  # of the labels, by likelihood
+OVER_DIM: dict[Over, int] = {"bins": 0, "genes": 1}  # the dimension of (N, G) along which the correlation runs
+NEEDED: dict[Likelihood, tuple[str, ...]] = {  # of the labels, by likelihood
     "mse": (),
     "poisson": ("counts", "library"),
     "negative_binomial": ("counts", "library", "dispersion"),
@@ -63,46 +60,6 @@ class Labels:
     library: Tensor | None = None
     dispersion: Tensor | None = None
     scale: float = 1e4
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of Eq. 3 to 5; the defaults are the paper's (section 3), equal for the spot and the region level.
-
-    `pcc_over="bins"` correlates each gene over the nodes of the batch, which is what biologists look at; `"genes"`
-    correlates each node's G genes, which is what the paper reports, and which the genes' means alone nearly satisfy.
-    Correlations over bins do not see a gene's offset: a context level then learns none, and keeps what it started from.
-    `consistency=False` is the ablation of Table 2. `likelihood` is what the fine level fits: log expression by squared
-    error (the paper's), or raw counts as Poisson or negative binomial.
-    """
-
-    lambda_fine: float = 0.8
-    lambda_context: float = 0.25
-    lambda_consistency: float = 0.1
-    gamma_prediction: float = 1.0
-    gamma_consistency: float = 0.25
-    pcc_over: Over = "bins"
-    consistency: bool = True
-    likelihood: Likelihood = "mse"
-
-    def __post_init__(self) -> None:
-        look_up(OVER_DIM, self.pcc_over, where="loss.pcc_over")
-        look_up(NEEDED, self.likelihood, where="loss.likelihood")
-        for name in (
-            "lambda_fine",
-            "lambda_context",
-            "lambda_consistency",
-            "gamma_prediction",
-            "gamma_consistency",
-        ):
-            value = getattr(self, name)
-            if not 0.0 <= value < float("inf"):
-                raise MagnetError(
-                    f"loss.{name}",
-                    expected="a weight of 0 or more",
-                    found=f"{value}",
-                    remedy="0 switches it off",
-                )
 
 
 def magnet_loss(

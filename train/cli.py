@@ -1,6 +1,5 @@
 """The command `train`: fit, cv, study, sweep, predict, report. Each command imports what takes long, when it runs."""
 
-import json
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated
@@ -19,6 +18,7 @@ from train.commands.options import (
     SetOption,
     StoreOption,
     TargetOption,
+    run_options,
 )
 from train.commands.predict import predict_command
 from train.commands.report import report_command
@@ -34,10 +34,10 @@ class Ablation(StrEnum):
     CONSISTENCY = "consistency"
 
 
-ABLATIONS = {
-    Ablation.GAT: "model.use_gat=false",
-    Ablation.MULTIRES: "model.use_multires=false",
-    Ablation.CONSISTENCY: "loss.consistency=false",
+ABLATIONS = {  # the settings that are then false
+    Ablation.GAT: "model.use_gat",
+    Ablation.MULTIRES: "model.use_multires",
+    Ablation.CONSISTENCY: "loss.consistency",
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -66,27 +66,20 @@ def fit_command(
     device: DeviceOption = None,
 ) -> None:
     """Train one fold and print MagNet beside the plain baselines on its test slides."""
-    named = {
-        "fold": fold,
-        "data.target": target,
-        "data.backbone": backbone,
-        "data.store": store,
-        "runs": runs,
-        "split.file": runs / "folds.json" if runs else None,
-        "name": name,
-        "overwrite": overwrite,
-        "device": device,
-        "encoder.mode": bins.mode if bins else None,
-    }
-    settings = [f"{key}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]
+    options = run_options(
+        fold=fold, name=name, target=target, backbone=backbone, store=store, runs=runs, bins=bins, device=device
+    )
+    options["overwrite"] = ("--overwrite", overwrite)
+    options |= {ABLATIONS[block]: (f"--without {block}", False) for block in without or ()}
     if bins and any(setting.startswith("encoder.mode") for setting in set_ or ()):
         raise MagnetError("--bins", expected="--bins or encoder.mode", found="both", remedy="leave one of them out")
-    settings += [ABLATIONS[block] for block in without or ()]
+    with importing():
+        from train.settings.fit import load_config
+    config = load_config(recipe, set_ or (), options=options)
     with importing():
         from train.pipeline import fit
-        from train.settings.fit import load_config
 
-    show(fit(load_config(recipe, [*settings, *(set_ or ())])))
+    show(fit(config))
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -33,8 +33,8 @@ from train.learning.checkpoint import forget
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.fit import FitConfig
+from train.settings.study import StudyConfig
 from train.studies.cell import FINISHED, Cell, CellResult, prediction_path, read
-from train.studies.config import StudyConfig
 from train.studies.open_fold import OpenFold, data_key
 from train.studies.pivotal import pivotal_genes
 from train.studies.plans import Plan, Planner
@@ -188,7 +188,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         write_genes(folder / GENES, genes_table({cell.system: score(predictions, truth)}, panel))
     description = {
         "system": cell.system,
-        "settings": cell.settings(Store(cell.config.data.store)),
+        "settings": cell.settings([slide.patient for slide in sides.training.slides]),
         "fold": {"index": cell.fold.index, "train": list(cell.fold.train), "test": list(cell.fold.test)},
         "patients": {slide.slide_id: slide.patient for slide in sides.test_slides},
         "panel": {"id": panel.ids.tolist(), "name": panel.names.tolist()},

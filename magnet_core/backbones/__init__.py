@@ -4,14 +4,13 @@ from magnet_core.backbones.encoder import Encoder, Features, build_encoder, with
 from magnet_core.backbones.find import find_backbone
 from magnet_core.backbones.spec import BackboneSpec
 from magnet_core.backbones.table import BACKBONES
-from magnet_core.backbones.tuning import TuningConfig, merge, tune
+from magnet_core.backbones.tuning import merge, tune
 
 __all__ = [
     "BACKBONES",
     "BackboneSpec",
     "Encoder",
     "Features",
-    "TuningConfig",
     "build_encoder",
     "find_backbone",
     "merge",

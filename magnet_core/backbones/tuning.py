@@ -6,43 +6,15 @@ whole ResNet50 of the bin level; of a ViT of 300 million and more parameters a f
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from magnet_core.backbones.encoder import Encoder
 from magnet_core.errors import MagnetError
-from magnet_core.registry import look_up
+from magnet_core.settings.tuning import Mode, TuningConfig
 
 # B rows, C features in, D features out, R rank
-
-Mode = Literal["full", "last", "lora", "frozen"]
-
-
-@dataclass(frozen=True)
-class TuningConfig:
-    """What of the encoder is trained.
-
-    mode         full: every parameter; last: the last blocks and what follows them; lora: low-rank adapters on the
-                 linear layers of every block and of what follows; frozen: nothing
-    last_blocks  of `last`, counted as timm counts: a block of a ViT or ConvNeXt, a bottleneck of a ResNet
-    lora_rank    R of `lora`
-    """
-
-    mode: Mode = "full"
-    last_blocks: int = 2
-    lora_rank: int = 8
-
-    def __post_init__(self) -> None:
-        look_up(_MODES, self.mode, where="encoder.mode")
-        for name in ("last_blocks", "lora_rank"):
-            value = getattr(self, name)
-            if value < 1:
-                raise MagnetError(
-                    f"encoder.{name}", expected="1 or more", found=f"{value}", remedy="raise it, or set mode=frozen"
-                )
 
 
 class LowRankLinear(nn.Module):
@@ -88,7 +60,7 @@ def tune(encoder: Encoder, config: TuningConfig) -> None:
             found="the adapters of an earlier tuning",
             remedy="merge them first",
         )
-    chosen = look_up(_MODES, config.mode, where="encoder.mode")(encoder, config)
+    chosen = _MODES[config.mode](encoder, config)
     for parameter in encoder.parameters():
         parameter.requires_grad_(False)
     for parameter in chosen:
@@ -150,7 +122,7 @@ def _lora(encoder: Encoder, config: TuningConfig) -> list[nn.Parameter]:
     ]
 
 
-_MODES: dict[str, Callable[[Encoder, TuningConfig], list[nn.Parameter]]] = {
+_MODES: dict[Mode, Callable[[Encoder, TuningConfig], list[nn.Parameter]]] = {
     "full": _full,
     "last": _last,
     "lora": _lora,

@@ -9,12 +9,11 @@ and values are learnt projections. Two readings of the keys are offered, `ATTENT
   depends on which context nodes share the batch.
 """
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magnet_core.model.batch import Context
+from magnet_core.settings.model import Attend
 
 # N fine nodes, M context nodes, P of them paired, T tokens of a patch, C raw context width, D model width
 
@@ -64,8 +63,7 @@ class GraphAttention(CrossAttention):
         return F.scaled_dot_product_attention(queries, keys, values).squeeze(0)  # (1, N, D) -> (N, D)
 
 
-Attend = Literal["tokens", "graph"]
-ATTENTIONS: dict[str, type[TokenAttention] | type[GraphAttention]] = {
+ATTENTIONS: dict[Attend, type[TokenAttention] | type[GraphAttention]] = {
     "tokens": TokenAttention,
     "graph": GraphAttention,
 }

@@ -5,10 +5,11 @@ Both ways keep the node's own feature on a residual path, so that no context can
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from magnet_core.settings.model import Fusion
 
 # N fine nodes, D model width, C context levels
 
@@ -33,8 +34,7 @@ class SumFusion(nn.Module):
         return fine + torch.stack(list(attended)).sum(dim=0)  # (C, N, D) -> (N, D)
 
 
-Fusion = Literal["concat", "sum"]
-FUSIONS: dict[str, Callable[[int, int], ConcatFusion | SumFusion]] = {  # of the width and the number of contexts
+FUSIONS: dict[Fusion, Callable[[int, int], ConcatFusion | SumFusion]] = {  # of the width and the number of contexts
     "concat": ConcatFusion,
     "sum": lambda _width, _num_contexts: SumFusion(),
 }

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from magnet_core.model.config import ModelConfig
+from magnet_core.settings.model import ModelConfig
 
 with warnings.catch_warnings():  # torch_geometric calls torch.jit.script while it is imported
     warnings.filterwarnings("ignore", message=r"`torch\.jit", category=FutureWarning)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from magnet_core.errors import MagnetError
 from magnet_core.model.batch import Predictions, Subgraph
-from magnet_core.model.config import ModelConfig
 from magnet_core.model.cross_attention import ATTENTIONS
 from magnet_core.model.fusion import FUSIONS
 from magnet_core.model.gat_transformer import GatTransformer
 from magnet_core.model.heads import ExpressionHead, FeatureProjection
+from magnet_core.settings.model import ModelConfig
 
 # N fine nodes, M context nodes, T tokens of a patch, C raw feature width, D model width, G genes, E edges
 

@@ -3,7 +3,21 @@
 Imports nothing that takes long, so that a mistake in a setting is told of within a second.
 """
 
-from magnet_core.settings.base import Settings, differing, without
-from magnet_core.settings.layers import Layers, merged, nested, read_toml
+from magnet_core.settings.base import Settings, refusal, settings_of
+from magnet_core.settings.layers import Layers, Options, read_toml
+from magnet_core.settings.tables import differing, flat, holds, merged, nested, without
 
-__all__ = ["Layers", "Settings", "differing", "merged", "nested", "read_toml", "without"]
+__all__ = [
+    "Layers",
+    "Options",
+    "Settings",
+    "differing",
+    "flat",
+    "holds",
+    "merged",
+    "nested",
+    "read_toml",
+    "refusal",
+    "settings_of",
+    "without",
+]

@@ -1,4 +1,4 @@
-"""How settings add up: defaults, a recipe, options of the command line, `--set` — each over the one before.
+"""How settings add up: what a protocol brings, a recipe, options of the command line, `--set`, over the defaults.
 
 In: nested tables, each with the name of its source. Out: one nested table, and for each setting who said it last, so
 that an error names the file or the option in which it is to be mended.
@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from magnet_core.errors import MagnetError
-from magnet_core.settings.base import flat
+from magnet_core.settings.tables import flat, merged, nested
+
+Options = Mapping[str, tuple[str, Any]]  # dotted name of a setting -> the option, and what it was given
 
 
 class Layers:
@@ -21,16 +23,25 @@ class Layers:
         self._sources: dict[str, str] = {}
 
     def add(self, values: Mapping[str, Any], *, source: str) -> Self:
-        """Lay nested settings over what is there."""
+        """Lay nested settings over what is there; settings of what is no table there are an error."""
+        if name := _table_over_value(self.values, values):
+            expected, found = f"a table '{name}', as {source} has settings of it", "a single value"
+            raise MagnetError(self.source(name), expected=expected, found=found, remedy="set one of the two")
         self.values = merged(self.values, values)
         self._sources |= dict.fromkeys(flat(values), source)
         return self
+
+    def over(self, values: Mapping[str, Any], *, source: str) -> "Layers":
+        """Return new layers, these and nested settings over them."""
+        new = Layers()
+        new.values, new._sources = self.values, dict(self._sources)
+        return new.add(values, source=source)
 
     def add_recipe(self, path: Path | None) -> Self:
         """Lay a TOML file over what is there; None adds nothing."""
         return self if path is None else self.add(read_toml(path, option="--recipe"), source=str(path))
 
-    def add_options(self, options: Mapping[str, tuple[str, Any]]) -> Self:
+    def add_options(self, options: Options) -> Self:
         """Lay options of a command line over what is there: dotted name -> (option, value); None was not given."""
         for name, (option, value) in options.items():
             if value is not None:
@@ -49,14 +60,24 @@ class Layers:
             self.add(nested({name.strip(): _value(text)}, where="--set"), source="--set")
         return self
 
+    def add_given(self, recipe: Path | None, options: Options | None, assignments: Sequence[str] | None) -> Self:
+        """Lay over what is there what a command was given: a recipe, options over it, `--set` over both."""
+        return self.add_recipe(recipe).add_options(options or {}).add_assignments(assignments)
+
+    def table(self, name: str) -> dict[str, Any]:
+        """Return the settings of a table, empty where nobody said any; a single value in its place is an error."""
+        values = self.values.get(name, {})
+        if not isinstance(values, Mapping):
+            where, found = f"{self.source(name)}: {name}", f"{name}={values}"
+            raise MagnetError(where, expected=f"a table '{name}'", found=found, remedy=f"write [{name}]")
+        return dict(values)
+
     def source(self, name: str) -> str:
-        """Who said a setting, or the first of a table, last; 'defaults' where nobody did."""
-        above = ".".join(name.split(".")[:-1])
-        for known in (name, above):
-            if known in self._sources:
-                return self._sources[known]
-        below = [source for key, source in self._sources.items() if key.startswith(f"{name}.")]
-        return below[-1] if below else "defaults"
+        """Who said a setting, or the table around it, or one of those in it, last; empty where nobody did."""
+        parts = name.split(".")
+        around = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        inside = [known for known in reversed(self._sources) if known.startswith(f"{name}.")]
+        return next((self._sources[known] for known in (*around, *inside) if known in self._sources), "")
 
 
 def read_toml(path: Path, *, option: str) -> dict[str, Any]:
@@ -69,33 +90,15 @@ def read_toml(path: Path, *, option: str) -> dict[str, Any]:
         raise MagnetError(path, expected="TOML", found=str(error), remedy="mend the file") from error
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge nested tables; a value of `above` wins."""
-    result = dict(below)
+def _table_over_value(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> str:
+    """Dotted name of the first setting that is a value below and a table above; empty where there is none."""
     for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
-def nested(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Dotted names, at every depth, as nested tables; one that is given twice is an error."""
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        inner = nested(value, where=where) if isinstance(value, Mapping) else value
-        for key in reversed(name.split(".")):
-            inner = {key: inner}
-        result = _joined(result, inner, where=where)
-    return result
-
-
-def _joined(one: Mapping[str, Any], other: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    result = dict(one)
-    for key, value in other.items():
-        if key in one and not (isinstance(one[key], Mapping) and isinstance(value, Mapping)):
-            raise MagnetError(where, expected=f"'{key}' once", found="it twice", remedy="leave one of them out")
-        result[key] = _joined(one[key], value, where=where) if key in one else value
-    return result
+        if isinstance(value, Mapping) and key in below:
+            name = f"{prefix}{key}"
+            inner = below[key]
+            if found := _table_over_value(inner, value, f"{name}.") if isinstance(inner, Mapping) else name:
+                return found
+    return ""
 
 
 def _value(text: str) -> Any:

@@ -13,8 +13,9 @@ from extract.synthetic.genes import draw_genes
 from extract.synthetic.grid import lay_grid
 from extract.synthetic.tissue import draw_tissue
 from magnet_core.ceiling import noise_ceiling
-from magnet_core.expression import NormaliseConfig, expression
+from magnet_core.expression import expression
 from magnet_core.seeding import named_rng
+from magnet_core.settings.normalise import NormaliseConfig
 
 CONFIG = SynthConfig(slides=1, seed=0, size_mm=1.0)
 PANEL = 250

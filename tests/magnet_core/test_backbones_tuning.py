@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from magnet_core.backbones import BackboneSpec, Encoder, TuningConfig, build_encoder, find_backbone, merge, tune
+from magnet_core.backbones import BackboneSpec, Encoder, build_encoder, find_backbone, merge, tune
 from magnet_core.backbones.tuning import LowRankLinear
 from magnet_core.errors import MagnetError
+from magnet_core.settings.tuning import TuningConfig
 
 CONVOLUTIONAL = ["timm:test_resnet", "resnet50"]
 WITH_LINEARS = ["timm:test_vit", "timm:test_mambaout", "timm:test_convnext"]
@@ -71,7 +72,7 @@ def outputs(encoder: Encoder) -> Tensor:
 @pytest.mark.parametrize(("mode", "share"), [("full", 1.0), ("frozen", 0.0)])
 def test_all_or_nothing(name: str, mode: Any, share: float) -> None:
     encoder = encoder_of(name)
-    tune(encoder, TuningConfig(mode))
+    tune(encoder, TuningConfig(mode=mode))
     assert len(trained(encoder)) == share * len(list(encoder.parameters()))
 
 
@@ -93,13 +94,13 @@ def test_all_or_nothing(name: str, mode: Any, share: float) -> None:
 )
 def test_last_blocks_and_what_follows(name: str, last_blocks: int, beginnings: tuple[str, ...]) -> None:
     encoder = encoder_of(name)
-    tune(encoder, TuningConfig("last", last_blocks=last_blocks))
+    tune(encoder, TuningConfig(mode="last", last_blocks=last_blocks))
     assert trained(encoder) == named(encoder, *beginnings)
 
 
 def test_tokens_and_embeddings_of_the_model_itself_are_no_part_of_its_last_blocks() -> None:
     encoder = tiny("eva02_tiny_patch14_224", num_reg_tokens=2, embed_dim=16)
-    tune(encoder, TuningConfig("last", last_blocks=1))
+    tune(encoder, TuningConfig(mode="last", last_blocks=1))
     assert "reg_token" in named(encoder, "reg_token")
     assert trained(encoder) == named(encoder, "blocks.2.", "norm.", "fc_norm.")
 
@@ -108,7 +109,7 @@ def test_tokens_and_embeddings_of_the_model_itself_are_no_part_of_its_last_block
 def test_adapters_stand_on_every_linear_layer_of_the_blocks(name: str) -> None:
     encoder = encoder_of(name)
     linears = {n for n, module in encoder.model.named_modules() if isinstance(module, nn.Linear)}
-    tune(encoder, TuningConfig("lora", lora_rank=3))
+    tune(encoder, TuningConfig(mode="lora", lora_rank=3))
     assert trained(encoder) == {f"{n}.{part}.weight" for n in linears for part in ("down", "up")}
     ranks = {module.down.out_features for module in encoder.modules() if isinstance(module, LowRankLinear)}
     assert ranks == {3}
@@ -117,7 +118,7 @@ def test_adapters_stand_on_every_linear_layer_of_the_blocks(name: str) -> None:
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_adapters_need_linear_layers(name: str) -> None:
     with pytest.raises(MagnetError, match=r"expected linear layers in its blocks.*set mode=last"):
-        tune(encoder_of(name), TuningConfig("lora"))
+        tune(encoder_of(name), TuningConfig(mode="lora"))
 
 
 @pytest.mark.parametrize("mode", ["last", "lora"])
@@ -127,7 +128,7 @@ def test_an_encoder_starts_unchanged_and_a_step_changes_only_what_is_trained(nam
         mode = "full"
     encoder = encoder_of(name)
     before = outputs(encoder)
-    tune(encoder, TuningConfig(mode, last_blocks=1))
+    tune(encoder, TuningConfig(mode=mode, last_blocks=1))
     assert torch.equal(outputs(encoder), before)
     chosen = trained(encoder)
     state = copy.deepcopy(encoder.model.state_dict())
@@ -143,7 +144,7 @@ def test_an_encoder_starts_unchanged_and_a_step_changes_only_what_is_trained(nam
 def test_autograd_keeps_nothing_below_the_trained_blocks(name: str) -> None:
     def kept(mode: Any) -> int:
         encoder = encoder_of(name)
-        tune(encoder, TuningConfig(mode, last_blocks=1))
+        tune(encoder, TuningConfig(mode=mode, last_blocks=1))
         own = {parameter.data_ptr() for parameter in encoder.parameters()}
         saved: dict[int, int] = {}
 
@@ -166,7 +167,7 @@ def test_merged_adapters_give_the_same_outputs_from_an_ordinary_state(name: str)
     encoder = encoder_of(name)
     ordinary = copy.deepcopy(encoder.state_dict())
     start = outputs(encoder)
-    tune(encoder, TuningConfig("lora", lora_rank=4))
+    tune(encoder, TuningConfig(mode="lora", lora_rank=4))
     for _ in range(3):
         step(encoder)
     adapted = outputs(encoder)
@@ -181,7 +182,7 @@ def test_merged_adapters_give_the_same_outputs_from_an_ordinary_state(name: str)
 
 def test_adapters_reach_layers_whose_weight_is_read_past_forward() -> None:
     encoder = tiny("beit_base_patch16_224")  # F.linear(x, self.qkv.weight, …)
-    tune(encoder, TuningConfig("lora"))
+    tune(encoder, TuningConfig(mode="lora"))
     qkv = encoder.model.blocks[0].attn.qkv
     assert isinstance(qkv, LowRankLinear)
     encoder(random_patches(32)).pooled.sum().backward()
@@ -203,20 +204,20 @@ def test_an_encoder_without_adapters_merges_into_itself() -> None:
 def test_tuning_again_replaces_the_choice_but_adapters_are_merged_first() -> None:
     encoder = encoder_of("timm:test_vit")
     everything = trained(encoder)
-    tune(encoder, TuningConfig("last"))
-    tune(encoder, TuningConfig("lora"))
-    for again in (TuningConfig("lora"), TuningConfig("full")):
+    tune(encoder, TuningConfig(mode="last"))
+    tune(encoder, TuningConfig(mode="lora"))
+    for again in (TuningConfig(mode="lora"), TuningConfig(mode="full")):
         with pytest.raises(MagnetError, match=r"expected one without adapters.*merge them first"):
             tune(encoder, again)
     merge(encoder)
-    tune(encoder, TuningConfig("full"))
+    tune(encoder, TuningConfig(mode="full"))
     assert trained(encoder) == everything
 
 
 def test_a_refused_tuning_leaves_the_encoder_as_it_was() -> None:
     encoder = encoder_of("timm:test_resnet")
     everything = trained(encoder)
-    for config in (TuningConfig("lora"), TuningConfig("last", last_blocks=5)):
+    for config in (TuningConfig(mode="lora"), TuningConfig(mode="last", last_blocks=5)):
         with pytest.raises(MagnetError):
             tune(encoder, config)
     assert trained(encoder) == everything
@@ -224,15 +225,15 @@ def test_a_refused_tuning_leaves_the_encoder_as_it_was() -> None:
 
 def test_more_blocks_than_there_are_is_an_error_that_says_how_many() -> None:
     with pytest.raises(MagnetError, match="at most its 4 blocks, found 5"):
-        tune(encoder_of("timm:test_resnet"), TuningConfig("last", last_blocks=5))
+        tune(encoder_of("timm:test_resnet"), TuningConfig(mode="last", last_blocks=5))
 
 
 def test_an_architecture_whose_blocks_are_not_named_is_refused() -> None:
     spec = BackboneSpec("poolformer", architecture="poolformerv2_s12")
     encoder = build_encoder(spec, "random")
     with pytest.raises(MagnetError, match=r"whose blocks timm names, found MetaFormer; set mode=full"):
-        tune(encoder, TuningConfig("last"))
-    tune(encoder, TuningConfig("frozen"))
+        tune(encoder, TuningConfig(mode="last"))
+    tune(encoder, TuningConfig(mode="frozen"))
     assert trained(encoder) == set()
 
 

@@ -7,7 +7,8 @@ from scipy import sparse
 from magnet_core import ceiling
 from magnet_core.ceiling import noise_ceiling
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig, expression
+from magnet_core.expression import expression
+from magnet_core.settings.normalise import NormaliseConfig
 
 # N rows, P panel genes
 N = 8000
@@ -45,7 +46,9 @@ def test_known_dispersion_is_noise_and_unknown_dispersion_is_signal() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [NormaliseConfig("panel"), NormaliseConfig("all"), NormaliseConfig("none")], ids=lambda each: each.library
+    "config",
+    [NormaliseConfig(library="panel"), NormaliseConfig(library="all"), NormaliseConfig(library="none")],
+    ids=lambda each: each.library,
 )
 @pytest.mark.parametrize("depth", [0.3, 2.0])
 def test_of_logged_labels_it_is_what_a_second_draw_shows(config: NormaliseConfig, depth: float) -> None:

@@ -3,9 +3,10 @@ import pytest
 from scipy import sparse
 
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig, columns_of, expression
+from magnet_core.expression import columns_of, expression
 from magnet_core.panel import LogStatistics, choose_panel, choose_variable_panel
 from magnet_core.records import Genes
+from magnet_core.settings.normalise import NormaliseConfig
 
 
 def genes(*ids: str) -> Genes:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_core.model.config import ModelConfig
 from magnet_core.model.gat_transformer import GatRound, GatTransformer
+from magnet_core.settings.model import ModelConfig
 
 # N nodes, K heads, L rounds, D model width
 N, K, L, D = 9, 2, 3, 8

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from magnet_core.errors import MagnetError
-from magnet_core.losses import Labels, LossConfig, magnet_loss, mse_loss, pcc_loss
+from magnet_core.losses import Labels, magnet_loss, mse_loss, pcc_loss
 from magnet_core.model.batch import Context, Predictions, Subgraph
+from magnet_core.settings.loss import LossConfig
 
 # N fine nodes, M context nodes, G genes
 N, G = 12, 9
@@ -78,9 +79,7 @@ def test_a_likelihood_replaces_the_squared_error_and_nothing_else(
     counted = Labels(labels.fine, labels.contexts, counts=counts, library=library, dispersion=dispersion, scale=20.0)
     config = LossConfig(gamma_prediction=0.9)
     squared, squared_parts = magnet_loss(predictions, counted, graph=graph, config=config)
-    loss, parts = magnet_loss(
-        predictions, counted, graph=graph, config=dataclasses.replace(config, likelihood=likelihood)
-    )
+    loss, parts = magnet_loss(predictions, counted, graph=graph, config=config.changed(likelihood=likelihood))
     mean = library.unsqueeze(1) / 20.0 * torch.expm1(torch.nn.functional.softplus(predictions.fine, beta=8))
     expected = mean - counts * mean.log()
     if likelihood == "negative_binomial":

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from magnet_core.errors import MagnetError
-from magnet_core.losses import Labels, LossConfig, magnet_loss
-from magnet_core.model import Context, MagNet, ModelConfig, Predictions, Subgraph
+from magnet_core.losses import Labels, magnet_loss
+from magnet_core.model import Context, MagNet, Predictions, Subgraph
 from magnet_core.model.cross_attention import ATTENTIONS
 from magnet_core.model.fusion import FUSIONS
+from magnet_core.settings.loss import LossConfig
+from magnet_core.settings.model import ModelConfig
 
 # N fine nodes, M context nodes, T tokens, C raw width, G genes
 N, G = 24, 6
@@ -26,8 +28,7 @@ CHOICES: dict[str, Iterable[Any]] = {
     "use_multires": (True, False),
 }
 ALL_MODES = [
-    dataclasses.replace(SMALL, **dict(zip(CHOICES, choice, strict=True)))
-    for choice in itertools.product(*CHOICES.values())
+    SMALL.changed(**dict(zip(CHOICES, choice, strict=True))) for choice in itertools.product(*CHOICES.values())
 ]
 
 
@@ -122,22 +123,22 @@ def test_a_context_that_nothing_is_compared_with_learns_nothing() -> None:
 
 @pytest.mark.parametrize("attend", ["tokens", "graph"])
 def test_with_one_token_a_query_has_nothing_to_choose(attend: Any) -> None:
-    model = make_model(dataclasses.replace(SMALL, attend=attend))
+    model = make_model(SMALL.changed(attend=attend))
     found = names_without_gradient(model, make_batch(tokens=1), make_labels(), LossConfig(pcc_over="genes"))
     choosing = {f"attend.{level}.{part}.weight" for level in model.context_dims for part in ("query", "key")}
     assert found == (choosing if attend == "tokens" else set())
 
 
 def test_what_is_switched_off_is_not_built() -> None:
-    names = {n.split(".")[0] for n, _ in make_model(dataclasses.replace(SMALL, use_multires=False)).named_parameters()}
+    names = {n.split(".")[0] for n, _ in make_model(SMALL.changed(use_multires=False)).named_parameters()}
     assert names == {"project_fine", "decode_fine"}
-    without_gat = make_model(dataclasses.replace(SMALL, use_gat=False))
+    without_gat = make_model(SMALL.changed(use_gat=False))
     assert not any("graph" in name for name, _ in without_gat.named_parameters())
     assert without_gat.config.reach == 0
 
 
 def test_without_multires_no_context_is_read_or_predicted() -> None:
-    model = make_model(dataclasses.replace(SMALL, use_multires=False))
+    model = make_model(SMALL.changed(use_multires=False))
     fine, graph = make_batch()
     alone = model(fine, Subgraph(graph.edges))
     assert alone.contexts == {}
@@ -146,7 +147,7 @@ def test_without_multires_no_context_is_read_or_predicted() -> None:
 
 @pytest.mark.parametrize("attend", ["tokens", "graph"])
 def test_one_batch_is_overfitted(attend: Any) -> None:
-    model = make_model(dataclasses.replace(SMALL, width=32, attend=attend))
+    model = make_model(SMALL.changed(width=32, attend=attend))
     (fine, graph), labels = make_batch(), make_labels()
     model.set_output_bias(labels.fine.mean(dim=0), {})
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -192,7 +193,7 @@ def test_permuting_nodes_permutes_the_predictions(config: ModelConfig) -> None:
 @pytest.mark.parametrize("config", ALL_MODES, ids=str)
 @pytest.mark.parametrize("rounds", [1, 4])
 def test_own_feature_reaches_the_prediction_without_edges(config: ModelConfig, rounds: int) -> None:
-    model = make_model(dataclasses.replace(config, rounds=rounds))
+    model = make_model(config.changed(rounds=rounds))
     fine, graph = make_batch()
     fine.requires_grad_()
     predicted = model(fine, Subgraph(graph.edges[:, :0], graph.contexts)).fine[5]
@@ -285,7 +286,7 @@ def test_scale_of_a_backbone_does_not_matter(scale: float) -> None:
 @torch.no_grad()
 def test_a_halo_of_reach_hops_makes_a_prediction_exact(attend: Any) -> None:
     """The ring cut `reach` hops around its first eight nodes predicts these as the whole ring does, for tokens only."""
-    model = make_model(dataclasses.replace(SMALL, attend=attend)).eval()
+    model = make_model(SMALL.changed(attend=attend)).eval()
     fine, graph = make_batch()
     core, reach = 8, model.config.reach
     kept = torch.arange(-reach, core + reach) % N
@@ -341,7 +342,7 @@ def test_wrong_options_are_refused_where_they_are_built(wrong: dict[str, Any]) -
 
 
 def test_weights_survive_a_round_trip() -> None:
-    model, other = make_model(), make_model(dataclasses.replace(SMALL))
+    model, other = make_model(), make_model(SMALL.changed())
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.1)

@@ -13,8 +13,8 @@ from train.data.folds import Fold
 from train.learning.trained_run import load_run
 from train.report.page import write_report
 from train.settings.fit import FitConfig
+from train.settings.study import StudyConfig
 from train.studies.cell import Cell, read
-from train.studies.config import StudyConfig
 from train.studies.plans import Plan
 from train.studies.record import check_folder, our_cell
 from train.systems.table import RivalsConfig

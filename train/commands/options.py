@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,31 @@ class Bins(StrEnum):
     def mode(self) -> Literal["full", "frozen"]:
         """As a setting: `encoder.mode`."""
         return "full" if self is Bins.FINETUNED else "frozen"
+
+
+def run_options(
+    *,
+    fold: int = 0,
+    name: str | None = None,
+    target: int | None = None,
+    backbone: str | None = None,
+    store: Path | None = None,
+    runs: Path | None = None,
+    bins: Bins | None = None,
+    device: str | None = None,
+) -> dict[str, tuple[str, Any]]:
+    """Return what `train fit` and `train sweep` were given: dotted name of a setting -> (option, value or None)."""
+    return {
+        "fold": ("--fold", fold),
+        "name": ("--name", name),
+        "data.target": ("--target", target),
+        "data.backbone": ("--backbone", backbone),
+        "data.store": ("--store", store),
+        "runs": ("--runs", runs),
+        "split.file": ("--runs", runs / "folds.json" if runs else None),
+        "encoder.mode": ("--bins", bins.mode if bins else None),
+        "device": ("--device", device),
+    }
 
 
 TargetOption = Annotated[int | None, typer.Option(help="Predict 8 or 16 µm bins, or 55 µm spots.")]

@@ -24,6 +24,7 @@ from train.studies.request import Study, StudyRequest
 
 if TYPE_CHECKING:
     from train.pipeline import TableResult
+    from train.settings.study import StudyConfig
 
 ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
 
@@ -68,12 +69,13 @@ def study_command(
     part = part_name(targets=targets, systems=systems, backbones=backbones, folds=folds)
     wanted, chosen = split_numbers("--targets", targets), split_names("--systems", systems)
     compared = split_names("--backbones", backbones)
+    config = settings_of(asked)
     with importing():
         from train.pipeline import make_table
         from train.studies.tables import plan_paper_table
 
     name = name or f"study-{study}{part}"
-    plan, config = plan_paper_table(study, asked, targets=wanted, systems=chosen, backbones=compared, name=name)
+    plan = plan_paper_table(study, asked, config, targets=wanted, systems=chosen, backbones=compared, name=name)
     show(make_table(plan, config, published=asked.published, genes=asked.genes))
 
 
@@ -98,12 +100,21 @@ def cv_command(
         folds=split_numbers("--folds", folds),
         genes=split_names("--genes", genes) or (),
     )  # fmt: skip
+    config = settings_of(asked)
     with importing():
         from train.pipeline import make_table
         from train.studies.tables import plan_cross_validation
 
-    plan, config = plan_cross_validation(asked, target=target, name=name, part=part_name(folds=folds))
+    plan = plan_cross_validation(asked, config, target=target, name=name, part=part_name(folds=folds))
     show(make_table(plan, config, genes=asked.genes))
+
+
+def settings_of(asked: StudyRequest) -> "StudyConfig":
+    """Build the settings of a study before anything that takes long is imported."""
+    with importing():
+        from train.studies.configure import configure
+
+    return configure(asked)
 
 
 def show(result: "TableResult") -> None:

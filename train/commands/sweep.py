@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from magnet_core.console import importing
-from train.commands.options import BackboneOption, Bins, DeviceOption, FoldOption, RunsOption, StoreOption, TargetOption
+from train.commands.options import (
+    BackboneOption,
+    Bins,
+    DeviceOption,
+    FoldOption,
+    RunsOption,
+    StoreOption,
+    TargetOption,
+    run_options,
+)
 
 
 def sweep_command(
@@ -25,24 +34,17 @@ def sweep_command(
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting of all trials, a.b=c.")] = None,
 ) -> None:
     """Search hyper-parameters by their score on validation slides; the test slides are not looked at."""
+    options = run_options(
+        fold=fold, name=name, target=target, backbone=backbone, store=store, runs=runs, bins=bins, device=device
+    )
+    with importing():
+        from train.sweep.config import read_sweep
+    asked = read_sweep(sweep, options, set_ or ())
     with importing():
         from train.report.page import write_report
-        from train.sweep.config import read_sweep
         from train.sweep.run import in_words, run_sweep
 
-    named = {
-        "fold": fold,
-        "name": name,
-        "runs": str(runs) if runs else None,
-        "split.file": str(runs / "folds.json") if runs else None,
-        "data.store": str(store) if store else None,
-        "data.target": target,
-        "data.backbone": backbone,
-        "device": device,
-        "encoder.mode": bins.mode if bins else None,
-    }
-    given = {key: value for key, value in named.items() if value is not None}
-    result = run_sweep(read_sweep(sweep, given, set_ or ()), trials=trials, jobs=jobs, refit=refit)
+    result = run_sweep(asked, trials=trials, jobs=jobs, refit=refit)
     typer.echo(f"\n{result.finished} trials; best: trial {result.best}, PCC per gene {result.value:.4f} (validation)")
     typer.echo(in_words(result.values))
     if result.refit is not None:

@@ -11,10 +11,11 @@ import torch
 from scipy import sparse
 
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig, columns_of
+from magnet_core.expression import columns_of
 from magnet_core.likelihood import estimate_dispersion
 from magnet_core.losses import Labels
 from magnet_core.records import Genes
+from magnet_core.settings.normalise import NormaliseConfig
 from train.data.slide import Slide
 from train.data.subgraph import Batch
 

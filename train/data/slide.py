@@ -18,10 +18,11 @@ from cache.store import Store
 from magnet_core.backbones import with_class_token
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig, columns_of, expression
+from magnet_core.expression import columns_of, expression
 from magnet_core.levels import Target, feature_name, find_target
 from magnet_core.panel import LogStatistics
 from magnet_core.records import Genes
+from magnet_core.settings.normalise import NormaliseConfig
 from magnet_core.symmetry import NUM_SYMMETRIES
 from train.settings.fit import DataConfig
 

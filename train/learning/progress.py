@@ -16,8 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from magnet_core.errors import MagnetError
 from magnet_core.files import replacing
+from magnet_core.settings import differing
 from train.learning.checkpoint import BEST, CHECKPOINT, go_on, read_checkpoint, write_checkpoint
-from train.settings.build import differing
+from train.settings.fit import OUTPUT_NEUTRAL
 
 
 @dataclass
@@ -84,7 +85,7 @@ class TrainingState:
         values = read_checkpoint(folder)
         if values is None:
             return False
-        if different := differing(values.get("settings", {}), dict(settings)):
+        if different := differing(values.get("settings", {}), settings, neutral=OUTPUT_NEUTRAL):
             raise MagnetError(
                 folder / CHECKPOINT,
                 expected="an unfinished training of these settings",

@@ -20,7 +20,6 @@ from magnet_core.files import write_json
 from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from train.model.predictor import Predictor
-from train.settings.build import as_plain, build
 from train.settings.fit import FitConfig
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "run.json"
@@ -52,7 +51,7 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
     partial.write_bytes(save(tensors))  # `save_file` would hide the file from a group that shares the folder
     partial.replace(folder / WEIGHTS)
     description = {
-        "config": as_plain(run.config),
+        "config": run.config.plain(),
         "backbone": run.config.data.backbone,
         "features_settings_digest": run.features_settings_digest,
         "fine_dim": predictor.model.fine_dim,
@@ -75,7 +74,7 @@ def load_run(folder: Path) -> TrainedRun:
         )
     description = json.loads((folder / DESCRIPTION).read_text())
     panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
-    config = build(FitConfig, description["config"], where=str(folder / DESCRIPTION))
+    config = FitConfig.build(description["config"], where=str(folder / DESCRIPTION))
     frozen = config.encoder.mode == "frozen"
     encoder = None if frozen else build_encoder(find_backbone(description["backbone"]), str(folder / WEIGHTS))
     model = MagNet(

@@ -12,7 +12,7 @@ In: predictions in the order of the store's rows, and the slide they are of. Out
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from magnet_core.levels import SPOT
 from magnet_core.records import Genes
 from train.data.slide import Slide
 from train.learning.trained_run import TrainedRun
-from train.settings.build import as_plain
 
 # N rows, P genes of the file
 
@@ -95,9 +94,9 @@ def _provenance(prediction: SlidePrediction) -> dict[str, Any]:
     slide, header, run = prediction.slide, prediction.header, prediction.run
     return {
         **prediction.source,
-        "config": json.dumps(as_plain(run.config)),
+        "config": json.dumps(run.config.plain()),
         "versions": package_versions(),
-        "normalisation": asdict(run.config.data.normalise),
+        "normalisation": run.config.data.normalise.plain(),
         "panel": run.panel.ids.astype(object),
         "slide_id": slide.slide_id,
         "patient": slide.patient,

@@ -5,7 +5,6 @@ were made, their widths alone are compared.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from cache.fingerprint import digest
 from cache.reader import ArrayFile
@@ -21,7 +20,7 @@ from train.settings.fit import DataConfig
 def open_slide_for(run: TrainedRun, store: Store, slide_id: str) -> Slide:
     """Open a slide for the run's target; levels or features that do not fit the run are an error with the remedy."""
     data = run.config.data
-    data = replace(data, store=store.root, settings_digest=choose_settings(run, store, slide_id))
+    data = data.changed(store=store.root, settings_digest=choose_settings(run, store, slide_id))
     slide = open_slide_data(store, slide_id, find_target(data.target), data)
     model = run.predictor.model
     expected = {slide.fine.name: model.fine_dim, **model.context_dims}

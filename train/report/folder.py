@@ -1,6 +1,6 @@
 """Reading the files of a result, with one line for whoever names a folder that is none, or an unfinished one.
 
-In: a folder. Out: parsed files; a training as `run.json` tells it; a configuration as flat names, such as optim.lr.
+In: a folder. Out: parsed files; a training as `run.json` tells it.
 """
 
 import json
@@ -91,17 +91,6 @@ def known(values: Sequence[float | None]) -> list[float]:
 def number_of(text: str) -> float:
     """A number of a CSV file; NaN where the field is empty."""
     return float(text) if text else math.nan
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, by dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def read_toml_text(path: Path) -> str:

@@ -7,14 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.report.folder import flat
+from magnet_core.settings import flat
 from train.report.parts import Block, Code, Listing, Table
-from train.settings.build import as_plain
-from train.studies.config import StudyConfig
+from train.settings.protocols import PROTOCOLS
+from train.settings.study import StudyConfig
 from train.studies.numbers import NOTHING
-from train.studies.protocols import PROTOCOLS
 
-DEFAULTS = json.loads(json.dumps(as_plain(StudyConfig())))
+DEFAULTS = StudyConfig().plain()
 ENCODER = {"frozen": "cached features, no encoder trained"}
 PANEL = {"mean": "mean count"}
 LIBRARY = {"panel": "library size over the panel", "all": "library size over all genes", "none": "no library size"}

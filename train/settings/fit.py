@@ -1,48 +1,60 @@
-"""Settings of stage two: one frozen tree, from defaults (the paper's), a TOML recipe, and `--set a.b=c`.
+"""Settings of stage two: one frozen tree, from defaults (the paper's), a TOML recipe, options, and `--set a.b=c`.
 
-The parts live beside their owners (model, losses, expression); here are those of the run itself.
+The model's and the loss's own settings lie in `magnet_core.settings`; here are those of the run itself.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from magnet_core.backbones import TuningConfig
+from pydantic import Field, field_validator
+
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig
-from magnet_core.losses import LossConfig
-from magnet_core.model import ModelConfig
-from train.settings.build import build, check_limits, read_values
+from magnet_core.levels import TARGETS
+from magnet_core.settings import Layers, Options, Settings, refusal, without
+from magnet_core.settings.loss import LossConfig
+from magnet_core.settings.model import ModelConfig
+from magnet_core.settings.normalise import NormaliseConfig
+from magnet_core.settings.tuning import TuningConfig
+
+# Settings that do not change what is learnt, or not by more than rounding: two that differ in them are the same.
+OUTPUT_NEUTRAL = frozenset({"device", "overwrite", "compute.checkpoint_minutes", "compute.resident"})
+OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`
 
 
-@dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """What is learnt from: the store, the target, the features, the gene panel (paper section 3: 250 genes).
 
+    target           µm: 8 or 16, the bins of Visium HD, or 55, spots
     settings_digest  chooses among several settings of one backbone in the store; empty where there is only one
     panel_by         what the panel's genes are highest in: mean count, or variance of log(1 + count)
     include          names or ids of genes that are in the panel whatever their mean, in the place of its last ones
     standardise      bring each slide's features to mean 0 and sd 1, see `train.data.slide.FeatureScale`
     """
 
+    table: ClassVar[str] = "data"
+
     store: Path = Path("store")
     target: int = 8
     backbone: str = "resnet50"
     settings_digest: str = ""
-    panel: int = 250
+    panel: int = Field(default=250, ge=1)
     panel_by: Literal["mean", "variance"] = "mean"
     include: tuple[str, ...] = ()
     standardise: bool = True
-    normalise: NormaliseConfig = field(default_factory=NormaliseConfig)
+    normalise: NormaliseConfig = NormaliseConfig()
 
-    def __post_init__(self) -> None:
-        check_limits(self, "data", {"panel": (1, math.inf)})
+    @field_validator("target")
+    @classmethod
+    def _check_target(cls, um: int) -> int:
+        if um not in TARGETS:
+            *others, last = map(str, TARGETS)
+            expected = f"{', '.join(others)} or {last} (µm)"
+            raise refusal(expected=expected, found=um, remedy="choose one of them")
+        return um
 
 
-@dataclass(frozen=True)
-class SplitConfig:
+class SplitConfig(Settings):
     """The folds, drawn once from `seed`, kept in `file` and reused by every run.
 
     folds  how many; 0 leaves one patient out at a time
@@ -50,14 +62,15 @@ class SplitConfig:
            independent test
     """
 
+    table: ClassVar[str] = "split"
+
     folds: int = 4
     by: Literal["patient", "slide"] = "patient"
     seed: int = 0
     file: Path = Path("runs/folds.json")
 
 
-@dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Settings):
     """The optimiser (paper section 3: SGD, momentum 0.9, weight decay 1e-4, 1e-4 to 1 % by cosine, batch 256).
 
     encoder_lr  learning rate of the fine encoder, as a factor of `lr`
@@ -67,43 +80,35 @@ class OptimConfig:
     ema         share of the past that a running average of the weights keeps at each step, such as 0.999; 0 for none
     """
 
+    table: ClassVar[str] = "optim"
+
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 1e-4
-    encoder_lr: float = 1.0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    final_lr: float = 0.01
-    warmup: float = 0.0
-    epochs: int = 50
-    batch_size: int = 256
-    clip_norm: float = 0.0
-    ema: float = 0.0
-
-    def __post_init__(self) -> None:
-        infinity = float("inf")
-        limits = {"lr": (0, infinity), "epochs": (1, infinity), "batch_size": (1, infinity), "momentum": (0, 1)}
-        limits |= {"encoder_lr": (0, infinity), "weight_decay": (0, infinity), "clip_norm": (0, infinity)}
-        limits |= {"final_lr": (0, 1), "warmup": (0, 1), "ema": (0, 1)}
-        check_limits(self, "optim", limits, above={"lr"})
+    lr: float = Field(default=1e-4, gt=0)
+    encoder_lr: float = Field(default=1.0, ge=0)
+    momentum: float = Field(default=0.9, ge=0, le=1)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    final_lr: float = Field(default=0.01, ge=0, le=1)
+    warmup: float = Field(default=0.0, ge=0, le=1)
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    clip_norm: float = Field(default=0.0, ge=0)
+    ema: float = Field(default=0.0, ge=0, le=1)
 
 
-@dataclass(frozen=True)
-class ValidationConfig:
+class ValidationConfig(Settings):
     """Slides of the training patients that choose the epoch whose weights are kept; never the test slides.
 
     share     of the training patients, rounded down: with few of them, none, and the last epoch is kept
     patience  epochs without a better score before training stops; 0 trains all of them
     """
 
-    share: float = 0.2
-    patience: int = 0
+    table: ClassVar[str] = "validation"
 
-    def __post_init__(self) -> None:
-        check_limits(self, "validation", {"share": (0, 0.9), "patience": (0, float("inf"))})
+    share: float = Field(default=0.2, ge=0, le=0.9)
+    patience: int = Field(default=0, ge=0)
 
 
-@dataclass(frozen=True)
-class ComputeConfig:
+class ComputeConfig(Settings):
     """How a run is computed.
 
     precision           of the fine encoder: auto (bf16 on a GPU), fp32 or bf16
@@ -113,18 +118,16 @@ class ComputeConfig:
     checkpoint_minutes  between two checkpoints
     """
 
+    table: ClassVar[str] = "compute"
+
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    micro_batch: int = 0
+    micro_batch: int = Field(default=0, ge=0)
     compile: bool = False
     resident: Literal["auto", "always", "never"] = "auto"
-    checkpoint_minutes: float = 10.0
-
-    def __post_init__(self) -> None:
-        check_limits(self, "compute", {"micro_batch": (0, float("inf")), "checkpoint_minutes": (0, float("inf"))})
+    checkpoint_minutes: float = Field(default=10.0, ge=0)
 
 
-@dataclass(frozen=True)
-class FitConfig:
+class FitConfig(Settings):
     """One `train fit`.
 
     overwrite  replace a finished run of the same name, which is refused otherwise
@@ -141,21 +144,23 @@ class FitConfig:
     seed: int = 0
     device: str = "auto"
     sampler: Literal["compact", "random"] = "compact"
-    halo: int = 0
+    halo: int = Field(default=0, ge=0, le=8)
     augment: bool = True
     baselines: bool = True
-    data: DataConfig = field(default_factory=DataConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
-    encoder: TuningConfig = field(default_factory=TuningConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    validation: ValidationConfig = field(default_factory=ValidationConfig)
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    encoder: TuningConfig = TuningConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    validation: ValidationConfig = ValidationConfig()
+    compute: ComputeConfig = ComputeConfig()
 
-    def __post_init__(self) -> None:
-        check_limits(self, "", {"halo": (0, 8)})
-        check_name(self.name)
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        check_name(name)
+        return name
 
     @property
     def run_name(self) -> str:
@@ -164,21 +169,19 @@ class FitConfig:
         return self.name or f"{backbone}-{self.data.target}um-fold{self.fold}"
 
 
-def load_config(recipe: Path | None, settings: Sequence[str] = ()) -> FitConfig:
-    """Read a recipe (TOML, or none for the defaults) and apply `a.b=c` settings over it."""
-    values, where = read_values(recipe, settings)
-    return build_fit(values, where=where)
+def load_config(
+    recipe: Path | None = None, assignments: Sequence[str] = (), *, options: Options | None = None
+) -> FitConfig:
+    """Build a fit's settings from a recipe (TOML, or none for the defaults), options over it, `a.b=c` over both."""
+    return build_fit(Layers().add_given(recipe, options, assignments))
 
 
-def build_fit(values: Mapping[str, Any], *, where: str) -> FitConfig:
-    """Build the configuration of a fit; a recipe's tables for other commands are passed over."""
-    return build(FitConfig, {key: value for key, value in values.items() if key not in OTHER_TABLES}, where=where)
+def build_fit(layers: Layers) -> FitConfig:
+    """Build the settings of a fit; a recipe's tables for other commands are passed over."""
+    return FitConfig.build(without(layers.values, OTHER_TABLES), where=layers.source)
 
 
 def check_name(name: str) -> None:
     """Refuse the name of a folder that would lie elsewhere than below --runs."""
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise MagnetError("--name", expected="a folder below --runs", found=f"'{name}'", remedy="change --name")
-
-
-OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`

@@ -12,7 +12,7 @@ In: a `Cell`. Out: its folder, named after all that decides its content:
 import hashlib
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,23 @@ from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
 from magnet_core.resampling import BlockSums
+from magnet_core.settings import without
 from train.data.folds import Fold
 from train.data.training_side import held_out_patients
 from train.evaluation.scores import GENES
 from train.evaluation.system_names import MAGNET, NOISE_CEILING, TITLES
-from train.settings.build import NEUTRAL, as_plain
-from train.settings.fit import FitConfig
-from train.systems.table import PLAIN, RivalsConfig
+from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
+from train.settings.rivals import RivalsConfig
+from train.systems.table import PLAIN
 
 # N fine rows of a slide, P panel genes
 
 VERSION = 2  # to be raised when equal settings no longer give equal cells
 FINISHED = "cell.json"
+# Settings of rivals that came later; at these values they are not in a name, so that cells of before keep theirs.
+LATER = {"clip_norm": 0.0, "ema": 0.0}
 # What is not in a cell's name: where it lies, and what is there in another form (the slides of the fold, the features).
-ELSEWHERE = {*NEUTRAL, "name", "runs", "fold", "baselines", "split", "data.store"}
+ELSEWHERE = {*OUTPUT_NEUTRAL, "name", "runs", "fold", "baselines", "split", "data.store"}
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,17 @@ class Cell:
         """Whether the encoder of the fine patches is trained."""
         return self.config.encoder.mode != "frozen"
 
-    def settings(self, store: Store) -> dict[str, Any]:
+    def settings(self, training_patients: Sequence[str]) -> dict[str, Any]:
         """All settings that decide what the cell holds; of validation a rival reads only where slides are held out."""
-        settings = _without(as_plain(self.config), ELSEWHERE)
+        settings = without(self.config.plain(), ELSEWHERE)
         if self.system == MAGNET:
             return settings
         if self.system in PLAIN or self.system == NOISE_CEILING:
             return {"data": settings["data"]}
-        own = {"data": settings["data"], "seed": settings["seed"], "rival": as_plain(getattr(self.rivals, self.system))}
-        if held_out_patients([store.geometry(name).header["patient"] for name in self.fold.train], self.config):
+        rival = getattr(self.rivals, self.system).plain()
+        rival = {name: value for name, value in rival.items() if name not in LATER or value != LATER[name]}
+        own = {"data": settings["data"], "seed": settings["seed"], "rival": rival}
+        if held_out_patients(training_patients, self.config):
             own |= {"validation": settings["validation"]}
         return own | ({"encoder": settings["encoder"], "compute": settings["compute"]} if self.finetune else {})
 
@@ -84,7 +89,7 @@ class Cell:
         }
         content = {
             "version": VERSION,
-            "settings": self.settings(store),
+            "settings": self.settings([store.geometry(name).header["patient"] for name in self.fold.train]),
             "train": self.fold.train,
             "test": self.fold.test,
             "features": features,
@@ -135,12 +140,3 @@ def read(cell: Cell, folder: Path) -> CellResult:
 def prediction_path(folder: Path, slide_id: str) -> Path:
     """Where a cell keeps its prediction of a test slide."""
     return folder / "predictions" / f"{slide_id}.npy"
-
-
-def _without(settings: dict[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:
-    """Leave out named settings, at every depth."""
-    return {
-        key: _without(value, names, f"{prefix}{key}.") if isinstance(value, dict) else value
-        for key, value in settings.items()
-        if f"{prefix}{key}" not in names
-    }

@@ -5,31 +5,31 @@ all rows; rows that ask for the same cell share it, across tables too.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from magnet_core.registry import look_up
 from train.data.folds import Fold
 from train.evaluation.system_names import MAGNET, NOISE_CEILING, SYSTEMS, TITLES
 from train.settings.fit import FitConfig
+from train.settings.protocols import PROTOCOLS, Pooling
+from train.settings.study import StudyConfig
 from train.studies.cell import Cell
-from train.studies.config import StudyConfig
-from train.studies.protocols import PROTOCOLS, Pooling
 from train.studies.published import BACKBONES, BASELINES, BLOCKS, Figures
 
 ALL_BLOCKS: dict[str, tuple[str, Callable[[FitConfig], FitConfig]]] = {
     "neither": (
         "w/o GAT & multi-resolution",
-        lambda config: replace(config, model=replace(config.model, use_gat=False, use_multires=False)),
+        lambda config: config.changed(model={"use_gat": False, "use_multires": False}),
     ),
-    "no_gat": ("w/o GAT", lambda config: replace(config, model=replace(config.model, use_gat=False))),
+    "no_gat": ("w/o GAT", lambda config: config.changed(model={"use_gat": False})),
     "no_multires": (
         "w/o multi-resolution",
-        lambda config: replace(config, model=replace(config.model, use_multires=False)),
+        lambda config: config.changed(model={"use_multires": False}),
     ),
     "no_consistency": (
         "w/o consistency loss",
-        lambda config: replace(config, loss=replace(config.loss, consistency=False)),
+        lambda config: config.changed(loss={"consistency": False}),
     ),
     "full": ("all blocks", lambda config: config),
 }
@@ -79,12 +79,11 @@ class Planner:
     def cells(self, system: str, config: FitConfig) -> tuple[Cell, ...]:
         """Return the cells of one system, or of the noise ceiling."""
         rivals = self._config.rivals
-        return tuple(Cell(system, replace(config, fold=fold.index), fold, rivals) for fold in self._folds)
+        return tuple(Cell(system, config.changed(fold=fold.index), fold, rivals) for fold in self._folds)
 
     def at(self, target: int, **data: Any) -> FitConfig:
         """Return the study's configuration for a target, and other changes of its data."""
-        fit = self._config.fit
-        return replace(fit, data=replace(fit.data, target=target, **data))
+        return self._config.fit.changed(data={"target": target, **data})
 
     def baselines(self, targets: Sequence[int], systems: Sequence[str], *, name: str, title: str) -> Plan:
         """Table 1: systems by target."""

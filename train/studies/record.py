@@ -18,15 +18,15 @@ from tqdm import tqdm
 from cache.store import package_versions
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
+from magnet_core.settings import differing
 from train.evaluation.scores import write_genes
 from train.learning.trained_run import DESCRIPTION as RUN
 from train.learning.trained_run import WEIGHTS
-from train.settings.build import as_plain, differing
-from train.settings.fit import check_name
-from train.studies.config import StudyConfig
+from train.settings.fit import OUTPUT_NEUTRAL, check_name
+from train.settings.protocols import PROTOCOLS
+from train.settings.study import StudyConfig
 from train.studies.figures import draw_table
 from train.studies.plans import Plan
-from train.studies.protocols import PROTOCOLS
 from train.studies.render import FORMS, csv_table, render
 from train.studies.results import Results
 from train.studies.summary import Line, genes_of, slides_of, summarise
@@ -55,7 +55,7 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
                 found="something else in it",
                 remedy="give another --name",
             )
-    elif different := other_settings(read_record(folder)["config"], as_plain(config)):
+    elif different := other_settings(read_record(folder)["config"], config.plain()):
         if not replaces:
             raise MagnetError(
                 folder,
@@ -73,7 +73,7 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
 def other_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of the settings in which two tables differ, by which a user gives them."""
     one, other = ({**config["fit"], **config, "fit": {}} for config in (before, now))
-    return [name for name in differing(one, other) if name not in WHERE]
+    return differing(one, other, neutral={*OUTPUT_NEUTRAL, *WHERE})
 
 
 def forget_former_fit(folder: Path, *, replaces: bool) -> None:
@@ -168,6 +168,6 @@ def describe(plan: Plan, config: StudyConfig, results: Results) -> dict[str, obj
         "rows": rows,
         "folds": {str(index): sides for index, sides in sorted(folds.items())},
         "faults": list(results.faults.values()),
-        "config": as_plain(config),
+        "config": config.plain(),
         "versions": package_versions(),
     }

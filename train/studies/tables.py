@@ -1,20 +1,16 @@
 """From what is asked to what a table consists of."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS
-from magnet_core.registry import look_up
 from train.data.fold_sides import all_folds, find_fold
 from train.data.folds import Fold
 from train.data.slide import has_target
 from train.evaluation.system_names import MAGNET, PLAIN_TITLES, SYSTEMS
-from train.studies.config import StudyConfig, load_study_config
+from train.settings.study import StudyConfig
 from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Plan, Planner
-from train.studies.protocols import PROTOCOLS
 from train.studies.request import Study, StudyRequest
 
 TABLE_TITLES = {
@@ -30,65 +26,43 @@ USUAL_BACKBONES = ("resnet50", "uni")
 def plan_paper_table(
     study: Study,
     asked: StudyRequest,
+    config: StudyConfig,
     *,
     targets: Sequence[int] | None,
     systems: Sequence[str] | None,
     backbones: Sequence[str] | None,
     name: str,
-) -> tuple[Plan, StudyConfig]:
+) -> Plan:
     """Plan one of the paper's tables, for the folder `name`; None stands for the usual ones."""
-    config = configure(asked)
     folds = choose_folds(config, asked.folds)
     planner = Planner(config, folds)
     wanted = targets_of(config, folds, targets, USUAL_TARGETS[study])
     labels = {"name": name, "title": TABLE_TITLES[study]}
     if study is Study.BASELINES:
-        return planner.baselines(wanted, systems or SYSTEMS, **labels), config
+        return planner.baselines(wanted, systems or SYSTEMS, **labels)
     if study is Study.BACKBONES:
-        return planner.backbones(wanted, backbones or USUAL_BACKBONES, **labels), config
+        return planner.backbones(wanted, backbones or USUAL_BACKBONES, **labels)
     variants = tuple(ALL_BLOCKS) if study is Study.BLOCKS else HIGH_RESOLUTION_ONLY
-    return planner.blocks(wanted, variants, **labels), config
+    return planner.blocks(wanted, variants, **labels)
 
 
 def plan_cross_validation(
-    asked: StudyRequest, *, target: int | None, name: str | None, part: str
-) -> tuple[Plan, StudyConfig]:
+    asked: StudyRequest, config: StudyConfig, *, target: int | None, name: str | None, part: str
+) -> Plan:
     """Plan MagNet on every fold, beside the plain baselines; `part` ends the name of the folder."""
-    config = configure(asked)
     data = config.fit.data
     target = target or data.target
     folds = choose_folds(config, asked.folds)
     targets_of(config, folds, [target], (), option="--target")
     name = name or f"cv-{backbone_slug(data.backbone)}-{target}um{part}"
     title = f"Cross-validation, {target} µm, {data.backbone}"
-    return Planner(config, folds).baselines([target], (MAGNET, *PLAIN_TITLES), name=name, title=title), config
+    return Planner(config, folds).baselines([target], (MAGNET, *PLAIN_TITLES), name=name, title=title)
 
 
 def choose_folds(config: StudyConfig, chosen: Sequence[int] | None) -> list[Fold]:
     """Return all folds, or those that are asked for by number."""
     folds = all_folds(Store(config.fit.data.store), config.fit)
     return folds if chosen is None else [find_fold(folds, index, config.fit) for index in chosen]
-
-
-def configure(asked: StudyRequest) -> StudyConfig:
-    """Build the configuration; without `finetune`, and unless set otherwise, no encoder is trained."""
-    named = {"data.store": asked.store, "runs": asked.runs, "data.backbone": asked.backbone, "device": asked.device}
-    values = [f"{key}={json.dumps(value, default=str)}" for key, value in named.items() if value is not None]
-    if asked.runs is not None:
-        brought = look_up(PROTOCOLS, asked.protocol, where="--protocol").values.get("split", {})
-        folds_file = asked.runs / Path(brought.get("file", "folds.json")).name
-        values.append(f"split.file={json.dumps(str(folds_file))}")
-    if not asked.finetune:
-        values.append("encoder.mode=frozen")
-    config = load_study_config(asked.recipe, [*values, *asked.settings], protocol=asked.protocol)
-    if asked.finetune == (config.fit.encoder.mode == "frozen"):
-        raise MagnetError(
-            "encoder.mode",
-            expected="full, last or lora where encoders are fine-tuned, frozen where not",
-            found=config.fit.encoder.mode,
-            remedy="change it, or --finetune of 'train study', --bins of 'train cv'",
-        )
-    return config
 
 
 def targets_of(

@@ -6,7 +6,7 @@ each set of data settings.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 
@@ -76,5 +76,5 @@ def hold_out_one(side: TrainingSide, config: FitConfig) -> TrainingSide:
     held = hold_out(side, config)
     if held.held_out:
         return held
-    one = replace(config.validation, share=min(0.9, 1.5 / patients))  # of 2 patients 1.5, of all others too: 1
-    return hold_out(side, replace(config, validation=one))
+    share = min(0.9, 1.5 / patients)  # of 2 patients 1.5, of all others too: 1
+    return hold_out(side, config.changed(validation={"share": share}))

@@ -6,7 +6,6 @@ best.toml   the settings of the best trial, a recipe for `train fit`
 """
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -16,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from cache.store import package_versions
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
-from train.settings.build import as_plain, differing
-from train.settings.fit import FitConfig
+from magnet_core.settings import differing, flat
+from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
 from train.sweep.config import Sweep
 from train.sweep.objective import Bench
 from train.sweep.study import KEPT_EPOCH, REFUSED
@@ -39,7 +38,8 @@ def check_record(sweep: Sweep, bench: Bench) -> None:
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     searched = before["space"].keys() | now["space"].keys()
-    different = [name for name in differing(before.pop("settings"), now.pop("settings")) if name not in searched]
+    neutral = {*OUTPUT_NEUTRAL, *searched}
+    different = differing(before.pop("settings"), now.pop("settings"), neutral=neutral)
     different += differing({key: before[key] for key in now}, now)
     if different:
         raise MagnetError(
@@ -75,30 +75,19 @@ def write_results(study: optuna.Study, sweep: Sweep) -> None:
 
 def recipe_text(sweep: Sweep, trial: FrozenTrial) -> str:
     """Write a trial as a recipe: what it searched, and what else is not a default."""
-    plain, default = as_plain(sweep.config(trial.params)), as_plain(FitConfig())
+    values, default = flat(sweep.config(trial.params).plain()), flat(FitConfig().plain())
+    chosen = [
+        name
+        for name, value in values.items()
+        if name in sweep.space or (value != default[name] and name not in NOT_OF_A_RECIPE)
+    ]
     lines = [
         f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides,",
         f"# after epoch {trial.user_attrs.get(KEPT_EPOCH)}.",
         "# train fit --recipe best.toml  (--bins finetuned trains the bin encoder, too)",
-        *_toml(plain, default, searched=set(sweep.space)),
+        *(f"{name} = {_toml_value(values[name])}" for name in chosen),  # dotted, so that no table is left open
     ]
     return "\n".join(lines) + "\n"
-
-
-def _toml(plain: Mapping[str, Any], default: Mapping[str, Any], *, searched: set[str]) -> list[str]:
-    """Lines of the values that are searched or differ from the defaults; dotted keys, so that no table is left open."""
-
-    def walk(values: Mapping[str, Any], others: Mapping[str, Any], prefix: str) -> Sequence[str]:
-        lines: list[str] = []
-        for key, value in values.items():
-            name = f"{prefix}{key}"
-            if isinstance(value, Mapping):
-                lines += walk(value, others[key], f"{name}.")
-            elif name in searched or (value != others[key] and name not in NOT_OF_A_RECIPE):
-                lines.append(f"{name} = {_toml_value(value)}")
-        return lines
-
-    return list(walk(plain, default, ""))
 
 
 def _toml_value(value: Any) -> str:

@@ -117,5 +117,5 @@ def refit_best(sweep: Sweep, values: dict[str, Value]) -> TableResult:
 def refit_config(sweep: Sweep, values: dict[str, Value]) -> FitConfig:
     """The best settings as a run in the sweep's folder; an encoder that was frozen for speed is trained in full."""
     config = sweep.config(values)
-    encoder = replace(config.encoder, mode="full") if config.encoder.mode == "frozen" else config.encoder
-    return replace(config, name=f"{config.run_name}/{REFIT}", encoder=encoder, overwrite=True)
+    encoder = config.encoder.changed(mode="full") if config.encoder.mode == "frozen" else config.encoder
+    return config.changed(name=f"{config.run_name}/{REFIT}", encoder=encoder, overwrite=True)

@@ -7,7 +7,6 @@ In: the table `[space]` of a sweep file, by dotted keys or nested tables. Out: a
     "model.width" = {choices = [64, 128, 256]}
 """
 
-import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from optuna.trial import Trial
 
 from magnet_core.errors import MagnetError
 from magnet_core.registry import near_names
+from magnet_core.settings import Settings, nested, settings_of
 from train.settings.fit import FitConfig
 
 Value = bool | int | float | str
@@ -83,41 +83,14 @@ def parse_space(table: Mapping[str, Any], *, where: str) -> dict[str, Dimension]
     return space
 
 
-def nested(table: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Turn dotted keys into nested tables: {"optim.lr": 1} into {"optim": {"lr": 1}}; a key given twice is an error."""
-    result: dict[str, Any] = {}
-    for dotted, value in table.items():
-        inner = nested(value, where=where) if isinstance(value, Mapping) else value
-        for key in reversed(dotted.split(".")):
-            inner = {key: inner}
-        result = _joined(result, inner, where=where)
-    return result
-
-
-def merged(values: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay nested tables over others."""
-    result = dict(values)
-    for key, value in over.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return result
-
-
-def _joined(one: Mapping[str, Any], other: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    result = dict(one)
-    for key, value in other.items():
-        if key in one and not (isinstance(one[key], Mapping) and isinstance(value, Mapping)):
-            raise MagnetError(where, expected=f"'{key}' once", found="it twice", remedy="leave one of them out")
-        result[key] = _joined(one[key], value, where=where) if key in one else value
-    return result
-
-
-def _walk(kind: type[Any], table: Mapping[str, Any], *, prefix: str, where: str) -> Iterator[tuple[str, Dimension]]:
-    types = typing.get_type_hints(kind)
+def _walk(
+    kind: type[Settings], table: Mapping[str, Any], *, prefix: str, where: str
+) -> Iterator[tuple[str, Dimension]]:
+    fields = kind.model_fields
     for key, value in table.items():
         name = f"{prefix}{key}"
-        if key not in types:
-            raise MagnetError(where, expected="a known setting", found=f"'{name}'", remedy=near_names(key, types))
+        if key not in fields:
+            raise MagnetError(where, expected="a known setting", found=f"'{name}'", remedy=near_names(key, fields))
         if any(name == fixed or name.startswith(f"{fixed}.") for fixed in FIXED):
             raise MagnetError(
                 where,
@@ -129,12 +102,12 @@ def _walk(kind: type[Any], table: Mapping[str, Any], *, prefix: str, where: str)
             raise MagnetError(
                 f"{where}: {name}", expected="{low, high} or {choices}", found=repr(value), remedy="write it as a table"
             )
-        if dataclasses.is_dataclass(types[key]):
-            yield from _walk(typing.cast(type[Any], types[key]), value, prefix=f"{name}.", where=where)
+        if inner := settings_of(fields[key]):
+            yield from _walk(inner, value, prefix=f"{name}.", where=where)
         elif "choices" in value:
             yield name, _choice(value, where=f"{where}: {name}")
         else:
-            yield name, _range(value, types[key], where=f"{where}: {name}")
+            yield name, _range(value, fields[key].annotation, where=f"{where}: {name}")
 
 
 def _choice(table: Mapping[str, Any], *, where: str) -> Choice:

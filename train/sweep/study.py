@@ -23,7 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cache.lock import FileLock
 from magnet_core.seeding import named_rng
-from train.sweep.config import SearchConfig, Sweep
+from train.settings.search import SearchConfig
+from train.sweep.config import Sweep
 from train.sweep.space import Value
 
 DATABASE, DRAWING, WORKERS, SCRATCH = "study.db", "drawing.lock", "workers", "scratch"

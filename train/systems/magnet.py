@@ -30,7 +30,6 @@ from train.model.build import build_predictor
 from train.model.placement import place_features
 from train.model.predictor import Predictor
 from train.model.whole_slide import predict_slide
-from train.settings.build import as_plain
 from train.settings.fit import FitConfig
 
 # N fine rows of a slide, P panel genes
@@ -73,7 +72,7 @@ class MagNetSystem:
             folder=self._folder,
             title=self._title,
             validate=reporting(validator(training, self.predict), report),
-            settings=as_plain(config),
+            settings=config.plain(),
         )
 
     def predict(self, slide: Slide) -> np.ndarray:

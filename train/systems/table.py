@@ -4,33 +4,20 @@ In: a name, `RivalsConfig`, `Setting`. Out: a `System`. MagNet itself is built i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from magnet_core.registry import look_up
 from train.learning.setting import Setting
+from train.settings.rivals import RivalsConfig
 from train.systems.base import System
 from train.systems.plain.gene_mean import GeneMean
 from train.systems.plain.hest_ridge import HestRidge
 from train.systems.plain.ridge import ColourRidge, FeatureRidge
-from train.systems.rivals.bleep import BLEEP, BLEEPConfig
-from train.systems.rivals.egn import EGN, EGNConfig
-from train.systems.rivals.his2st import His2ST, His2STConfig
-from train.systems.rivals.histogene import HisToGene, HisToGeneConfig
-from train.systems.rivals.st_net import STNet, STNetConfig
-from train.systems.rivals.triplex import Triplex, TriplexConfig
-
-
-@dataclass(frozen=True)
-class RivalsConfig:
-    """Hyper-parameters of the rivals, by default those they were published with; `[rivals.egn]` in a recipe."""
-
-    st_net: STNetConfig = field(default_factory=STNetConfig)
-    egn: EGNConfig = field(default_factory=EGNConfig)
-    histogene: HisToGeneConfig = field(default_factory=HisToGeneConfig)
-    bleep: BLEEPConfig = field(default_factory=BLEEPConfig)
-    his2st: His2STConfig = field(default_factory=His2STConfig)
-    triplex: TriplexConfig = field(default_factory=TriplexConfig)
-
+from train.systems.rivals.bleep import BLEEP
+from train.systems.rivals.egn import EGN
+from train.systems.rivals.his2st import His2ST
+from train.systems.rivals.histogene import HisToGene
+from train.systems.rivals.st_net import STNet
+from train.systems.rivals.triplex import Triplex
 
 # In the order of the paper's Table 1, then the plain ones.
 RIVALS: dict[str, Callable[[RivalsConfig, Setting], System]] = {

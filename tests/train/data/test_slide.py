@@ -15,9 +15,10 @@ from cache.reader import ArrayFile
 from cache.store import Store
 from cache.writer import ArrayWriter
 from magnet_core.errors import MagnetError
-from magnet_core.expression import NormaliseConfig, columns_of, expression
+from magnet_core.expression import columns_of, expression
 from magnet_core.levels import find_target
 from magnet_core.records import Genes
+from magnet_core.settings.normalise import NormaliseConfig
 from train.data import slide as dataset
 from train.data.slide import LevelData, Slide, open_slide_data
 from train.settings.fit import DataConfig

@@ -29,7 +29,6 @@ from train.learning.trained_run import load_run
 from train.model.predictor import Predictor
 from train.model.whole_slide import predict_slide
 from train.pipeline import fit
-from train.settings.build import as_plain
 from train.settings.fit import FitConfig
 from train.systems import magnet as magnet_system
 from train.systems.magnet import loop_settings, magnet_trainee
@@ -51,7 +50,7 @@ def learn(
     slide: Slide, predictor: Predictor, settings: FitConfig, folder: Path, validate: Validate | None = None
 ) -> Progress:
     trainee = magnet_trainee(predictor, side_of(slide, settings), settings)
-    return train(trainee, loop_settings(settings), folder=folder, validate=validate, settings=as_plain(settings))
+    return train(trainee, loop_settings(settings), folder=folder, validate=validate, settings=settings.plain())
 
 
 class StoppedError(Exception):

@@ -10,7 +10,6 @@ from magnet_core.records import Genes
 from tests.train.setting import NUM_GENES, config, parts
 from train.learning.trained_run import TrainedRun
 from train.predict.h5ad import SlidePrediction, as_anndata, write_h5ad
-from train.settings.build import build
 from train.settings.fit import FitConfig
 
 
@@ -66,7 +65,7 @@ def test_provenance_and_values_survive_the_file(small_store: Store, tmp_path: Pa
     known = table.uns["magnet_hd"]
     assert known["run"] == "runs/one"
     assert known["normalisation"] == {"library": "panel", "scale": 500.0, "log": True}
-    assert build(FitConfig, json.loads(known["config"]), where="uns") == prediction.run.config
+    assert FitConfig.build(json.loads(known["config"]), where="uns") == prediction.run.config
     assert list(known["panel"]) == prediction.run.panel.ids.tolist()
     assert known["geometry_digest"] == small_store.geometry("S1").header["digest"]
     assert {"python", "torch", "numpy"} <= known["versions"].keys()

@@ -223,9 +223,9 @@ def test_features_of_another_width_are_refused(small_store: Store, tmp_path: Pat
 
 def test_a_slide_without_features_of_the_runs_backbone_is_refused_with_the_remedy(small_store: Store, tmp_path: Path):
     run = untrained(small_store, tmp_path, "encoder.mode=frozen")
-    data = replace(run.config.data, backbone="resnet18")
+    config = run.config.changed(data={"backbone": "resnet18"})
     with pytest.raises(MagnetError, match="expected features of resnet18.*run 'extract run --backbone resnet18'"):
-        open_slide_for(replace(run, config=replace(run.config, data=data)), small_store, "S1")
+        open_slide_for(replace(run, config=config), small_store, "S1")
 
 
 def test_a_finetuned_run_is_loaded_without_drawing_weights_and_predicts_the_same(

@@ -17,8 +17,8 @@ from train import pipeline
 from train.commands.report import report_command
 from train.pipeline import fit, make_table, run_cells
 from train.report.page import write_report
+from train.settings.study import StudyConfig
 from train.studies.cell import Cell
-from train.studies.config import StudyConfig
 from train.studies.plans import Plan, Planner
 from train.studies.tables import choose_folds
 from train.sweep.run import run_sweep
@@ -29,7 +29,7 @@ METRICS = ("mse", "mae", "pcc_bin", "pcc_gene")
 
 def planned(store: Store, runs: Path, systems: tuple[str, ...] = SYSTEMS) -> tuple[Plan, StudyConfig]:
     settings = config(store, runs, "encoder.mode=frozen", "optim.epochs=2", "data.panel=40")
-    study = StudyConfig(settings)
+    study = StudyConfig(fit=settings)
     planner = Planner(study, choose_folds(study, (0, 1)))
     return planner.baselines((55, 8), systems, name="table", title="Systems <compared> & shown"), study
 

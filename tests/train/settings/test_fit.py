@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from magnet_core.errors import MagnetError
-from train.settings.build import as_plain, build
 from train.settings.fit import FitConfig, load_config
+from train.settings.study import load_study_config
 
 
 def test_the_defaults_are_the_papers():
@@ -28,7 +28,7 @@ def test_settings_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path:
     [
         ("optim.learning=1", "--set: optim: expected a known setting, found 'learning'"),
         ("optm.lr=1", "found 'optm'; did you mean optim"),
-        ("optim.lr=fast", "optim: lr: expected a number, found 'fast'"),
+        ("optim.lr=fast", "--set: optim.lr: expected a number, found 'fast'"),
         ("optim.name=adam", "expected one of sgd, adamw, found 'adam'"),
         ("optim.lr", "expected key=value"),
         ("optim.epochs=0", "optim.epochs: expected 1 or more, found 0"),
@@ -38,12 +38,30 @@ def test_settings_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path:
         ("augment=perhaps", "augment: expected true or false, found 'perhaps'"),
         ("data.include=SGPP1", "include: expected a list, such as"),
         ("seed.a=1", "seed: expected a whole number"),
-        ("model.heads=3", "model.width: expected a multiple of heads=3, found 256"),
+        ("data.target=9", "--set: data.target: expected 8, 16 or 55 .µm., found 9; choose one of them"),
+        ("name=../x", "--name: expected a folder below --runs, found '../x'"),
+        ("model.heads=3", "--set: model.width: expected a multiple of heads=3, found 256"),
     ],
 )
 def test_a_wrong_setting_is_one_line(setting: str, says: str):
     with pytest.raises(MagnetError, match=says):
         load_config(None, [setting])
+
+
+def test_an_error_names_the_recipe_or_the_option_that_said_it(tmp_path: Path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[optim]\nlr = 0\nepochs = 0\n[rivals.egn]\nheads = 3\n")
+    options = {"optim.lr": ("--lr", 1e-3), "data.target": ("--target", 55), "optim.epochs": ("--epochs", None)}
+    with pytest.raises(MagnetError, match=f"^{recipe}: optim.epochs: expected 1 or more, found 0; "):
+        load_config(recipe, options=options)
+    with pytest.raises(MagnetError, match="^--target: data.target: expected 8, 16 or 55 .*, found 9; "):
+        load_config(recipe, ["optim.epochs=3"], options=options | {"data.target": ("--target", 9)})
+    config = load_config(recipe, ["optim.epochs=3"], options=options)
+    assert (config.optim.lr, config.optim.epochs, config.data.target) == (1e-3, 3, 55)
+    with pytest.raises(MagnetError, match=f"^{recipe}: rivals.egn.width: expected a multiple of heads=3, found 1024; "):
+        load_study_config(recipe, ["optim.epochs=3"], options=options)
+    with pytest.raises(MagnetError, match="^--set: rivals: expected a table 'rivals', found rivals=3; "):
+        load_study_config(None, ["rivals=3"])
 
 
 def test_a_broken_or_absent_recipe_is_one_line(tmp_path: Path):
@@ -56,4 +74,4 @@ def test_a_broken_or_absent_recipe_is_one_line(tmp_path: Path):
 
 def test_a_configuration_survives_json():
     config = load_config(None, ["optim.lr=5e-4", "model.rounds=3", "loss.pcc_over=bins"])
-    assert build(FitConfig, json.loads(json.dumps(as_plain(config))), where="run.json") == config
+    assert FitConfig.build(json.loads(json.dumps(config.plain())), where="run.json") == config

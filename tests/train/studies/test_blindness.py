@@ -17,18 +17,20 @@ from train.data.fold_sides import FoldSides
 from train.data.slide import LevelData, Slide
 from train.evaluation.system_names import SYSTEMS
 from train.pipeline import run_cells
+from train.settings.rivals import (
+    BLEEPConfig,
+    EGNConfig,
+    His2STConfig,
+    HisToGeneConfig,
+    RivalsConfig,
+    STNetConfig,
+    TriplexConfig,
+)
+from train.settings.study import StudyConfig
 from train.studies.cell import Cell
-from train.studies.config import StudyConfig
 from train.studies.plans import Planner
 from train.studies.tables import choose_folds
 from train.systems.base import System
-from train.systems.rivals.bleep import BLEEPConfig
-from train.systems.rivals.egn import EGNConfig
-from train.systems.rivals.his2st import His2STConfig
-from train.systems.rivals.histogene import HisToGeneConfig
-from train.systems.rivals.st_net import STNetConfig
-from train.systems.rivals.triplex import TriplexConfig
-from train.systems.table import RivalsConfig
 
 MARKER = 777_777
 SMALL = RivalsConfig(
@@ -96,7 +98,7 @@ def computed(
         if marked:
             patched.setattr(LevelData, "count_blocks", marked_blocks)
         settings = config(store, runs, "encoder.mode=frozen", "optim.epochs=1", f"data.target={target}")
-        study = StudyConfig(settings, SMALL)
+        study = StudyConfig(fit=settings, rivals=SMALL)
         folds = [fold for fold in choose_folds(study, None) if fold.test == ("S2",)]
         cells = Planner(study, folds).cells(system, settings)
         results = run_cells(cells, runs)

@@ -17,9 +17,10 @@ from train import pipeline
 from train.data.fold_sides import FoldSides, TrainingSide, open_fold
 from train.data.slide import open_slide_data
 from train.pipeline import make_table, run_cells
+from train.settings.study import StudyConfig, load_study_config
 from train.studies import pivotal, tables
 from train.studies.cell import FINISHED, Cell
-from train.studies.config import StudyConfig, load_study_config
+from train.studies.configure import configure
 from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
 from train.studies.render import render
@@ -32,7 +33,7 @@ SYSTEMS = ("magnet", "gene_mean", "colour_ridge")
 
 
 def small_study(store: Store, runs: Path, *settings: str) -> StudyConfig:
-    return StudyConfig(config(store, runs, "encoder.mode=frozen", "optim.epochs=1", *settings))
+    return StudyConfig(fit=config(store, runs, "encoder.mode=frozen", "optim.epochs=1", *settings))
 
 
 def planned(study: StudyConfig, *, targets: tuple[int, ...] = (55,), systems: tuple[str, ...] = SYSTEMS) -> Plan:
@@ -306,7 +307,9 @@ def test_a_recipe_wins_over_its_protocol_and_a_setting_over_both(tmp_path: Path)
     study = load_study_config(tmp_path / "recipe.toml", ["rivals.egn.heads=2"], protocol="hest")
     assert (study.fit.data.panel, study.fit.data.panel_by, study.fit.data.normalise.library) == (30, "variance", "none")
     assert (study.rivals.egn.width, study.rivals.egn.heads) == (32, 2)
-    with pytest.raises(MagnetError, match="rivals: egn: expected a known setting, found 'widht'; did you mean width"):
+    with pytest.raises(
+        MagnetError, match="--set: rivals.egn: expected a known setting, found 'widht'; did you mean width"
+    ):
         load_study_config(None, ["rivals.egn.widht=3"])
 
 
@@ -316,7 +319,7 @@ def test_a_recipe_wins_over_its_protocol_and_a_setting_over_both(tmp_path: Path)
 def test_encoders_are_trained_where_that_is_asked_for(finetune: bool, settings: list[str], mode: str):
     def mode_of(finetune: bool, *settings: str) -> str:
         asked = StudyRequest(None, None, None, None, None, settings, "paper", finetune=finetune, folds=None, genes=())
-        return tables.configure(asked).fit.encoder.mode
+        return configure(asked).fit.encoder.mode
 
     assert mode_of(finetune, *settings) == mode
     with pytest.raises(MagnetError, match=r"encoder.mode: expected .*; change it, or --finetune of 'train study'"):

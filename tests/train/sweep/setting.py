@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cache.store import Store
+from train.commands.options import run_options
 from train.sweep.config import Sweep, read_sweep
 
 SPACE = """
@@ -30,5 +31,5 @@ startup = 3
 {search}
 """
     path.write_text(text)
-    named = {"data.store": str(store.root), "data.backbone": "timm:test_convnext", "runs": str(runs)}
-    return read_sweep(path, {**named, "split.file": str(runs / "folds.json"), "device": "cpu"})
+    options = run_options(store=store.root, backbone="timm:test_convnext", runs=runs, device="cpu")
+    return read_sweep(path, options)

@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ def test_a_sweep_ends_goes_on_and_leaves_its_best_as_a_recipe(small_store: Store
     assert run_sweep(sweep, trials=5).finished == 6
 
     recipe = load_config(result.folder / "best.toml")
-    assert recipe == replace(sweep.config(result.values), name="", device="auto")
+    assert recipe == sweep.config(result.values).changed(name="", device="auto")
     assert (recipe.optim.lr, recipe.model.rounds) == (result.values["optim.lr"], result.values["model.rounds"])
     assert (recipe.data.store, recipe.encoder.mode, recipe.model.width) == (small_store.root, "frozen", 32)
     page = write_report([result.folder], tmp_path / "page.html").read_text()

@@ -131,4 +131,4 @@ def test_the_mode_of_the_encoder_is_said_once(tmp_path: Path):
     (tmp_path / "sweep.toml").write_text("[space]\nencoder.mode = {choices = ['last', 'lora']}")
     assert read_sweep(tmp_path / "sweep.toml").config({"encoder.mode": "lora"}).encoder.mode == "lora"
     with pytest.raises(MagnetError, match="--bins: expected --bins or encoder.mode, found both"):
-        read_sweep(tmp_path / "sweep.toml", {"encoder.mode": "full"})
+        read_sweep(tmp_path / "sweep.toml", {"encoder.mode": ("--bins", "full")})

@@ -7,9 +7,7 @@ With `finetune` the image encoder is trained too, as in the original (a ResNet50
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 import numpy as np
 import torch
@@ -22,36 +20,13 @@ from train.data.rows import Rows
 from train.data.slide import Slide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
-from train.settings.build import check_limits
+from train.settings.rivals import BLEEPConfig
 from train.systems.rivals.learning import chunk_rows, cut, learn, predict_chunks, seeded, trainable
 from train.systems.rivals.patches import PatchEncoder, labels_of, mixed_batches
 
 # N fine rows of a slide, M training rows, n rows of a batch, D features in, W width, K neighbours, P panel genes
 
 _SEARCH_ROWS = 16_384  # at a time: the bank is indexed anew for each
-
-
-@dataclass(frozen=True)
-class BLEEPConfig:
-    """Published settings, as we read the paper. A batch is smaller where there are fewer rows.
-
-    temperature  τ of the loss
-    neighbours   training rows whose mean is the prediction
-    """
-
-    width: int = 256
-    dropout: float = 0.1
-    temperature: float = 1.0
-    neighbours: int = 50
-    lr: float = 1e-3
-    weight_decay: float = 1e-3
-    batch_size: int = 512
-    epochs: int = 150
-
-    def __post_init__(self) -> None:
-        limits = dict.fromkeys(("width", "neighbours", "batch_size", "epochs"), (1, inf))
-        limits |= dict.fromkeys(("temperature", "lr", "weight_decay"), (0, inf)) | {"dropout": (0, 1)}
-        check_limits(self, "rivals.bleep", limits, above={"temperature", "lr"}, below={"dropout"})
 
 
 class ProjectionHead(nn.Module):

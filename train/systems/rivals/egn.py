@@ -7,9 +7,7 @@ found by cached features.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 import numpy as np
 import torch
@@ -24,46 +22,14 @@ from train.data.rows import Rows
 from train.data.slide import Slide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
-from train.settings.build import check_limits
+from train.settings.rivals import EGNConfig
 from train.systems.rivals.learning import chunk_rows, cut, learn, mean_head, predict_chunks, seeded, trainable
 from train.systems.rivals.patches import PatchEncoder, labels_of, mixed_batches
-from train.systems.rivals.transformer import check_heads, transformer_layers
+from train.systems.rivals.transformer import transformer_layers
 
 # N fine rows of a slide, M training rows, n rows of a batch, k exemplars, T tokens, D features, W width, P panel genes
 
 _SEARCH_ROWS = 16_384  # queries at a time
-
-
-@dataclass(frozen=True)
-class EGNConfig:
-    """Published settings, as we read the paper.
-
-    exemplars   training rows that guide each patch
-    mlp         width inside a transformer layer
-    every       layers after which an exemplar block follows
-    token_grid  tokens a side of a fine patch, where its encoder is trained
-    pcc_weight  weight of 1 - PCC beside the MSE
-    """
-
-    exemplars: int = 9
-    width: int = 1024
-    depth: int = 8
-    heads: int = 16
-    mlp: int = 4096
-    dropout: float = 0.1
-    every: int = 2
-    token_grid: int = 4
-    pcc_weight: float = 0.5
-    lr: float = 5e-4
-    weight_decay: float = 1e-4
-    batch_size: int = 32
-    epochs: int = 50
-
-    def __post_init__(self) -> None:
-        counts = ("exemplars", "width", "depth", "heads", "mlp", "every", "token_grid", "batch_size", "epochs")
-        limits = dict.fromkeys(counts, (1, inf)) | dict.fromkeys(("lr", "pcc_weight", "weight_decay"), (0, inf))
-        check_limits(self, "rivals.egn", limits | {"dropout": (0, 1)}, above={"lr"}, below={"dropout"})
-        check_heads("rivals.egn", width=self.width, heads=self.heads)
 
 
 class ExemplarBlock(nn.Module):

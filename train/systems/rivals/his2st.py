@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magnet_core.device import to_device
-from magnet_core.errors import MagnetError
 from magnet_core.symmetry import NUM_SYMMETRIES
 from train.data.fold_sides import TrainingSide
 from train.data.raw_counts import read_counts
@@ -31,10 +29,10 @@ from train.data.slide import Slide
 from train.data.subgraph import edges_among
 from train.learning.progress import Progress
 from train.learning.setting import Setting
-from train.settings.build import check_limits
+from train.settings.rivals import His2STConfig
 from train.systems.rivals.learning import falling, learn, mean_head, seeded, trainable
 from train.systems.rivals.patches import labels_of
-from train.systems.rivals.transformer import PositionEmbedding, check_heads, transformer_layers
+from train.systems.rivals.transformer import PositionEmbedding, transformer_layers
 from train.systems.rivals.windows import WindowRows, fine_windows, predict_windows, shuffled, window_inputs
 
 with warnings.catch_warnings():  # torch_geometric calls torch.jit.script while it is imported
@@ -46,61 +44,6 @@ with warnings.catch_warnings():  # torch_geometric calls torch.jit.script while 
 LARGEST_LOG_RATE = 12.0  # of the ZINB's mean, before the library: above it e^12 is kept, not infinity
 DISPERSIONS = (1e-4, 1e4)
 SMALLEST_MEAN = 1e-8  # of a row without counts
-
-
-@dataclass(frozen=True)
-class His2STConfig:
-    """Published settings, as we read the paper; `window` is ours.
-
-    step_epochs   the learning rate is multiplied by `step_factor` after so many epochs, again and again
-    window        rows of a window at most: 24 × 24 bins
-    positions     rows of the tables of x and of y embeddings
-    mlp           width inside a transformer layer
-    neighbours    nearest rows that a SAGE layer averages, those of them within the window
-    pixel_side    pixels that the convolutions read, a side
-    patch         pixels, a side, that the first of them makes one
-    zinb, distil  weights of the two losses beside the MSE
-    views         augmented views whose mean prediction is distilled
-    """
-
-    epochs: int = 350
-    lr: float = 1e-5
-    step_epochs: int = 50
-    step_factor: float = 0.9
-    window: int = 576
-    positions: int = 64
-    width: int = 1024
-    depth: int = 8
-    heads: int = 16
-    mlp: int = 1024
-    dropout: float = 0.2
-    sage_layers: int = 4
-    neighbours: int = 4
-    lstm_layers: int = 2
-    pixel_side: int = 112
-    patch: int = 7
-    channels: int = 32
-    mixers: int = 2
-    kernel: int = 5
-    zinb: float = 0.25
-    distil: float = 0.5
-    views: int = 5
-
-    def __post_init__(self) -> None:
-        counts = "epochs step_epochs window width depth heads mlp sage_layers neighbours lstm_layers"
-        counts += " pixel_side patch channels mixers kernel"
-        limits = dict.fromkeys(counts.split(), (1, inf)) | dict.fromkeys(("lr", "step_factor"), (0, inf))
-        limits |= {"zinb": (0, inf), "distil": (0, inf), "positions": (2, inf), "dropout": (0, 1)}
-        limits |= {"views": (1, NUM_SYMMETRIES)}
-        check_limits(self, "rivals.his2st", limits, above={"lr", "step_factor"}, below={"dropout"})
-        check_heads("rivals.his2st", width=self.width, heads=self.heads)
-        if self.pixel_side < self.patch or self.width % (self.pixel_side // self.patch) ** 2:
-            raise MagnetError(
-                "rivals.his2st.width",
-                expected="a multiple of (pixel_side // patch)², which is not 0",
-                found=f"{self.width}",
-                remedy="change one of them",
-            )
 
 
 class ConvMixer(nn.Module):

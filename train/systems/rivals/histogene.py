@@ -7,9 +7,7 @@ fine-tuned, the layer reads the pixels, averaged to `pixel_side` a side, so that
 Ours: the head's bias starts at the training mean; the original's starts at random.
 """
 
-from dataclasses import dataclass
 from functools import partial
-from math import inf
 
 import numpy as np
 import torch
@@ -21,41 +19,13 @@ from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
-from train.settings.build import check_limits
+from train.settings.rivals import HisToGeneConfig
 from train.systems.rivals.learning import learn, mean_head, seeded, trainable
 from train.systems.rivals.patches import labels_of
-from train.systems.rivals.transformer import PositionEmbedding, check_heads, transformer_layers
+from train.systems.rivals.transformer import PositionEmbedding, transformer_layers
 from train.systems.rivals.windows import WindowRows, fine_windows, predict_windows, shuffled, window_inputs
 
 # N fine rows of a slide, n rows of a window, I inputs of a row, D width, P panel genes
-
-
-@dataclass(frozen=True)
-class HisToGeneConfig:
-    """Published settings, as we read the paper; `window` is ours.
-
-    window      rows of a window at most: 24 × 24 bins
-    positions   rows of the tables of x and of y embeddings
-    mlp         width inside a layer
-    pixel_side  pixels that the linear layer reads, a side, where it reads pixels
-    """
-
-    epochs: int = 100
-    lr: float = 1e-5
-    window: int = 576
-    positions: int = 64
-    width: int = 1024
-    depth: int = 8
-    heads: int = 16
-    mlp: int = 2048
-    dropout: float = 0.1
-    pixel_side: int = 112
-
-    def __post_init__(self) -> None:
-        counts = ("epochs", "window", "width", "depth", "heads", "mlp", "pixel_side")
-        limits = dict.fromkeys(counts, (1, inf)) | {"positions": (2, inf), "lr": (0, inf), "dropout": (0, 1)}
-        check_limits(self, "rivals.histogene", limits, above={"lr"}, below={"dropout"})
-        check_heads("rivals.histogene", width=self.width, heads=self.heads)
 
 
 class HisToGeneNet(nn.Module):

@@ -29,11 +29,19 @@ _CHUNK, _ENCODED_CHUNK = 512, 128  # rows predicted at a time: of cached feature
 
 
 class Course(Protocol):
-    """What a rival's settings say of its training."""
+    """What a rival's settings say of its training, see `train.settings.rivals`."""
 
     @property
     def epochs(self) -> int:
         """Epochs at most."""
+
+    @property
+    def clip_norm(self) -> float:
+        """The largest norm of a gradient; 0 leaves it."""
+
+    @property
+    def ema(self) -> float:
+        """Share of the past that a running average of the weights keeps; 0 for none."""
 
 
 @contextmanager

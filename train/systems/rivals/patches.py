@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_core.backbones import Encoder, TuningConfig, tune, with_class_token
+from magnet_core.backbones import Encoder, tune, with_class_token
 from magnet_core.device import autocast, to_device
+from magnet_core.settings.tuning import TuningConfig
 from magnet_core.symmetry import turn
 from train.data.rows import Rows
 from train.data.slide import Slide

@@ -5,8 +5,6 @@ the patch. With `finetune` the encoder is trained as well, as in the original (a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 import torch
@@ -18,29 +16,11 @@ from train.data.rows import Rows
 from train.data.slide import Slide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
-from train.settings.build import check_limits
+from train.settings.rivals import STNetConfig
 from train.systems.rivals.learning import chunk_rows, learn, mean_head, predict_chunks, seeded, trainable
 from train.systems.rivals.patches import PatchEncoder, labels_of, mixed_batches
 
 # N fine rows of a slide, n rows of a batch, D features, P panel genes
-
-
-@dataclass(frozen=True)
-class STNetConfig:
-    """Published settings: SGD at 1e-6 with momentum 0.9, batches of 32, 50 epochs.
-
-    So low a rate is read as that of the squared error summed over rows and genes: of its mean, a head on fixed features
-    would not leave its start.
-    """
-
-    lr: float = 1e-6
-    momentum: float = 0.9
-    batch_size: int = 32
-    epochs: int = 50
-
-    def __post_init__(self) -> None:
-        limits = {"lr": (0, inf), "momentum": (0, 1), "batch_size": (1, inf), "epochs": (1, inf)}
-        check_limits(self, "rivals.st_net", limits, above={"lr"}, below={"momentum"})
 
 
 class STNet:

@@ -4,8 +4,6 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from magnet_core.errors import MagnetError
-
 # n rows of a window, D width
 
 
@@ -43,14 +41,6 @@ def transformer_layers(sizes: Sizes) -> nn.Sequential:
             for _ in range(sizes.depth)
         )
     )
-
-
-def check_heads(table: str, *, width: int, heads: int) -> None:
-    """Refuse a width that the heads do not share evenly."""
-    if width % heads:
-        raise MagnetError(
-            f"{table}.width", expected=f"a multiple of heads={heads}", found=f"{width}", remedy="change one of them"
-        )
 
 
 class PositionEmbedding(nn.Module):

@@ -19,7 +19,7 @@ Ours: 50 epochs (the original stops early, after 200 at most); the biases of the
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import inf, isqrt
+from math import isqrt
 
 import numpy as np
 import torch
@@ -34,53 +34,15 @@ from train.data.rows import Rows
 from train.data.slide import LevelData, Slide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
-from train.settings.build import check_limits
+from train.settings.rivals import TriplexConfig
 from train.systems.rivals.learning import chunk_rows, falling, learn, mean_head, predict_chunks, seeded, trainable
 from train.systems.rivals.patches import PatchEncoder, labels_of
-from train.systems.rivals.transformer import check_heads
 from train.systems.rivals.windows import Window, level_windows
 
 # N fine rows of a slide, n rows of a batch, S spots of a window, R regions of a batch, T tokens of a patch,
 # g tokens a side, H heads, D width, P panel genes
 
 _LARGEST_GRID = 256  # spots a side of the map that the convolution runs on, 14 mm of 56 µm spots
-
-
-@dataclass(frozen=True)
-class TriplexConfig:
-    """Published settings, as we read the paper, but for the epochs; `global_window` is ours.
-
-    batch_size     fine rows of one slide
-    step_epochs    the learning rate is multiplied by `step_factor` after so many epochs, again and again
-    distil         α of a view's loss, (1 - α) MSE(view, label) + α MSE(view, fusion)
-    token_grid     tokens a side of a fine patch, where its encoder is trained
-    mlp            width inside a layer
-    global_window  spots that attend to each other at most
-    """
-
-    epochs: int = 50
-    lr: float = 1e-4
-    batch_size: int = 128
-    step_epochs: int = 50
-    step_factor: float = 0.9
-    distil: float = 0.3
-    token_grid: int = 7
-    width: int = 512
-    heads: int = 8
-    mlp: int = 2048
-    dropout: float = 0.1
-    neighbour_layers: int = 4
-    global_layers: int = 5
-    fusion_layers: int = 1
-    global_window: int = 4096
-
-    def __post_init__(self) -> None:
-        counts = "epochs batch_size step_epochs token_grid width heads mlp"
-        counts += " neighbour_layers global_layers fusion_layers global_window"
-        limits = dict.fromkeys(counts.split(), (1, inf)) | dict.fromkeys(("lr", "step_factor"), (0, inf))
-        limits |= {"distil": (0, 1), "dropout": (0, 1)}
-        check_limits(self, "rivals.triplex", limits, above={"lr", "step_factor"}, below={"dropout"})
-        check_heads("rivals.triplex", width=self.width, heads=self.heads)
 
 
 class Block(nn.Module):

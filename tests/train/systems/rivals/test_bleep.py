@@ -17,8 +17,9 @@ from tests.train.systems.rivals.setting import (
 )
 from train.learning.setting import Setting
 from train.model.build import rebuild_encoder
+from train.settings.rivals import BLEEPConfig
 from train.systems.rivals import bleep
-from train.systems.rivals.bleep import BLEEP, BLEEPConfig, ProjectionHead, contrastive_loss, soft_targets
+from train.systems.rivals.bleep import BLEEP, ProjectionHead, contrastive_loss, soft_targets
 
 SMALL = BLEEPConfig(width=32, neighbours=10, batch_size=128, epochs=3)
 
@@ -106,7 +107,7 @@ def test_a_prediction_is_the_mean_of_the_most_similar_training_rows(small_store:
 
 def test_fewer_training_rows_than_neighbours_give_their_mean(small_store: Store, tmp_path: Path):
     sides = training_of(small_store, tmp_path)
-    system = BLEEP(replace(SMALL, neighbours=10_000, epochs=1), Setting())
+    system = BLEEP(SMALL.changed(neighbours=10_000, epochs=1), Setting())
     system.fit(sides.training)
     predicted = system.predict(sides.test_slides[0])
     np.testing.assert_allclose(
@@ -133,7 +134,7 @@ def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone
 def test_finetuning_moves_the_encoder(small_store: Store, tmp_path: Path):
     sides = training_of(small_store, tmp_path)
     training = replace(sides.training, slides=sides.training.slides[:1])
-    system = BLEEP(replace(SMALL, epochs=1), Setting(finetune=True))
+    system = BLEEP(SMALL.changed(epochs=1), Setting(finetune=True))
     system.fit(training)
     start = rebuild_encoder(training.slides[0].features_header).state_dict()
     assert system.encoder.encoder is not None

@@ -18,8 +18,9 @@ from tests.train.systems.rivals.setting import (
 from train.data.fold_sides import TrainingSide
 from train.learning.setting import Setting
 from train.model.build import rebuild_encoder
+from train.settings.rivals import EGNConfig
 from train.systems.rivals import egn
-from train.systems.rivals.egn import EGN, EGNConfig, ExemplarBank, ExemplarBlock, ExemplarNetwork, egn_loss
+from train.systems.rivals.egn import EGN, ExemplarBank, ExemplarBlock, ExemplarNetwork, egn_loss
 
 SMALL = EGNConfig(exemplars=4, width=32, depth=4, heads=4, mlp=64, token_grid=2, lr=2e-3, epochs=2)
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ def brute_force(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 def test_egn_learns_its_training_slides(small_store: Store, tmp_path: Path):
-    assert_learns(EGN(replace(SMALL, epochs=15), Setting()), training_of(small_store, tmp_path))
+    assert_learns(EGN(SMALL.changed(epochs=15), Setting()), training_of(small_store, tmp_path))
 
 
 def test_exemplars_are_training_rows_and_those_of_a_training_row_are_of_another_patient(
@@ -157,13 +158,13 @@ def test_a_prediction_does_not_depend_on_the_chunks(
 
 
 def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(small_store: Store, tmp_path: Path):
-    assert_the_seed_decides(partial(EGN, replace(SMALL, epochs=1)), training_of(small_store, tmp_path))
+    assert_the_seed_decides(partial(EGN, SMALL.changed(epochs=1)), training_of(small_store, tmp_path))
 
 
 def test_finetuning_moves_the_encoder_and_leaves_the_exemplars(small_store: Store, tmp_path: Path):
     sides = training_of(small_store, tmp_path)
     training = one_slide(sides.training)
-    system = EGN(replace(SMALL, epochs=1, batch_size=100), Setting(finetune=True))
+    system = EGN(SMALL.changed(epochs=1, batch_size=100), Setting(finetune=True))
     system.fit(training)
     start = rebuild_encoder(training.slides[0].features_header).state_dict()
     assert system.encoder.encoder is not None

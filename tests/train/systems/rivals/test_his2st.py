@@ -1,4 +1,3 @@
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +9,13 @@ from scipy import stats
 from cache.store import Store
 from tests.train.systems.rivals.setting import assert_learns, assert_refused, assert_the_seed_decides, training_of
 from train.learning.setting import Setting
-from train.systems.rivals.his2st import His2ST, His2STConfig, His2STNet, SAGEConv, pixel_stem, window_edges, zinb_loss
+from train.settings.rivals import His2STConfig
+from train.systems.rivals.his2st import His2ST, His2STNet, SAGEConv, pixel_stem, window_edges, zinb_loss
 from train.systems.rivals.windows import fine_windows
 
 SIZES = {"window": 64, "width": 32, "depth": 1, "heads": 4, "mlp": 32, "sage_layers": 2, "channels": 8, "views": 2}
 SMALL = His2STConfig(epochs=30, lr=2e-3, pixel_side=28, **SIZES)
-SHORT = replace(SMALL, epochs=1)
+SHORT = SMALL.changed(epochs=1)
 
 
 def _net(stem: torch.nn.Module) -> His2STNet:
@@ -93,7 +93,7 @@ def test_without_dropout_there_is_something_to_distil_only_where_views_differ(
     sides = training_of(small_store, tmp_path)
     heads = []
     for distil in (0.0, 5.0):
-        system = His2ST(replace(SHORT, distil=distil, dropout=0.0), Setting(finetune=finetune))
+        system = His2ST(SHORT.changed(distil=distil, dropout=0.0), Setting(finetune=finetune))
         system.fit(sides.training)
         heads.append(system.net.head.weight.detach())
     moved = float((heads[0] - heads[1]).abs().median())
@@ -109,7 +109,7 @@ def test_fine_tuned_its_convolutions_learn(small_store: Store, tmp_path: Path):
     sides = training_of(small_store, tmp_path)
     stems = []
     for lr in (1e-30, 1e-3):
-        system = His2ST(replace(SHORT, lr=lr), Setting(finetune=True))
+        system = His2ST(SHORT.changed(lr=lr), Setting(finetune=True))
         system.fit(sides.training)
         assert np.isfinite(system.predict(sides.test_slides[0])).all()
         stems.append(dict(system.net.stem.named_parameters()))

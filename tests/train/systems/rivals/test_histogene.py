@@ -8,7 +8,8 @@ import torch
 from cache.store import Store
 from tests.train.systems.rivals.setting import assert_learns, assert_refused, assert_the_seed_decides, training_of
 from train.learning.setting import Setting
-from train.systems.rivals.histogene import HisToGene, HisToGeneConfig, HisToGeneNet
+from train.settings.rivals import HisToGeneConfig
+from train.systems.rivals.histogene import HisToGene, HisToGeneNet
 from train.systems.rivals.windows import fine_windows
 
 SMALL = HisToGeneConfig(epochs=30, lr=1e-3, window=64, width=32, depth=2, heads=4, mlp=64, pixel_side=14)

@@ -1,4 +1,3 @@
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -6,20 +5,11 @@ import pytest
 import torch
 
 from cache.store import Store
-from magnet_core.errors import MagnetError
 from tests.train.systems.rivals.setting import training_of
 from train.data.rows import Rows
 from train.learning.setting import Setting
-from train.settings.build import check_limits
 from train.systems.rivals.learning import chunk_rows, cut, mean_head, seeded
 from train.systems.rivals.patches import PatchEncoder
-
-
-@dataclass(frozen=True)
-class Rates:
-    lr: float = 1.0
-    dropout: float = 0.5
-    share: float = 0.5
 
 
 def test_what_is_drawn_within_follows_the_seed_and_what_is_drawn_after_does_not():
@@ -67,21 +57,3 @@ def test_pooled_and_tokens_of_one_pass_are_those_of_two(
         torch.testing.assert_close(both[:, 0], encoder.pooled(pieces))
         torch.testing.assert_close(both[:, 1:], encoder.tokens(pieces, token_grid=2))
     assert both.shape[1] == (2 if (target, finetune) == (8, False) else 5)
-
-
-@pytest.mark.parametrize(
-    ("rates", "says"),
-    [
-        ({"lr": 0.0}, "rivals.x.lr: expected a positive number, found 0.0; change the setting"),
-        ({"lr": float("nan")}, "rivals.x.lr: expected a positive number, found nan; change the setting"),
-        ({"dropout": 1.0}, "rivals.x.dropout: expected 0 or more, below 1, found 1.0; change the setting"),
-        ({"share": 1.5}, "rivals.x.share: expected 0 to 1, found 1.5; change the setting"),
-    ],
-)
-def test_limits_say_what_may_be_taken(rates: dict[str, float], says: str):
-    limits = {"lr": (0, float("inf")), "dropout": (0, 1), "share": (0, 1)}
-    check_limits(Rates(), "rivals.x", limits, above={"lr"}, below={"dropout"})
-    check_limits(Rates(share=1.0), "rivals.x", limits, above={"lr"}, below={"dropout"})
-    with pytest.raises(MagnetError) as refused:
-        check_limits(Rates(**rates), "rivals.x", limits, above={"lr"}, below={"dropout"})
-    assert str(refused.value) == says

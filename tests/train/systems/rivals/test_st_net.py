@@ -17,8 +17,9 @@ from tests.train.systems.rivals.setting import (
 from train.data.rows import Rows
 from train.learning.setting import Setting
 from train.model.build import rebuild_encoder
+from train.settings.rivals import STNetConfig
 from train.systems.rivals.patches import PatchEncoder
-from train.systems.rivals.st_net import STNet, STNetConfig
+from train.systems.rivals.st_net import STNet
 
 QUICK = STNetConfig(lr=2e-5, epochs=40)
 FINETUNE = STNetConfig(lr=1e-5, batch_size=128, epochs=1)

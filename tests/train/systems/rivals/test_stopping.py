@@ -16,14 +16,17 @@ from train.learning import progress
 from train.learning.checkpoint import CHECKPOINT
 from train.learning.setting import Setting
 from train.settings.fit import ComputeConfig
-from train.systems.rivals.bleep import BLEEPConfig
-from train.systems.rivals.egn import EGNConfig
-from train.systems.rivals.his2st import His2STConfig
-from train.systems.rivals.histogene import HisToGeneConfig
+from train.settings.rivals import (
+    BLEEPConfig,
+    EGNConfig,
+    His2STConfig,
+    HisToGeneConfig,
+    RivalsConfig,
+    STNetConfig,
+    TriplexConfig,
+)
 from train.systems.rivals.learning import learn, seeded
-from train.systems.rivals.st_net import STNetConfig
-from train.systems.rivals.triplex import TriplexConfig
-from train.systems.table import RIVALS, RivalsConfig, build_rival
+from train.systems.table import RIVALS, build_rival
 
 SIZES: dict[str, Any] = {"width": 16, "heads": 2, "mlp": 16}
 SMALL = RivalsConfig(

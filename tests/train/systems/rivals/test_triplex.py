@@ -1,4 +1,3 @@
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,17 +15,18 @@ from tests.train.systems.rivals.setting import (
     training_of,
 )
 from train.learning.setting import Setting
-from train.systems.rivals.triplex import GridEncoding, RelativeBias, Triplex, TriplexConfig, TriplexNet, triplex_loss
+from train.settings.rivals import TriplexConfig
+from train.systems.rivals.triplex import GridEncoding, RelativeBias, Triplex, TriplexNet, triplex_loss
 
 SMALL = TriplexConfig(
     epochs=8, lr=2e-3, batch_size=32, token_grid=2, width=32, heads=4, mlp=64, neighbour_layers=1, global_layers=2
 )
-SHORT = replace(SMALL, epochs=1, batch_size=128)
+SHORT = SMALL.changed(epochs=1, batch_size=128)
 
 
 @pytest.mark.parametrize("target", [8, 55])
 def test_it_learns_its_training_slides(small_store: Store, tmp_path: Path, target: int):
-    config = replace(SMALL, epochs=60) if target == 55 else SMALL  # few spots, few steps an epoch
+    config = SMALL.changed(epochs=60) if target == 55 else SMALL  # few spots, few steps an epoch
     assert_learns(Triplex(config, Setting()), training_of(small_store, tmp_path, f"data.target={target}"))
 
 
@@ -42,7 +42,7 @@ def test_the_relative_bias_depends_on_the_offset_of_two_tokens():
 
 def test_the_bias_is_added_to_the_attention_logits():
     torch.manual_seed(0)
-    block = triplex.Block(replace(SMALL, width=8, heads=2, mlp=8)).eval()
+    block = triplex.Block(SMALL.changed(width=8, heads=2, mlp=8)).eval()
     tokens, bias = torch.randn(1, 4, 8), torch.randn(2, 4, 4)
     normed = block.norm(tokens)[0]
     q, k, v = (layer(normed) for layer in (block.query, block.key, block.value))
@@ -93,7 +93,7 @@ def test_the_loss_is_that_of_the_fusion_and_of_each_head_between_label_and_fusio
 
 def test_every_parameter_gets_a_gradient():
     torch.manual_seed(0)
-    net = TriplexNet(replace(SMALL, fusion_layers=2), (10, 11, 12), region_grid=2, mean=torch.zeros(5))
+    net = TriplexNet(SMALL.changed(fusion_layers=2), (10, 11, 12), region_grid=2, mean=torch.zeros(5))
     positions = torch.stack([torch.arange(6) % 3, torch.arange(6) // 3], dim=1)
     spots = net.whole(torch.randn(6, 12), positions)
     region_of = torch.tensor([0, 1, 1, 0])
@@ -109,7 +109,7 @@ def test_a_prediction_does_not_depend_on_chunks(
     small_store: Store, tmp_path: Path, target: int, monkeypatch: pytest.MonkeyPatch
 ):
     sides = training_of(small_store, tmp_path, f"data.target={target}")
-    system = Triplex(replace(SHORT, global_window=20), Setting())
+    system = Triplex(SHORT.changed(global_window=20), Setting())
     system.fit(sides.training)
     slide = sides.test_slides[0]
     whole = system.predict(slide)
@@ -120,7 +120,7 @@ def test_a_prediction_does_not_depend_on_chunks(
 
 def test_an_epoch_holds_every_row_once_with_its_own_spot(small_store: Store, tmp_path: Path):
     slides = training_of(small_store, tmp_path).training.slides
-    config = replace(SMALL, global_window=20)
+    config = SMALL.changed(global_window=20)
     views = [triplex._Global.of(slide, config) for slide in slides]
     batches = triplex._batches(slides, views, 16, np.random.default_rng(0))
     assert max(len(batch.piece.rows) for batch in batches) <= 16
@@ -141,7 +141,7 @@ def test_fine_tuned_its_encoder_learns(small_store: Store, tmp_path: Path):
     sides = training_of(small_store, tmp_path)
     encoders = []
     for lr in (1e-30, 1e-3):
-        system = Triplex(replace(SHORT, lr=lr), Setting(finetune=True))
+        system = Triplex(SHORT.changed(lr=lr), Setting(finetune=True))
         system.fit(sides.training)
         assert np.isfinite(system.predict(sides.test_slides[0])).all()
         encoders.append(list(system.encoder.parameters()))

@@ -1,0 +1,73 @@
+"""Nested tables of settings and their dotted names: the one set of helpers for both.
+
+In: plain values as TOML or JSON has them, such as {"optim": {"lr": 1e-3}}. Its dotted name is optim.lr.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from magnet_core.errors import MagnetError
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, by dotted names; an empty table is a value."""
+    rows: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            rows |= flat(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = value
+    return rows
+
+
+def nested(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Dotted names, at every depth, as nested tables; one that is given twice is an error."""
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = nested(value, where=where) if isinstance(value, Mapping) else value
+        for key in reversed(name.split(".")):
+            inner = {key: inner}
+        result = _joined(result, inner, where=where)
+    return result
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested tables; a value of `above` wins."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def without(values: Mapping[str, Any], names: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Nested tables less the settings or whole tables of these dotted names."""
+    return {
+        key: without(value, names, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if f"{prefix}{key}" not in names
+    }
+
+
+def holds(values: Mapping[str, Any], name: str) -> bool:
+    """Whether nested tables say a setting, or anything of a table, of this dotted name."""
+    return any(known == name or known.startswith(f"{name}.") for known in flat(values))
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any], *, neutral: Collection[str] = ()) -> list[str]:
+    """Dotted names of the plain settings in which two differ, such as optim.lr, those in `neutral` left out."""
+    first, second = flat(one), flat(other)
+    return [
+        name
+        for name in sorted({*first, *second} - {*neutral})
+        if name not in first or name not in second or first[name] != second[name]
+    ]
+
+
+def _joined(one: Mapping[str, Any], other: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    result = dict(one)
+    for key, value in other.items():
+        if key in one and not (isinstance(one[key], Mapping) and isinstance(value, Mapping)):
+            raise MagnetError(where, expected=f"'{key}' once", found="it twice", remedy="leave one of them out")
+        result[key] = _joined(one[key], value, where=where) if key in one else value
+    return result

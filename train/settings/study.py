@@ -1,0 +1,45 @@
+"""Settings of a study: those of `train fit`, which hold for all systems, and the rivals' own.
+
+In: a recipe, whose table `[rivals]` is read here and passed over by `train fit`, and what a command says over it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from magnet_core.registry import look_up
+from magnet_core.settings import Layers, Options, Settings
+from train.settings.fit import OUTPUT_NEUTRAL, FitConfig, build_fit
+from train.settings.protocols import PROTOCOLS
+from train.settings.rivals import RivalsConfig
+
+OUTPUT_NEUTRAL_OF_STUDY = frozenset(f"fit.{name}" for name in OUTPUT_NEUTRAL)
+
+
+class StudyConfig(Settings):
+    """One study.
+
+    fit       data, folds and seed of every system; the rest is MagNet's
+    rivals    hyper-parameters of the rivals
+    protocol  a name of `PROTOCOLS`
+    """
+
+    fit: FitConfig = FitConfig()
+    rivals: RivalsConfig = RivalsConfig()
+    protocol: str = "paper"
+
+
+def load_study_config(
+    recipe: Path | None = None,
+    assignments: Sequence[str] = (),
+    *,
+    options: Options | None = None,
+    protocol: str = "paper",
+) -> StudyConfig:
+    """Build a study's settings: what the protocol brings, a recipe over it, then options, then `a.b=c` settings.
+
+    Settings of the rivals are written `rivals.egn.lr=1e-3`.
+    """
+    brought = look_up(PROTOCOLS, protocol, where="--protocol").values
+    layers = Layers().add(brought, source=f"--protocol {protocol}").add_given(recipe, options, assignments)
+    rivals = RivalsConfig.build(layers.table("rivals"), where=layers.source)
+    return StudyConfig(fit=build_fit(layers), rivals=rivals, protocol=protocol)
