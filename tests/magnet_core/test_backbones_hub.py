@@ -20,6 +20,7 @@ from safetensors.torch import save
 from magnet_core.backbones import build_encoder, find_backbone
 from magnet_core.errors import MagnetError
 
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = "timm:test_resnet"
 REPOSITORY = "timm/test_resnet.r160_in1k"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -113,7 +114,8 @@ def ask(expression: str, *, home: Path, **variables: str) -> Any:
     """Evaluate an expression of `run` and `build` in another process, with a hub cache in `home`."""
     of_the_hub = ("hf_", "hugging", "http_proxy", "https_proxy", "all_proxy")
     environment = {key: value for key, value in os.environ.items() if not key.lower().startswith(of_the_hub)}
-    environment |= {"HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", **variables}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **variables}
     needed = (RUN if "run(" in expression else "") + BUILD
     done = subprocess.run(
         [sys.executable, "-c", f"import json, sys\n{needed}print(json.dumps({expression}))"],
