@@ -14,7 +14,7 @@ CODE := magnet_core cache extract train
 
 .DEFAULT_GOAL := help
 COMMA := ,
-.PHONY: help venv demo study-demo test test-all lint bench-extract bench-train clean
+.PHONY: help venv demo study-demo test test-slow test-all lint bench-extract bench-train clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -86,12 +86,22 @@ study-demo/data/samples.csv: | $(STAMP)
 	@echo 'study-demo [1/6] synth: four Visium HD slides of 0.8 mm, with known truth -> study-demo/data'
 	@$(BIN)/extract synth study-demo/data --slides 4 --seed 0 --size-mm 0.8
 
-test: export OMP_NUM_THREADS = 1
-test: $(STAMP) ## the quick tests, on the CPU and offline
-	@$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu'
+PYTEST := $(BIN)/python -m pytest -n 2 --durations=10
+# From Python 3.12 on the interpreter itself can tell which lines run, at next to no cost.
+COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 
-test-all: $(STAMP) ## every test that this machine can run
-	@$(BIN)/python -m pytest
+test test-slow: export OMP_NUM_THREADS = 1
+test: $(STAMP) ## the quick tests, on the CPU and offline; the ten slowest, and the share of lines that they run
+	@COVERAGE_CORE=$(COVERAGE_CORE) $(PYTEST) -m 'not slow and not gpu' --cov --cov-report=
+	@for package in $(CODE); do \
+	  echo "coverage of $$package: $$($(BIN)/coverage report --format=total --include="$$package/*") %"; \
+	done
+	@echo "coverage: $$($(BIN)/coverage report --format=total) %"
+
+test-slow: $(STAMP) ## the rest: the wheel in a clean environment, kills, and what needs a GPU where there is one
+	@$(PYTEST) -m 'slow or gpu'
+
+test-all: test test-slow ## every test that this machine can run
 
 lint: $(STAMP) ## ruff and mypy, on the code and the tests
 	@$(BIN)/ruff check .
@@ -105,5 +115,5 @@ bench-train: $(STAMP) ## stage two against the limits it cannot beat; minutes
 	@$(BIN)/python benchmarks/bench_train.py
 
 clean: ## remove what the targets made, .venv included
-	@rm -rf .venv demo study-demo build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf .venv demo study-demo build dist *.egg-info .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -189,7 +189,8 @@ def _imported_before(store: Store, slide_id: str, backbone: str, geometry_digest
 
 def _levels_of(file: FeatureFile) -> dict[str, Any]:
     with ArrayFile(file.path) as features:
-        return features.header["imported"]
+        levels: dict[str, Any] = features.header["imported"]
+        return levels
 
 
 def _header(backbone: str, levels: Mapping[str, Any], geometry_digest: str) -> dict[str, Any]:

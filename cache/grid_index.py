@@ -35,7 +35,8 @@ class CoordinateGrid:
     def counts_around(self, proposed: np.ndarray) -> np.ndarray:
         """How many of the `proposed` points (P,) lie in the 3x3 cells around each cell, (C,)."""
         counts = np.bincount(self.cell[proposed], minlength=len(self.around))
-        return np.where(self.around >= 0, counts[self.around], 0).sum(axis=1)
+        around: np.ndarray = np.where(self.around >= 0, counts[self.around], 0).sum(axis=1)
+        return around
 
 
 def build_grid(points_um: np.ndarray, side_um: float) -> CoordinateGrid:
@@ -96,6 +97,6 @@ def grid_candidates(
     in_turn = asked[by_cell]
     probes = grid.around[grid.cell[in_turn]]
     _, found = index.search_preassigned(points32[in_turn], width, probes, None)
-    candidates = np.empty_like(found)
+    candidates: np.ndarray = np.empty_like(found)
     candidates[by_cell] = found
     return candidates

@@ -125,7 +125,8 @@ def _settle_on_gpu(
     _, found = index.search(points32, width)
     rows = np.arange(len(points_um))
     near_um, cut_um = _settle(points_um, edges, rows=rows, candidates=proposed[found])
-    return rows[np.square(near_um + QUANTUM_UM) >= np.square(cut_um) - error_um2]
+    unsettled: np.ndarray = rows[np.square(near_um + QUANTUM_UM) >= np.square(cut_um) - error_um2]
+    return unsettled
 
 
 def _settle_exhaustively(points_um: np.ndarray, edges: np.ndarray, *, proposed: np.ndarray, rows: np.ndarray) -> None:

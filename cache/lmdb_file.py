@@ -100,7 +100,8 @@ def check_finished(path: Path, txn: lmdb.Transaction) -> None:
 
 def read_header(txn: lmdb.Transaction) -> dict[str, Any]:
     """The header as its writer gave it."""
-    return json.loads(bytes(txn.get(HEADER_KEY, default=b"{}")))
+    header: dict[str, Any] = json.loads(bytes(txn.get(HEADER_KEY, default=b"{}")))
+    return header
 
 
 def read_specs(txn: lmdb.Transaction) -> dict[str, ArraySpec]:

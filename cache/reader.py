@@ -257,7 +257,7 @@ def _address(txn: lmdb.Transaction, spec: ArraySpec, block: int) -> int:
             found="none" if value is None else str(len(value)),
             remedy="run 'cache verify', delete the file it names and run 'extract run' again",
         )
-    return np.frombuffer(value, np.uint8).__array_interface__["data"][0] + LEAD_BYTES
+    return int(np.frombuffer(value, np.uint8).__array_interface__["data"][0]) + LEAD_BYTES
 
 
 def _readable(spec: ArraySpec, values: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ class ArraySpec:
     def block_nbytes(self, block: int) -> int:
         """Bytes of the rows of one block."""
         rows = self.block_slice(block)
-        return (rows.stop - rows.start) * self.row_bytes
+        return int(rows.stop - rows.start) * self.row_bytes
 
     def block_shape(self, block: int) -> tuple[int, ...]:
         """Shape of one block, (rows of the block, ...)."""

@@ -87,11 +87,13 @@ class Store:
 
     def samples(self) -> list[dict[str, Any]]:
         """The sample table, ordered by slide id."""
-        return self._read_index()["samples"]
+        samples: list[dict[str, Any]] = self._read_index()["samples"]
+        return samples
 
     def provenance(self) -> dict[str, str]:
         """Versions of the packages that last wrote to the store."""
-        return self._read_index()["provenance"]
+        versions: dict[str, str] = self._read_index()["provenance"]
+        return versions
 
     def slide_ids(self) -> list[str]:
         """Ids of the registered slides, sorted."""
@@ -203,7 +205,7 @@ def package_versions() -> dict[str, str]:
 
 def _parse_index(index: Path) -> dict[str, Any]:
     try:
-        content = json.loads(index.read_text())
+        content: dict[str, Any] = json.loads(index.read_text())
         version = int(content["schema_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise MagnetError(

@@ -76,7 +76,8 @@ class ArrayWriter:
     @property
     def header(self) -> dict[str, Any]:
         """The header as it will be read back."""
-        return json.loads(self._header)
+        header: dict[str, Any] = json.loads(self._header)
+        return header
 
     def __enter__(self) -> Self:
         with one_line_errors(self.partial, remedy="check that the folder can be written to"):

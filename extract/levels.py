@@ -207,7 +207,8 @@ def _pair(levels: list[Level], tilings: dict[str, Tiling]) -> list[Level]:
 def _rows_in_level(context: Level, tiling: Tiling, points_um: np.ndarray) -> np.ndarray:
     level_row_of_tile = np.empty(len(tiling), dtype=np.int64)
     level_row_of_tile[tiling.rows_of(context.centres_um)] = np.arange(len(tiling))
-    return level_row_of_tile[tiling.nearest_rows_of(points_um)]
+    level_rows: np.ndarray = level_row_of_tile[tiling.nearest_rows_of(points_um)]
+    return level_rows
 
 
 def _sample(

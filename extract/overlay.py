@@ -69,12 +69,15 @@ class Marks:
 
     def near(self, centre_um: np.ndarray, points_um: np.ndarray, *, reach_um: float) -> np.ndarray:
         """Those of the points that lie within `reach_um` of a window around `centre_um`, (n, 2)."""
-        return points_um[(np.abs(points_um - centre_um) < self.window_um / 2 + reach_um).all(axis=1)]
+        inside = (np.abs(points_um - centre_um) < self.window_um / 2 + reach_um).all(axis=1)
+        near: np.ndarray = points_um[inside]
+        return near
 
     def middle_um(self) -> np.ndarray:
         """Centre of the row nearest to the middle of all rows, (2,)."""
         middle = np.median(self.points_um, axis=0)
-        return self.points_um[np.argmin(((self.points_um - middle) ** 2).sum(axis=1))]
+        nearest: np.ndarray = self.points_um[np.argmin(((self.points_um - middle) ** 2).sum(axis=1))]
+        return nearest
 
     def edge_um(self, picture: np.ndarray, picture_mpp: float) -> np.ndarray:
         """Centre of the row at the edge of the tissue around which the picture (h, w, 3) has most contrast, (2,)."""

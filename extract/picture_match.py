@@ -62,5 +62,6 @@ def picture_agreement(first: np.ndarray, second: np.ndarray) -> float | None:
 def _detail(picture: np.ndarray) -> np.ndarray:
     grey = Image.fromarray(picture).convert("L").resize((COMPARED_PX, COMPARED_PX), Image.Resampling.BOX)
     values = np.asarray(grey, dtype=np.float64)
-    detail = values - gaussian_filter(values, COARSE_PX)
-    return detail - detail.mean()
+    detail: np.ndarray = values - gaussian_filter(values, COARSE_PX)
+    detail -= detail.mean()
+    return detail

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cache.fingerprint import canonical_json, digest, state_sha256
+from cache.canonical import canonical_json
+from cache.fingerprint import digest, state_sha256
 from cache.reader import ArrayFile
 from cache.schema import SCHEMA_VERSION
 from cache.store import Store

@@ -82,11 +82,12 @@ def _squares_of(centres_um: np.ndarray) -> np.ndarray:
 def _neighbouring(squares: np.ndarray) -> np.ndarray:
     """Return some squares side by side from the middle of the slide."""
     middle = len(squares) // 2
-    row = squares[squares[:, 1] == squares[middle, 1]]
+    row: np.ndarray = squares[squares[:, 1] == squares[middle, 1]]
     first = max(0, len(row) // 2 - PROBE_SQUARES // 2)
     return row[first : first + PROBE_SQUARES]
 
 
 def _lies_in(centres_um: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """Mask (N,) of the centres that lie in one of the squares (S, 2)."""
-    return (_squares_of(centres_um)[:, None] == squares[None]).all(axis=2).any(axis=1)
+    inside: np.ndarray = (_squares_of(centres_um)[:, None] == squares[None]).all(axis=2).any(axis=1)
+    return inside

@@ -51,7 +51,8 @@ class Tiling:
 
 def cells_of(points_um: np.ndarray, side_um: float, *, origin_um: np.ndarray) -> np.ndarray:
     """Column and row of the square each point lies in, (N, 2) int64."""
-    return np.floor((points_um - origin_um) / side_um + _EDGE_TOLERANCE).astype(np.int64)
+    cells: np.ndarray = np.floor((points_um - origin_um) / side_um + _EDGE_TOLERANCE).astype(np.int64)
+    return cells
 
 
 def tile(points_um: np.ndarray, side_um: float, *, pitch_um: float = 0.0) -> Tiling:

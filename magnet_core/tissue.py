@@ -35,7 +35,8 @@ def _optical_density(rgb: np.ndarray, *, blur_px: float) -> np.ndarray:
     brightest = np.percentile(rgb.reshape(-1, 3), 99, axis=0).clip(128)
     glass = brightest.clip(GLASS_TINT * brightest.max())
     smooth = gaussian(rgb.astype(np.float32), sigma=blur_px, channel_axis=-1, preserve_range=True)
-    return -np.log10((smooth.clip(1) / glass).clip(max=1.0))
+    density: np.ndarray = -np.log10((smooth.clip(1) / glass).clip(max=1.0))
+    return density
 
 
 def _threshold(green: np.ndarray) -> float:
@@ -49,4 +50,5 @@ def _without_small(mask: np.ndarray, *, min_px: float) -> np.ndarray:
     parts = label(mask, connectivity=1)
     large = np.bincount(parts.ravel()) >= min_px
     large[0] = False
-    return large[parts]
+    kept: np.ndarray = large[parts]
+    return kept

@@ -10,8 +10,10 @@ import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from setuptools import PackageFinder
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {"magnet_core": 0, "cache": 1, "extract": 2, "train": 2}
@@ -220,23 +222,23 @@ def test_a_rule_sees_its_offence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert len(rule(path)) == 1
 
 
+def setuptools_settings() -> dict[str, Any]:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return dict(pyproject["tool"]["setuptools"])
+
+
 def test_packages_on_disk_are_the_packages_that_are_installed() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    on_disk = {short(path.parent).replace("/", ".") for path in CODE}
-    assert on_disk.symmetric_difference(declared) == set()
-    assert [name for name in on_disk if not (ROOT / name.replace(".", "/") / "__init__.py").is_file()] == []
+    where = setuptools_settings()["packages"]["find"]
+    assert where["namespaces"] is False  # else a folder without `__init__.py` is a package, too
+    installed = PackageFinder.find(str(ROOT), include=where["include"])
+    assert sorted(installed) == sorted({short(path.parent).replace("/", ".") for path in CODE})
 
 
 def test_files_beside_the_code_are_installed_with_it() -> None:
-    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    patterns = [
-        f"{package.replace('.', '/')}/{pattern}"
-        for package, globs in setuptools.get("package-data", {}).items()
-        for pattern in globs
-    ]
+    patterns = setuptools_settings()["package-data"]["*"]
     beside = (path for package in LAYERS for path in (ROOT / package).rglob("*") if path.is_file())
     names = [short(path) for path in beside if path.suffix not in {".py", ".pyc"}]
-    assert [name for name in names if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)] == []
+    assert [name for name in names if not any(fnmatch.fnmatch(Path(name).name, pattern) for pattern in patterns)] == []
 
 
 def test_no_module_is_named_for_nothing() -> None:
@@ -244,10 +246,14 @@ def test_no_module_is_named_for_nothing() -> None:
 
 
 def test_no_file_names_a_place_on_someones_machine() -> None:
-    folders = [*LAYERS, "tests", "benchmarks", "docs", "recipes", ".ci"]
+    folders = [*LAYERS, "tests", "benchmarks", "docs", "recipes", ".ci", ".github"]
     inside = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
     written = {".py", ".md", ".toml", ".json", ".csv", ".html", ".svg", ".yml", ".yaml", ".txt", ".sh", ""}
-    at_top = (path for path in ROOT.iterdir() if path.suffix in {".md", ".toml", ".lock"} or path.name == "Makefile")
+    at_top = (
+        path
+        for path in ROOT.iterdir()
+        if path.suffix in {".md", ".toml", ".lock", ".cff", ".yaml"} or path.name == "Makefile"
+    )
     someones = re.compile(rb"(?<![\w.~-])/(?:work|home|root|Users|mnt|opt)/")
     texts = (*(path for path in inside if path.suffix in written), *at_top)
     assert [short(path) for path in texts if someones.search(path.read_bytes())] == []

@@ -56,7 +56,7 @@ def test_ctrl_c_during_the_imports_is_one_line(command: str, said: str) -> None:
 def test_ctrl_c_during_a_run_is_one_line_and_leaves_a_store_that_resumes(tmp_path: Path) -> None:
     samples = synthesise(tmp_path / "data", SynthConfig(slides=1, seed=1, size_mm=0.4, genes=60))
     store = tmp_path / "store"
-    encoder = ["--backbone", "resnet18", "--weights", "random", "--tokens", "1", "--device", "cpu"]
+    encoder = ["--backbone", "timm:test_resnet", "--weights", "random", "--tokens", "1", "--device", "cpu"]
     rows = ["--targets", "8", "--bins", "1500", "--spots", "60"]
     command = ["extract", "run", "--samples", str(samples), "--store", str(store), *encoder, *rows]
     process = start(*command)

@@ -71,7 +71,8 @@ def _text(column: h5py.Dataset | h5py.Group) -> np.ndarray:
     """Read a column of text: plain, categorical, or nullable."""
     if isinstance(column, h5py.Group):
         if "codes" in column:
-            return _text(column["categories"])[column["codes"][...]]
+            values: np.ndarray = _text(column["categories"])[column["codes"][...]]
+            return values
         return _text(column["values"])
     values = column.asstr()[...] if h5py.check_string_dtype(column.dtype) else column[...]
     return np.asarray(values).astype(str)

@@ -89,7 +89,7 @@ class TenxFile:
         """Read where the counts of each row end, (N + 1,) int64, and check the sizes of all arrays by it."""
         stated_shape = tuple(int(size) for size in self._matrix["shape"][...])
         num_rows, num_nonzero = len(self._matrix["barcodes"]), len(self._matrix["data"])
-        row_ends = self._matrix["indptr"].astype(np.int64)[...]
+        row_ends: np.ndarray = self._matrix["indptr"].astype(np.int64)[...]
         problem = None
         if stated_shape != (self._num_features, num_rows):
             problem = f"shape {stated_shape} for {self._num_features} features and {num_rows} barcodes"
@@ -132,7 +132,8 @@ def read_tenx_h5(path: Path) -> TenxMatrix:
 
 
 def _strings(dataset: h5py.Dataset, rows: slice = slice(None)) -> np.ndarray:
-    return dataset.asstr()[rows].astype(str)
+    strings: np.ndarray = dataset.asstr()[rows].astype(str)
+    return strings
 
 
 def _are_row_ends(row_ends: np.ndarray, num_rows: int, num_nonzero: int) -> bool:

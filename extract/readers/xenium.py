@@ -118,7 +118,7 @@ def _read_alignment(path: Path, *, pixel_um: float) -> np.ndarray:
         raise _no_alignment(path, str(error)) from error
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.allclose(matrix[2], [0, 0, 1]):
         raise _no_alignment(path, f"a table of shape {matrix.shape} that is none")
-    um_of_px = np.diag([pixel_um, pixel_um, 1.0]) @ matrix
+    um_of_px: np.ndarray = np.diag([pixel_um, pixel_um, 1.0]) @ matrix
     larger, smaller = np.linalg.svd(um_of_px[:2, :2], compute_uv=False)  # µm/px along the two main directions
     if not (smaller >= MIN_MPP and larger <= MAX_MPP and larger <= smaller * MAX_STRETCH):
         raise _no_alignment(path, f"an image of {smaller:.4g} × {larger:.4g} µm/px")

@@ -57,7 +57,8 @@ Table = TypeVar("Table", Cells, Spaces)
 def outline(radius_um: np.ndarray, lobes_rad: np.ndarray, phi: np.ndarray) -> np.ndarray:
     """Distance in µm from the centre of a lumen to its wall in direction `phi`."""
     lobes = 0.14 * np.cos(2 * phi + lobes_rad[..., 0]) + 0.07 * np.cos(3 * phi + lobes_rad[..., 1])
-    return radius_um * (1 + lobes)
+    wall_um: np.ndarray = radius_um * (1 + lobes)
+    return wall_um
 
 
 def place_cells(tissue: TissueMap, side_um: float, rng: np.random.Generator) -> tuple[Cells, Spaces]:
@@ -144,7 +145,8 @@ def _fill(tissue: TissueMap, spaces: Spaces, lining: Cells, *, side_um: float, r
         thrown = thrown[cKDTree(lining.xy_um).query(thrown)[0] > LINING_CLEARANCE_UM]
     placed = thrown[keep_apart(thrown, np.full(len(thrown), SPACING_UM / 2))]
     density = np.array([recipe.density for recipe in DOMAINS])[tissue.at(tissue.domain, placed)]
-    return placed[rng.random(len(placed)) < density]
+    kept: np.ndarray = placed[rng.random(len(placed)) < density]
+    return kept
 
 
 def _deal_types(recipe: Domain, lined: np.ndarray, nest: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,8 @@ def smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator)
     """White noise (H, W) smoothed by a Gaussian of `sigma` pixels: float32, mean 0, sd 1, periodic."""
     field = rng.standard_normal(shape, dtype=np.float32)
     field = ndimage.gaussian_filter(field, sigma, mode="wrap", truncate=3.0)
-    return (field - field.mean()) / field.std()
+    standardised: np.ndarray = (field - field.mean()) / field.std()
+    return standardised
 
 
 def ranks(field: np.ndarray) -> np.ndarray:
@@ -28,7 +29,8 @@ def refine(field: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     tall = narrow[top] + (narrow[top + 1] - narrow[top]) * down[:, None]  # (h, W')
     left = left - left[0]
     near = tall.take(left, axis=1)
-    return near + (tall.take(left + 1, axis=1) - near) * right
+    between: np.ndarray = near + (tall.take(left + 1, axis=1) - near) * right
+    return between
 
 
 def _neighbours(positions: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -52,7 +52,8 @@ class GeneModel:
         content (B, T + 1) RNA content by cell type and ambient; domain (B,) index; boundary_um (B,) distance.
         """
         nearness = np.exp(-boundary_um / FALL_OFF_UM)
-        return (content @ self.profile) * self.domain[domain] * np.exp(nearness[:, None] * self.boundary)
+        rates: np.ndarray = (content @ self.profile) * self.domain[domain] * np.exp(nearness[:, None] * self.boundary)
+        return rates
 
 
 def draw_genes(number: int, rng: np.random.Generator) -> GeneModel:

@@ -55,7 +55,8 @@ class BinGrid:
     def parent(self) -> np.ndarray:
         """Bin (B,) of the coarser grid that each bin is part of."""
         rows, cols = self.rows_cols()
-        return rows // 2 * (self.size // 2) + cols // 2
+        bins: np.ndarray = rows // 2 * (self.size // 2) + cols // 2
+        return bins
 
     def barcodes(self) -> np.ndarray:
         """Names (B,) as Space Ranger gives them: s_008um_<array_row>_<array_col>-1."""

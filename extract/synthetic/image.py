@@ -80,7 +80,8 @@ def reduce_picture(picture: np.ndarray) -> np.ndarray:
     whole = picture[: height * LEVEL_STEP, : width * LEVEL_STEP]
     rows = whole.reshape(height, LEVEL_STEP, width * LEVEL_STEP, 3).sum(axis=1, dtype=np.uint16)
     squares = rows.reshape(height, width, LEVEL_STEP, 3).sum(axis=2, dtype=np.uint16)
-    return ((squares + LEVEL_STEP**2 // 2) // LEVEL_STEP**2).astype(np.uint8)
+    means: np.ndarray = ((squares + LEVEL_STEP**2 // 2) // LEVEL_STEP**2).astype(np.uint8)
+    return means
 
 
 def _paint_tiles(

@@ -78,7 +78,8 @@ class Painting:
         return np.clip(0.5 + (smooth - 0.5 + 0.04 * fray) * 10, 0, 1)
 
     def _dust(self, left: int, top: int, shape: tuple[int, ...]) -> np.ndarray:
-        return 0.012 * np.abs(_window(self.textures.grain, left + 311, top + 173, shape))
+        dust: np.ndarray = 0.012 * np.abs(_window(self.textures.grain, left + 311, top + 173, shape))
+        return dust
 
 
 def compose(

@@ -35,7 +35,8 @@ class Sprite:
     def reach_px(self) -> int:
         """Pixels from the anchor to the farthest side."""
         row, col = self.anchor
-        return max(row, col, self.through.shape[0] - row, self.through.shape[1] - col)
+        height, width = self.through.shape
+        return max(row, col, int(height) - row, int(width) - col)
 
 
 def stamp(canvas: np.ndarray, sprite: Sprite, row: int, col: int) -> None:
@@ -116,7 +117,8 @@ def _inside_um(
     twice = turn * turn
     powers = (twice, twice * turn, twice * twice * turn)  # their real parts, turned: cos(kφ + wave), k = 2, 3, 5
     ripple = sum((power * np.exp(1j * wave)).real for power, wave in zip(powers, waves, strict=True))
-    return (1 + irregularity * ripple - reach) * min(size_um) / 2
+    depth_um: np.ndarray = (1 + irregularity * ripple - reach) * min(size_um) / 2
+    return depth_um
 
 
 def _nucleus(cell: CellType, shape: _Shape, angle: float, mpp: float) -> Sprite:

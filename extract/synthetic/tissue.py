@@ -39,7 +39,8 @@ class TissueMap:
     def at(self, raster: np.ndarray, xy_um: np.ndarray) -> np.ndarray:
         """Values (M,) of one of the rasters at points (M, 2), (x, y) in µm."""
         cols, rows = np.clip((xy_um / MAP_UM).astype(np.int64), 0, len(self.domain) - 1).T
-        return raster[rows, cols]
+        values: np.ndarray = raster[rows, cols]
+        return values
 
 
 def draw_tissue(side_um: float, rng: np.random.Generator) -> TissueMap:
@@ -96,7 +97,7 @@ def _distance_to_other(family: np.ndarray) -> np.ndarray:
 
 def _draw_fibres(patch: np.ndarray, domain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each patch has its own direction; the domain says over what length and how much fibres stray from it."""
-    angle = rng.uniform(0, np.pi, patch.max() + 1).astype(np.float32)[patch]
+    angle: np.ndarray = rng.uniform(0, np.pi, patch.max() + 1).astype(np.float32)[patch]
     for index, kind in enumerate(DOMAINS):
         length_um, amount_rad = kind.wobble
         stray = amount_rad * smooth_noise(patch.shape, length_um / MAP_UM, rng)

@@ -34,7 +34,8 @@ def model_to_fill(spec: BackboneSpec) -> nn.Module:
 
 
 def _create(spec: BackboneSpec) -> nn.Module:
-    return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.kwargs)
+    model: nn.Module = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.kwargs)
+    return model
 
 
 def _has_values_of_its_own(model: nn.Module) -> bool:

@@ -91,7 +91,8 @@ class Encoder(nn.Module):
         if raw.ndim == 3:
             patch_tokens = raw[:, getattr(self.model, "num_prefix_tokens", 0) :]  # (B,prefix+h*w,C) -> (B,h*w,C)
             side = math.isqrt(patch_tokens.shape[1])
-            return patch_tokens.transpose(1, 2).unflatten(2, (side, side))  # (B,h*w,C) -> (B,C,h,w)
+            squared: Tensor = patch_tokens.transpose(1, 2).unflatten(2, (side, side))  # (B,h*w,C) -> (B,C,h,w)
+            return squared
         return raw if raw.shape[1] == self.model.num_features else raw.permute(0, 3, 1, 2)  # (B,h,w,C) -> (B,C,h,w)
 
     def _pooled(self, raw: Tensor, feature_map: Tensor) -> Tensor:
@@ -106,7 +107,8 @@ class Encoder(nn.Module):
             case "cls+mean":
                 return torch.cat([raw[:, 0], feature_map.mean(dim=(2, 3))], dim=1)
             case "model" if getattr(self.model, "head_hidden_size", self.width) == self.width:
-                return self.model.forward_head(raw, pre_logits=True)
+                pooled: Tensor = self.model.forward_head(raw, pre_logits=True)
+                return pooled
             case _:
                 return feature_map.mean(dim=(2, 3))
 

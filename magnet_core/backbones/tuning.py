@@ -44,7 +44,8 @@ class LowRankLinear(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, C) to (B, D)."""
-        return self.base(rows) + self.up(self.down(rows))
+        mapped: Tensor = self.base(rows) + self.up(self.down(rows))
+        return mapped
 
 
 def tune(encoder: Encoder, config: TuningConfig) -> None:

@@ -23,7 +23,8 @@ class ConcatFusion(nn.Module):
 
     def forward(self, fine: Tensor, attended: Sequence[Tensor]) -> Tensor:
         """Fuse `fine` (N, D) with C tensors (N, D), in the order of the levels; returns (N, D)."""
-        return fine + self.mix(torch.cat([fine, *attended], dim=1))  # (N, (1+C)·D) -> (N, D)
+        mixed: Tensor = self.mix(torch.cat([fine, *attended], dim=1))  # (N, (1+C)·D) -> (N, D)
+        return fine + mixed
 
 
 class SumFusion(nn.Module):

@@ -72,7 +72,8 @@ class GatTransformer(nn.Module):
         """Return nodes (N, D) with their L-hop neighbourhood aggregated; edges (2, E) int64, source over target."""
         per_round = self.run_rounds(nodes, edges)
         sequence = per_round.permute(1, 0, 2) + self.round_embedding  # (L, N, D) -> (N, L, D)
-        return self.transformer(sequence).mean(dim=1)  # (N, L, D) -> (N, D)
+        aggregated: Tensor = self.transformer(sequence).mean(dim=1)  # (N, L, D) -> (N, D)
+        return aggregated
 
     def run_rounds(self, nodes: Tensor, edges: Tensor) -> Tensor:
         """Return the output of every round, (L, N, D); round l starts from the output of round l - 1."""

@@ -27,7 +27,8 @@ class FeatureProjection(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return nodes (N, D) of raw features (N, C), of any floating dtype, in the parameters' dtype."""
-        return self.linear(self.norm(features.to(self.linear.weight.dtype)))
+        nodes: Tensor = self.linear(self.norm(features.to(self.linear.weight.dtype)))
+        return nodes
 
 
 class ExpressionHead(nn.Module):
@@ -47,7 +48,8 @@ class ExpressionHead(nn.Module):
 
     def forward(self, nodes: Tensor) -> Tensor:
         """Return expression (N, G) of nodes (N, D)."""
-        return self.linear(self.norm(nodes))
+        expression: Tensor = self.linear(self.norm(nodes))
+        return expression
 
     @torch.no_grad()
     def set_bias(self, mean_expression: Tensor) -> None:

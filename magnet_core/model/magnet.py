@@ -31,7 +31,8 @@ class LevelDecoder(nn.Module):
 
     def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
         """Return expression (N, G) of nodes (N, D) with edges (2, E) among them."""
-        return self.head(nodes if self.graph is None else self.graph(nodes, edges))
+        expression: Tensor = self.head(nodes if self.graph is None else self.graph(nodes, edges))
+        return expression
 
 
 class MagNet(nn.Module):

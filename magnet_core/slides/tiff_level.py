@@ -100,7 +100,8 @@ class TiffLevel:
         if len(encoded) < num_bytes:
             raise OSError(f"the file ends within tile or strip {index}")
         jpeg = {"jpegtables": self._page.jpegtables, "jpegheader": self._page.jpegheader}
-        return self._page.decode(encoded, index, **jpeg)[0][0]
+        pixels: np.ndarray = self._page.decode(encoded, index, **jpeg)[0][0]
+        return pixels
 
 
 def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:

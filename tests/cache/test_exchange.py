@@ -1,5 +1,6 @@
 """Features come in from h5 files, matched by position, and go out again; AnnData files are what scanpy reads."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def write_h5(path: Path, *, order: np.ndarray | None = None, **attributes: Any) 
     return path
 
 
-def test_rows_get_the_features_of_the_patch_at_their_place(store: Store, tmp_path: Path):
+def test_rows_get_the_features_of_the_patch_at_their_place(store: Store, tmp_path: Path) -> None:
     done = import_features(
         write_h5(tmp_path / "a.h5", patch_size_level0=SIDE_PX),
         store,
@@ -96,13 +97,13 @@ def test_rows_get_the_features_of_the_patch_at_their_place(store: Store, tmp_pat
 )
 def test_patch_size_is_read_from_the_attributes_of_each_tool_or_stated(
     store: Store, tmp_path: Path, attributes: dict[str, Any], stated_px: float | None
-):
+) -> None:
     path = write_h5(tmp_path / "a.h5", **attributes)
     done = import_features(path, store, slide_id="A", level="spot", backbone="b", patch_px=stated_px)
     assert done.patch_um == pytest.approx(PATCH_UM)
 
 
-def test_a_size_that_nobody_states_or_that_contradicts_is_an_error(store: Store, tmp_path: Path):
+def test_a_size_that_nobody_states_or_that_contradicts_is_an_error(store: Store, tmp_path: Path) -> None:
     silent, stating = write_h5(tmp_path / "a.h5"), write_h5(tmp_path / "b.h5", patch_size_level0=SIDE_PX)
     with pytest.raises(MagnetError, match="--patch-px"):
         import_features(silent, store, slide_id="A", level="spot", backbone="b")
@@ -110,14 +111,14 @@ def test_a_size_that_nobody_states_or_that_contradicts_is_an_error(store: Store,
         import_features(stating, store, slide_id="A", level="spot", backbone="b", patch_px=224)
 
 
-def test_rows_without_a_patch_are_counted(store: Store, tmp_path: Path):
+def test_rows_without_a_patch_are_counted(store: Store, tmp_path: Path) -> None:
     path = write_h5(tmp_path / "a.h5", order=np.array([0, 1, 2, 3]), patch_size_level0=SIDE_PX)
     with pytest.raises(MagnetError, match=r"level's 6 rows, found none for 2 of them"):
         import_features(path, store, slide_id="A", level="spot", backbone="b")
     assert store.feature_files("A") == []
 
 
-def test_levels_add_up_in_one_file_and_a_repeated_import_changes_nothing(store: Store, tmp_path: Path):
+def test_levels_add_up_in_one_file_and_a_repeated_import_changes_nothing(store: Store, tmp_path: Path) -> None:
     path = write_h5(tmp_path / "a.h5", patch_size_level0=SIDE_PX)
     first = import_features(path, store, slide_id="A", level="spot", backbone="b")
     second = import_features(path, store, slide_id="A", level="region", backbone="b")
@@ -133,7 +134,7 @@ def test_levels_add_up_in_one_file_and_a_repeated_import_changes_nothing(store: 
         import_features(path, store, slide_id="A", level="spot", backbone="b")
 
 
-def test_features_of_our_own_encoders_are_never_mixed_with_imported_ones(store: Store, tmp_path: Path):
+def test_features_of_our_own_encoders_are_never_mixed_with_imported_ones(store: Store, tmp_path: Path) -> None:
     header = {"backbone": "uni", "settings_digest": "s", "weights": {"source": "pretrained", "seed": 0}}
     with ArrayWriter(store.features_path("A", "uni", "d"), header) as writer:
         writer.put("spot/pooled", FEATURES.astype(np.float16))
@@ -157,20 +158,22 @@ def test_features_of_our_own_encoders_are_never_mixed_with_imported_ones(store: 
         ),
     ],
 )
-def test_files_that_hold_something_else_are_one_line(store: Store, tmp_path: Path, write, said: str):
+def test_files_that_hold_something_else_are_one_line(
+    store: Store, tmp_path: Path, write: Callable[[h5py.File], None], said: str
+) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         write(file)
     with pytest.raises(MagnetError, match=said):
         import_features(tmp_path / "a.h5", store, slide_id="A", level="spot", backbone="b", patch_px=1e6)
 
 
-def test_a_batch_axis_is_dropped_and_hest_names_are_known(tmp_path: Path):
+def test_a_batch_axis_is_dropped_and_hest_names_are_known(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["embeddings"], file["coords"] = FEATURES[None], np.zeros((6, 2), np.int32)
     np.testing.assert_array_equal(read_feature_h5(tmp_path / "a.h5").features, FEATURES)
 
 
-def test_exported_features_come_back_through_an_import(store: Store, tmp_path: Path):
+def test_exported_features_come_back_through_an_import(store: Store, tmp_path: Path) -> None:
     path, out = write_h5(tmp_path / "a.h5"), tmp_path / "out.h5"
     place = ["--store", str(store.root), "--slide", "A", "--level", "spot"]
     sizes = ["--patch-px", "224", "--patch-level-mpp", "0.25"]  # 56 µm
@@ -186,7 +189,7 @@ def test_exported_features_come_back_through_an_import(store: Store, tmp_path: P
         np.testing.assert_array_equal(features.read("spot/pooled"), FEATURES)
 
 
-def test_anndata_holds_raw_counts_places_and_resolution(store: Store, tmp_path: Path):
+def test_anndata_holds_raw_counts_places_and_resolution(store: Store, tmp_path: Path) -> None:
     import_features(
         write_h5(tmp_path / "a.h5", patch_size_level0=SIDE_PX), store, slide_id="A", level="spot", backbone="hf-hub:x/y"
     )
@@ -219,7 +222,7 @@ def test_anndata_holds_raw_counts_places_and_resolution(store: Store, tmp_path: 
 )
 def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
     store: Store, tmp_path: Path, level: str, name: str, said: str
-):
+) -> None:
     arguments = ["export", str(store.root), "--slide", "A", "--level", level, "--to", str(tmp_path / name)]
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, MagnetError)
@@ -227,7 +230,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
-def test_file_of_an_earlier_import_goes_only_when_the_new_one_is_whole(store: Store, tmp_path: Path):
+def test_file_of_an_earlier_import_goes_only_when_the_new_one_is_whole(store: Store, tmp_path: Path) -> None:
     path = write_h5(tmp_path / "a.h5", patch_size_level0=SIDE_PX)
     first = import_features(path, store, slide_id="A", level="spot", backbone="b").path
     second = import_features(path, store, slide_id="A", level="centre", backbone="b").path

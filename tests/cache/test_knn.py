@@ -1,6 +1,7 @@
 """Neighbours equal a literal search over all pairs, ties included, wherever the points lie."""
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -29,7 +30,9 @@ def tissue_grid(num_points: int, pitch_um: float, rng: np.random.Generator) -> n
     cells = rng.permutation(side * side)[:num_points]
     points = np.stack([cells % side, cells // side], axis=1) * pitch_um
     turn = np.deg2rad(1.0)
-    return points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) + [31_000.0, -7_000.0]
+    points = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    placed: np.ndarray = points + [31_000.0, -7_000.0]
+    return placed
 
 
 def clusters(num_points: int, rng: np.random.Generator) -> np.ndarray:
@@ -41,7 +44,7 @@ def clusters(num_points: int, rng: np.random.Generator) -> np.ndarray:
 def layout(name: str, num_points: int) -> np.ndarray:
     rng = np.random.default_rng(5)
     square = np.stack([np.arange(num_points) % 40, np.arange(num_points) // 40], axis=1) * 8.0
-    layouts = {
+    layouts: dict[str, Callable[[], np.ndarray]] = {
         "grid": lambda: square,
         "tissue": lambda: tissue_grid(num_points, 8.0, rng),
         "spots": lambda: tissue_grid(num_points, 100.0, rng),

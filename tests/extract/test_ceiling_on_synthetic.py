@@ -49,7 +49,8 @@ def labels(counts: sparse.csr_matrix) -> np.ndarray:
 
 
 def covariance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return ((one - one.mean(axis=0)) * (other - other.mean(axis=0))).mean(axis=0)
+    of_each_gene: np.ndarray = ((one - one.mean(axis=0)) * (other - other.mean(axis=0))).mean(axis=0)
+    return of_each_gene
 
 
 def oracle_ceiling(counts: sparse.csr_matrix, draw: Draw) -> np.ndarray:
@@ -61,7 +62,8 @@ def oracle_ceiling(counts: sparse.csr_matrix, draw: Draw) -> np.ndarray:
     measured = labels(counts)
     one, two = (np.mean([labels(draw()) for _ in range(DRAWS)], axis=0) for _ in range(2))
     explained = covariance((one + two) / 2, measured)
-    return explained / np.sqrt(covariance(one, two) * covariance(measured, measured))
+    reached: np.ndarray = explained / np.sqrt(covariance(one, two) * covariance(measured, measured))
+    return reached
 
 
 def estimate(counts: sparse.csr_matrix, *, dispersion: float = 0.0) -> np.ndarray:
@@ -75,7 +77,8 @@ def halves_ceiling(counts: sparse.csr_matrix, rng: np.random.Generator) -> np.nd
     half = rng.binomial(dense, 0.5)
     one, two = (labels(sparse.csr_matrix(each)) for each in (half, dense - half))
     r = covariance(one, two) / np.sqrt(covariance(one, one) * covariance(two, two))
-    return np.sqrt(np.maximum(2 * r / (1 + r), 0))
+    reached: np.ndarray = np.sqrt(np.maximum(2 * r / (1 + r), 0))
+    return reached
 
 
 def test_with_known_dispersion_it_agrees_with_the_oracle_that_knows_the_rates(

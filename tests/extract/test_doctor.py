@@ -1,6 +1,8 @@
 """The doctor tells a healthy machine from a broken one, and never shows a token."""
 
 import http.server
+import importlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -36,7 +38,9 @@ def hub() -> Iterator[str]:
         thread.join()
 
 
-def test_command_names_each_check_and_hides_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: str):
+def test_command_names_each_check_and_hides_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: str
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("HF_ENDPOINT", hub)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -50,7 +54,9 @@ def test_command_names_each_check_and_hides_the_token(tmp_path: Path, monkeypatc
     assert not (tmp_path / "a").exists()
 
 
-def test_an_unreachable_hub_is_a_note_and_an_offline_one_is_not_asked(monkeypatch: pytest.MonkeyPatch, hub: str):
+def test_an_unreachable_hub_is_a_note_and_an_offline_one_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, hub: str
+) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     unreachable = list(doctor.check_hub())[-1]
@@ -72,13 +78,13 @@ def test_an_unreachable_hub_is_a_note_and_an_offline_one_is_not_asked(monkeypatc
 )
 def test_torch_and_torchvision_that_do_not_fit_are_a_problem(
     monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
-):
+) -> None:
     def refuse(name: str) -> SimpleNamespace:
         if name == "torchvision":
             raise error
         return SimpleNamespace(__version__="2.0")
 
-    monkeypatch.setattr(doctor.importlib, "import_module", refuse)
+    monkeypatch.setattr(importlib, "import_module", refuse)
     check = doctor.check_torch()
     assert check.state == "problem"
     assert check.found.startswith(said)
@@ -86,7 +92,7 @@ def test_torch_and_torchvision_that_do_not_fit_are_a_problem(
     assert "from one place" in check.remedy
 
 
-def test_two_builds_of_faiss_and_missing_packages_are_problems(monkeypatch: pytest.MonkeyPatch):
+def test_two_builds_of_faiss_and_missing_packages_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_version", lambda name: "1.0")
     assert doctor.check_faiss().state == "problem"
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "timm" else "1.0")
@@ -95,17 +101,17 @@ def test_two_builds_of_faiss_and_missing_packages_are_problems(monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("free", "state"), [(2**20, "problem"), (5 * 2**30, "note"), (2**40, "ok")])
-def test_free_disk_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str):
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+def test_free_disk_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, state: str) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     assert doctor.check_disk(tmp_path / "not" / "yet").state == state
 
 
-def test_a_place_that_is_no_folder_is_a_problem(tmp_path: Path):
+def test_a_place_that_is_no_folder_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert doctor.check_disk(tmp_path / "file").state == "problem"
 
 
-def test_exit_code_is_1_only_for_problems(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_exit_code_is_1_only_for_problems(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for states, code in ((("ok", "note"), 0), (("ok", "problem"), 1)):
         found = [Check("x", state, "y", "z") for state in states]  # type: ignore[arg-type]
         monkeypatch.setattr(doctor, "examine", lambda store, found=found: iter(found))
@@ -113,7 +119,7 @@ def test_exit_code_is_1_only_for_problems(monkeypatch: pytest.MonkeyPatch, capsy
     assert "problem  x            y; z" in capsys.readouterr().out
 
 
-def test_it_starts_without_importing_any_package_it_checks():
+def test_it_starts_without_importing_any_package_it_checks() -> None:
     script = "import sys, extract.doctor; print(sorted({'torch', 'timm', 'faiss', 'numpy'} & set(sys.modules)))"
     root = Path(doctor.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)

@@ -28,7 +28,7 @@ def started(folder: Path) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_twenty_kills_and_a_resume_leave_the_values_of_one_run(small_samples: Path, tmp_path: Path):
+def test_twenty_kills_and_a_resume_leave_the_values_of_one_run(small_samples: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     begin = time.monotonic()
     with subprocess.Popen(

@@ -40,7 +40,7 @@ def lay(counts: SlideCounts, **settings: object) -> Mapping[str, Level]:
     return {level.name: level for level in lay_levels(counts, MPP, config, slide_id="s")}
 
 
-def test_visium_hd_gets_all_levels_and_every_bin_its_spot_and_region():
+def test_visium_hd_gets_all_levels_and_every_bin_its_spot_and_region() -> None:
     levels = lay(visium_hd())
     assert set(levels) == {"bin_008um", "bin_016um", "spot", "centre", "region"}
     for fine, contexts in {
@@ -57,7 +57,7 @@ def test_visium_hd_gets_all_levels_and_every_bin_its_spot_and_region():
     np.testing.assert_array_equal(levels["centre"].centres_um, levels["spot"].centres_um)
 
 
-def test_pairing_follows_coordinates_and_never_expression():
+def test_pairing_follows_coordinates_and_never_expression() -> None:
     counts = visium_hd()
     other = SlideCounts(
         counts.platform,
@@ -79,7 +79,7 @@ def test_pairing_follows_coordinates_and_never_expression():
             np.testing.assert_array_equal(rows, without[name].pairs[context])
 
 
-def test_the_order_in_which_a_platform_lists_its_bins_changes_nothing():
+def test_the_order_in_which_a_platform_lists_its_bins_changes_nothing() -> None:
     counts = visium_hd()
     order = np.random.default_rng(9).permutation(len(counts.bins[8]))
     bins = counts.bins[8]
@@ -95,7 +95,7 @@ def test_the_order_in_which_a_platform_lists_its_bins_changes_nothing():
             np.testing.assert_array_equal(measured(level.counts).toarray(), measured(other[name].counts).toarray())
 
 
-def test_each_row_keeps_its_own_barcode_position_and_counts():
+def test_each_row_keeps_its_own_barcode_position_and_counts() -> None:
     counts = visium_hd()
     level = lay(counts)["bin_016um"]
     row_of = {name: row for row, name in enumerate(counts.bins[16].barcodes.tolist())}
@@ -104,7 +104,7 @@ def test_each_row_keeps_its_own_barcode_position_and_counts():
     np.testing.assert_array_equal(measured(level.counts).toarray(), measured(counts.bins[16].counts)[rows].toarray())
 
 
-def test_spots_and_regions_sum_all_finest_bins_inside_sampled_or_not():
+def test_spots_and_regions_sum_all_finest_bins_inside_sampled_or_not() -> None:
     counts = visium_hd()
     levels = lay(counts)
     bins_um = counts.bins[8].centres_px * MPP
@@ -116,7 +116,7 @@ def test_spots_and_regions_sum_all_finest_bins_inside_sampled_or_not():
             np.testing.assert_array_equal(measured(level.counts)[row].toarray(), expected)
 
 
-def test_spots_around_the_paired_ones_are_kept_for_their_graph():
+def test_spots_around_the_paired_ones_are_kept_for_their_graph() -> None:
     levels = lay(visium_hd(), spots=1)
     kept = {tuple(centre) for centre in levels["spot"].centres_um.round(3).tolist()}
     paired = levels["spot"].centres_um[np.unique(levels["bin_008um"].pairs["spot"])]
@@ -128,7 +128,7 @@ def test_spots_around_the_paired_ones_are_kept_for_their_graph():
             assert tuple(centre.round(3).tolist()) in kept
 
 
-def test_a_spot_platform_gets_its_measured_spots_as_the_fine_level():
+def test_a_spot_platform_gets_its_measured_spots_as_the_fine_level() -> None:
     rng = np.random.default_rng(4)
     levels = lay(SlideCounts("visium", GENES, spots=assay(20, 15, 100.0, rng)), spots=10_000)
     assert set(levels) == {"spot", "centre", "region"}
@@ -141,25 +141,25 @@ def test_a_spot_platform_gets_its_measured_spots_as_the_fine_level():
     assert levels["centre"].counts is None
 
 
-def test_targets_that_are_not_asked_for_are_not_laid():
+def test_targets_that_are_not_asked_for_are_not_laid() -> None:
     assert set(lay(visium_hd(), targets=(8,))) == {"bin_008um", "spot", "region"}
     assert not lay(visium_hd(), targets=(8,))["spot"].pixels
     assert set(lay(visium_hd(), targets=(55,))) == {"spot", "centre", "region"}
 
 
-def test_the_seed_and_the_slide_decide_the_sample():
+def test_the_seed_and_the_slide_decide_the_sample() -> None:
     first, again = lay(visium_hd()), lay(visium_hd())
     np.testing.assert_array_equal(first["bin_008um"].barcodes, again["bin_008um"].barcodes)
     other = lay(visium_hd(), seed=1)
     assert set(first["bin_008um"].barcodes.tolist()) != set(other["bin_008um"].barcodes.tolist())
 
 
-def test_reading_order_goes_by_bands_and_then_from_the_left():
+def test_reading_order_goes_by_bands_and_then_from_the_left() -> None:
     centres = np.array([[300.0, 10.0], [10.0, 130.0], [10.0, 100.0], [20.0, 20.0]])
     np.testing.assert_array_equal(reading_order(centres), [3, 2, 0, 1])
 
 
-def test_bins_without_counts_get_the_levels_that_they_get_with_them():
+def test_bins_without_counts_get_the_levels_that_they_get_with_them() -> None:
     counts = visium_hd()
     unmeasured = {um: Assay(bins.barcodes, bins.centres_px, None, bins.pitch_um) for um, bins in counts.bins.items()}
     without = lay(SlideCounts("hne_only", Genes(GENES.ids[:0], GENES.names[:0]), unmeasured))
@@ -170,7 +170,7 @@ def test_bins_without_counts_get_the_levels_that_they_get_with_them():
         assert without[name].pairs.keys() == level.pairs.keys()
 
 
-def test_a_slide_with_nothing_in_tissue_is_one_line():
+def test_a_slide_with_nothing_in_tissue_is_one_line() -> None:
     empty = assay(0, 0, 8.0, np.random.default_rng(0))
     with pytest.raises(MagnetError, match="slide 's': expected 8 µm bins in tissue, found none"):
         lay(SlideCounts("space_ranger_hd", GENES, {8: empty}))
@@ -178,14 +178,14 @@ def test_a_slide_with_nothing_in_tissue_is_one_line():
         lay(SlideCounts("visium", GENES, spots=empty))
 
 
-def test_settings_are_checked():
+def test_settings_are_checked() -> None:
     with pytest.raises(MagnetError, match="--sampling: expected one of windows, uniform, all, found 'window'"):
         GeometryConfig(sampling="window")  # type: ignore[arg-type]
     with pytest.raises(MagnetError, match="some of 8, 16, 55"):
         GeometryConfig(targets=(2,))
 
 
-def test_a_slide_of_spots_is_not_laid_for_bins_alone():
+def test_a_slide_of_spots_is_not_laid_for_bins_alone() -> None:
     counts = SlideCounts("visium", GENES, spots=assay(20, 15, 100.0, np.random.default_rng(0)))
     with pytest.raises(MagnetError, match=r"slide 's': expected 55 among --targets, .* found 8, 16; pass --targets 55"):
         lay(counts, targets=(8, 16))

@@ -1,5 +1,6 @@
 """The counts of another slide of equal size are noticed by Space Ranger's own small picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def resized(picture: np.ndarray, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
 
 
-CHANGES = {
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "dark": lambda picture: picture // 2,
     "bright": lambda picture: np.minimum(picture * 1.3, 255).astype(np.uint8),
     "gamma": lambda picture: (255 * (picture / 255) ** 2).astype(np.uint8),

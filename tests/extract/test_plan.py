@@ -36,7 +36,7 @@ def array_bytes(store: Path) -> int:
     return total
 
 
-def test_plan_foretells_rows_and_bytes_of_the_run_and_writes_nothing(small_samples: Path, tmp_path: Path):
+def test_plan_foretells_rows_and_bytes_of_the_run_and_writes_nothing(small_samples: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     wanted = config(small_samples, store)
     (planned,) = plan_run(wanted).slides
@@ -63,7 +63,7 @@ def test_plan_foretells_rows_and_bytes_of_the_run_and_writes_nothing(small_sampl
     assert "found one that differs in bins" in plan_run(changed).failed["S1"]
 
 
-def test_dry_run_names_the_bad_slide_plans_the_others_and_exits_with_1(small_samples: Path, tmp_path: Path):
+def test_dry_run_names_the_bad_slide_plans_the_others_and_exits_with_1(small_samples: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.tif").write_bytes(b"not a slide")
     sheet = tmp_path / "samples.csv"
     folder = small_samples.parent / "S2"
@@ -91,7 +91,7 @@ def test_dry_run_names_the_bad_slide_plans_the_others_and_exits_with_1(small_sam
     assert "torch" in told["versions"]
 
 
-def test_squares_are_counted_once_whatever_levels_share_them():
+def test_squares_are_counted_once_whatever_levels_share_them() -> None:
     def level(points: list[tuple[float, float]]) -> Level:
         centres_um = np.array(points)
         return Level("x", 56.0, centres_um, np.array([""] * len(points)), np.zeros((len(points), 0), np.int32))
@@ -101,6 +101,6 @@ def test_squares_are_counted_once_whatever_levels_share_them():
 
 
 @pytest.mark.parametrize("option", [["--tokens", "0"], ["--sampling", "some"]])
-def test_wrong_settings_are_refused_by_a_dry_run_too(small_samples: Path, option: list[str]):
+def test_wrong_settings_are_refused_by_a_dry_run_too(small_samples: Path, option: list[str]) -> None:
     result = CliRunner().invoke(app, ["run", "--samples", str(small_samples), "--dry-run", *option])
     assert "change the setting" in str(result.exception)

@@ -11,7 +11,9 @@ from magnet_core.errors import MagnetError
 from magnet_core.records import Genes, Sample, SlideCounts
 
 
-def resolve(*, sheet: float | None = None, platform: float | None, image: float | None, overrides: bool = False):
+def resolve(
+    *, sheet: float | None = None, platform: float | None, image: float | None, overrides: bool = False
+) -> ResolvedMpp:
     slide: Any = SimpleNamespace(mpp=image, mpp_source="resolution tags")
     no_genes = Genes(np.array([]), np.array([]))
     counts = SlideCounts("space_ranger_hd", no_genes, mpp=platform, mpp_source="Space Ranger")

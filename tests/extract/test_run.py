@@ -55,7 +55,7 @@ def assert_same(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(store: Store, small_samples: Path):
+def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(store: Store, small_samples: Path) -> None:
     encoder = build_encoder(find_backbone(BACKBONE), "random")
     geometry, features = store.geometry("S1"), store.features("S1", BACKBONE)
     with open_slide(small_samples.parent / "S1" / "S1_tissue_image.btf") as slide:
@@ -76,7 +76,7 @@ def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(stor
                 np.testing.assert_allclose(tokens, expected.tokens, rtol=2e-2, atol=2e-3)
 
 
-def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_path: Path):
+def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_path: Path) -> None:
     embedding = EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2, views=8)
     geometry_config = GeometryConfig(targets=(55,), spots=12, window=4)
     run(RunConfig(small_samples, tmp_path, geometry_config, embedding, slides=("S1",)))
@@ -92,7 +92,7 @@ def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_pat
             np.testing.assert_allclose(stored, getattr(expected, kind), rtol=2e-2, atol=2e-3)
 
 
-def test_precision_changes_the_values_a_little_and_the_name_of_the_file(small_samples: Path, tmp_path: Path):
+def test_precision_changes_the_values_a_little_and_the_name_of_the_file(small_samples: Path, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         embedding = EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=1, precision=precision)
         run(RunConfig(small_samples, tmp_path, GeometryConfig(targets=(55,), spots=12), embedding, slides=("S1",)))
@@ -101,7 +101,7 @@ def test_precision_changes_the_values_a_little_and_the_name_of_the_file(small_sa
     np.testing.assert_allclose(one, other, atol=0.1)
 
 
-def test_a_second_run_does_nothing_and_says_so(store: Store, small_samples: Path):
+def test_a_second_run_does_nothing_and_says_so(store: Store, small_samples: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*.lmdb")}
     summary = run(config(small_samples, store.root))
     assert (summary.written, summary.unchanged) == ([], ["S1", "S2"])
@@ -110,20 +110,20 @@ def test_a_second_run_does_nothing_and_says_so(store: Store, small_samples: Path
 
 def test_another_backbone_adds_embeddings_and_opens_no_counts(
     store: Store, small_samples: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def refuse(_: object) -> None:
         raise AssertionError("counts were read again")
 
     monkeypatch.setattr(pipeline, "read_counts", refuse)
     geometry = store.geometry_path("S1").stat().st_mtime_ns
-    assert run(config(small_samples, store.root, backbone="timm:test_vit")).written == ["S1", "S2"]
+    assert run(config(small_samples, store.root, backbone="timm:test_vit", slides=("S1",))).written == ["S1"]
     assert store.geometry_path("S1").stat().st_mtime_ns == geometry
     assert {file.backbone for file in store.feature_files("S1")} == {BACKBONE, "timm:test_vit"}
 
 
 def test_a_run_that_was_cut_short_resumes_to_the_same_values(
     store: Store, small_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     encode, calls = FeatureSink._encode, 0
 
     def cut_short(sink: FeatureSink, batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -135,26 +135,27 @@ def test_a_run_that_was_cut_short_resumes_to_the_same_values(
 
     monkeypatch.setattr(FeatureSink, "_encode", cut_short)
     with pytest.raises(KeyboardInterrupt):
-        run(config(small_samples, tmp_path))
+        run(config(small_samples, tmp_path, slides=("S1",)))
     monkeypatch.setattr(FeatureSink, "_encode", encode)
     with pytest.raises(MagnetError):
         Store(tmp_path).geometry("S1")
-    assert run(config(small_samples, tmp_path)).written == ["S1", "S2"]
-    for slide_id in ("S1", "S2"):
-        assert_same(store.geometry_path(slide_id), Store(tmp_path).geometry_path(slide_id))
-        (expected,) = (file for file in store.feature_files(slide_id) if file.backbone == BACKBONE)
-        (resumed,) = Store(tmp_path).feature_files(slide_id)
-        assert_same(expected.path, resumed.path)
+    assert run(config(small_samples, tmp_path, slides=("S1",))).written == ["S1"]
+    assert_same(store.geometry_path("S1"), Store(tmp_path).geometry_path("S1"))
+    (expected,) = (file for file in store.feature_files("S1") if file.backbone == BACKBONE)
+    (resumed,) = Store(tmp_path).feature_files("S1")
+    assert_same(expected.path, resumed.path)
 
 
-def test_workers_and_batch_size_change_no_geometry_and_no_file_name(store: Store, small_samples: Path, tmp_path: Path):
+def test_workers_and_batch_size_change_no_geometry_and_no_file_name(
+    store: Store, small_samples: Path, tmp_path: Path
+) -> None:
     run(config(small_samples, tmp_path, workers=1, batch_size=7, slides=("S2",)))
     assert_same(store.geometry_path("S2"), Store(tmp_path).geometry_path("S2"))
     names = {file.path.name for file in store.feature_files("S2")}
     assert {file.path.name for file in Store(tmp_path).feature_files("S2")} <= names
 
 
-def test_other_settings_never_overwrite_a_geometry(store: Store, small_samples: Path):
+def test_other_settings_never_overwrite_a_geometry(store: Store, small_samples: Path) -> None:
     other = RunConfig(
         samples=small_samples,
         store=store.root,
@@ -204,7 +205,9 @@ def bad_samples(folder: Path, small_samples: Path) -> Path:
     return sheet
 
 
-def test_each_bad_slide_is_one_line_the_others_are_done_and_the_exit_code_is_1(tmp_path: Path, small_samples: Path):
+def test_each_bad_slide_is_one_line_the_others_are_done_and_the_exit_code_is_1(
+    tmp_path: Path, small_samples: Path
+) -> None:
     sheet = bad_samples(tmp_path, small_samples)
     summary = run(config(sheet, tmp_path / "store"))
     assert summary.written == ["whole"]
@@ -232,7 +235,7 @@ def test_each_bad_slide_is_one_line_the_others_are_done_and_the_exit_code_is_1(t
     assert result.stderr.endswith("failed: no_mpp (the reasons are above and in the record)\n")
 
 
-def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path):
+def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     for options, says in (
         (["--backbone", "reset50"], "did you mean resnet50"),
         (["--targets", "8,2"], "some of 8, 16, 55"),
@@ -255,5 +258,5 @@ def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path):
         assert says in str(result.exception)
 
 
-def test_help_says_how_large_a_window_is():
+def test_help_says_how_large_a_window_is() -> None:
     assert GeometryConfig.window == WINDOW

@@ -29,7 +29,7 @@ def request(seed: int, count: int, patch_um: float, wanted: float = 1.0) -> Patc
     return PatchRequest(centres[reading_order(centres)], patch_um, rng.random(count) < wanted)
 
 
-def test_every_wanted_patch_is_the_one_at_its_coordinates_and_rows_come_in_order(tmp_path: Path):
+def test_every_wanted_patch_is_the_one_at_its_coordinates_and_rows_come_in_order(tmp_path: Path) -> None:
     pixels = picture(tmp_path / "slide.png")
     requests = {"bin": request(1, 300, 28.0), "region": request(2, 20, 128.0), "spot": request(3, 90, 56.0, wanted=0.4)}
     seen: dict[str, list[int]] = {name: [] for name in requests}
@@ -44,7 +44,7 @@ def test_every_wanted_patch_is_the_one_at_its_coordinates_and_rows_come_in_order
         assert rows == np.flatnonzero(requests[name].wanted).tolist()
 
 
-def test_each_tile_is_read_once_for_all_levels(tmp_path: Path):
+def test_each_tile_is_read_once_for_all_levels(tmp_path: Path) -> None:
     picture(tmp_path / "slide.png")
     reads: Counter[tuple[int, int]] = Counter()
 
@@ -61,7 +61,7 @@ def test_each_tile_is_read_once_for_all_levels(tmp_path: Path):
     assert set(reads.values()) == {1}
 
 
-def test_nothing_wanted_reads_nothing(tmp_path: Path):
+def test_nothing_wanted_reads_nothing(tmp_path: Path) -> None:
     picture(tmp_path / "slide.png", 600, 600)
     with open_slide(tmp_path / "slide.png") as slide:
         assert list(stream_patches(ScaledSlide(slide, WORKING_MPP), {"bin": request(1, 50, 28.0, wanted=0.0)})) == []

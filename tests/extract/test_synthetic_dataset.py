@@ -167,7 +167,8 @@ def test_bins_lie_where_the_positions_say_row_is_y(root: Path, truth: Truth) -> 
     def darkness(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         offsets = np.arange(-half, half)
         patch = red[(rows[:, None] + offsets)[:, :, None], (cols[:, None] + offsets)[:, None, :]]
-        return 255 - patch.mean(axis=(1, 2))
+        dark: np.ndarray = 255 - patch.mean(axis=(1, 2))
+        return dark
 
     cells = truth.content.sum(axis=1)
     right = np.corrcoef(cells, darkness(rows, cols))[0, 1]
@@ -240,7 +241,7 @@ def test_openslide_and_spatialdata_io_read_it(root: Path, truth: Truth) -> None:
     assert read.images["S1_full_image"] is not None
 
 
-def test_the_command_does_not_replace_a_data_set_unasked(tmp_path: Path):
+def test_the_command_does_not_replace_a_data_set_unasked(tmp_path: Path) -> None:
     (tmp_path / "samples.csv").write_text("slide_id,image\n")
     with pytest.raises(MagnetError, match="expected a new folder, found one with samples.csv; name another"):
         synth(tmp_path, slides=1, size_mm=0.2)

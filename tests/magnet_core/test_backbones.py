@@ -18,7 +18,7 @@ def encoder_of(name: str, seed: int = 0) -> Encoder:
 
 
 @pytest.mark.parametrize("name", ["timm:test_resnet", "timm:test_convnext", "timm:test_mambaout", "timm:test_vit"])
-def test_tokens_are_means_over_squares_of_the_models_own_map(name: str):
+def test_tokens_are_means_over_squares_of_the_models_own_map(name: str) -> None:
     encoder = encoder_of(name)
     with torch.inference_mode():
         features = encoder(random_patches(side=160), token_grid=1)
@@ -35,7 +35,7 @@ def test_tokens_are_means_over_squares_of_the_models_own_map(name: str):
     torch.testing.assert_close(fine.tokens[:, 1], top_right)
 
 
-def test_the_first_token_sees_the_top_left_of_the_patch():
+def test_the_first_token_sees_the_top_left_of_the_patch() -> None:
     encoder = encoder_of("timm:test_convnext")
     dark = random_patches(1)
     bright = dark.clone()
@@ -46,7 +46,7 @@ def test_the_first_token_sees_the_top_left_of_the_patch():
     assert change[0] > 10 * change[15]
 
 
-def test_class_and_register_tokens_are_no_patch_tokens():
+def test_class_and_register_tokens_are_no_patch_tokens() -> None:
     spec = BackboneSpec("reg", architecture="vit_small_patch16_dinov3", kwargs={"img_size": 64, "depth": 1})
     encoder = build_encoder(spec, "random")
     assert encoder.model.num_prefix_tokens > 1
@@ -56,7 +56,7 @@ def test_class_and_register_tokens_are_no_patch_tokens():
     torch.testing.assert_close(tokens, raw[:, encoder.model.num_prefix_tokens :])
 
 
-def test_random_weights_are_those_of_the_seed_and_leave_the_global_state_alone():
+def test_random_weights_are_those_of_the_seed_and_leave_the_global_state_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -67,7 +67,7 @@ def test_random_weights_are_those_of_the_seed_and_leave_the_global_state_alone()
     assert not torch.allclose(first(patches).pooled, other(patches).pooled)
 
 
-def test_batchnorm_keeps_its_statistics_while_its_weights_are_trained():
+def test_batchnorm_keeps_its_statistics_while_its_weights_are_trained() -> None:
     encoder = encoder_of("timm:test_resnet").train()
     before = {name: value.clone() for name, value in encoder.named_buffers()}
     encoder(random_patches()).pooled.sum().backward()
@@ -90,7 +90,7 @@ def tiny_vit(pooling: Pooling, **kwargs: object) -> BackboneSpec:
         ("model", lambda raw: raw[:, 0]),
     ],
 )
-def test_the_pooled_feature_follows_the_spec(pooling: Pooling, expected: Callable[[Tensor], Tensor]):
+def test_the_pooled_feature_follows_the_spec(pooling: Pooling, expected: Callable[[Tensor], Tensor]) -> None:
     encoder = build_encoder(tiny_vit(pooling, reg_tokens=4), "random")
     patches = random_patches(side=32)
     with torch.inference_mode():
@@ -102,7 +102,7 @@ def test_the_pooled_feature_follows_the_spec(pooling: Pooling, expected: Callabl
     torch.testing.assert_close(features.tokens, raw[:, 5:])
 
 
-def test_beside_the_class_token_the_tokens_still_average_to_the_pooled_feature():
+def test_beside_the_class_token_the_tokens_still_average_to_the_pooled_feature() -> None:
     encoder = build_encoder(tiny_vit("cls+mean", reg_tokens=4), "random")
     with torch.inference_mode():
         features = encoder(random_patches(side=32), token_grid=2)
@@ -116,14 +116,14 @@ def test_beside_the_class_token_the_tokens_still_average_to_the_pooled_feature()
     torch.testing.assert_close(single.tokens[:, 0], features.pooled)
 
 
-def test_the_mean_of_the_map_is_what_a_resnet_pools_by_itself():
+def test_the_mean_of_the_map_is_what_a_resnet_pools_by_itself() -> None:
     own = build_encoder(BackboneSpec("own", architecture="test_resnet"), "random")
     named = build_encoder(BackboneSpec("named", architecture="test_resnet", pooling="avg"), "random")
     with torch.inference_mode():
         torch.testing.assert_close(own(random_patches()).pooled, named(random_patches()).pooled)
 
 
-def test_a_region_is_resized_to_the_one_size_that_fixed_position_embeddings_know():
+def test_a_region_is_resized_to_the_one_size_that_fixed_position_embeddings_know() -> None:
     encoder = build_encoder(tiny_vit("cls"), "random")
     region = random_patches(side=128)
     assert encoder.spec.input_px == 32
@@ -132,7 +132,7 @@ def test_a_region_is_resized_to_the_one_size_that_fixed_position_embeddings_know
         assert encoder(region).tokens.isfinite().all()
 
 
-def test_another_input_size_resamples_the_position_embeddings():
+def test_another_input_size_resamples_the_position_embeddings() -> None:
     spec = tiny_vit("cls", dynamic_img_size=True)
     encoder = build_encoder(dataclasses.replace(spec, input_px=64), "random")
     with torch.inference_mode():

@@ -31,7 +31,7 @@ def assert_loads(spec: BackboneSpec, path: Path, state: State) -> None:
         torch.testing.assert_close(loaded[key], value)
 
 
-def test_safetensors_and_torch_files_give_back_their_weights(tmp_path: Path):
+def test_safetensors_and_torch_files_give_back_their_weights(tmp_path: Path) -> None:
     state = weights_of(RESNET)
     save_file(state, tmp_path / "weights.safetensors")
     torch.save(state, tmp_path / "weights.pth")
@@ -56,13 +56,15 @@ def test_safetensors_and_torch_files_give_back_their_weights(tmp_path: Path):
     ],
     ids=["state_dict", "model, module.", "teacher, backbone.", "teacher, module.backbone.", "a classifier"],
 )
-def test_wrapped_and_prefixed_checkpoints_are_unwrapped(tmp_path: Path, wrap: Callable[[State], dict[str, object]]):
+def test_wrapped_and_prefixed_checkpoints_are_unwrapped(
+    tmp_path: Path, wrap: Callable[[State], dict[str, object]]
+) -> None:
     state = weights_of(RESNET)
     torch.save(wrap(state), tmp_path / "weights.pth")
     assert_loads(RESNET, tmp_path / "weights.pth", state)
 
 
-def test_a_file_of_two_sets_of_weights_is_refused_by_name(tmp_path: Path):
+def test_a_file_of_two_sets_of_weights_is_refused_by_name(tmp_path: Path) -> None:
     state = weights_of(RESNET)
     torch.save({"model": state, "model_ema": state}, tmp_path / "ema.pth")
     with pytest.raises(MagnetError, match="several sets of weights: model, model_ema"):
@@ -73,7 +75,7 @@ def test_a_file_of_two_sets_of_weights_is_refused_by_name(tmp_path: Path):
         build_encoder(RESNET, str(tmp_path / "both.pth"))
 
 
-def test_a_checkpoint_is_loaded_whole_or_not_at_all(tmp_path: Path):
+def test_a_checkpoint_is_loaded_whole_or_not_at_all(tmp_path: Path) -> None:
     state = weights_of(RESNET)
     part = {key: value for key, value in state.items() if key != "conv1.0.weight"}
     save_file(part, tmp_path / "part.safetensors")
@@ -84,7 +86,7 @@ def test_a_checkpoint_is_loaded_whole_or_not_at_all(tmp_path: Path):
         build_encoder(RESNET, str(tmp_path / "other.safetensors"))
 
 
-def test_a_deeper_model_is_not_cut_to_the_architectures_depth(tmp_path: Path):
+def test_a_deeper_model_is_not_cut_to_the_architectures_depth(tmp_path: Path) -> None:
     shallow = BackboneSpec("vit", architecture="vit_tiny_patch16_224", kwargs=SIZES)
     deep = BackboneSpec("vit", architecture="vit_tiny_patch16_224", kwargs={**SIZES, "depth": 3})
     save_file(weights_of(deep), tmp_path / "deep.safetensors")
@@ -92,7 +94,7 @@ def test_a_deeper_model_is_not_cut_to_the_architectures_depth(tmp_path: Path):
         build_encoder(shallow, str(tmp_path / "deep.safetensors"))
 
 
-def test_more_blocks_in_one_stage_are_another_architecture_too(tmp_path: Path):
+def test_more_blocks_in_one_stage_are_another_architecture_too(tmp_path: Path) -> None:
     state = {"conv1.weight": torch.ones(1), "layer3.5.conv2.weight": torch.ones(1)}
     model = nn.ModuleDict({"layer3": nn.ModuleList([nn.ModuleDict({"conv2": nn.Linear(1, 1)}) for _ in range(2)])})
     with pytest.raises(MagnetError, match=r"and 1 of blocks it does not have, such as 'layer3\.5\.conv2\.weight'"):
@@ -117,20 +119,20 @@ class Harmful:
         ([torch.ones(1)], "no tensors under names"),
     ],
 )
-def test_files_that_hold_no_weights_alone_are_refused(tmp_path: Path, content: object, says: str):
+def test_files_that_hold_no_weights_alone_are_refused(tmp_path: Path, content: object, says: str) -> None:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(MagnetError, match=says):
         build_encoder(RESNET, str(tmp_path / "odd.pth"))
 
 
 @pytest.mark.parametrize("name", ["text.safetensors", "text.pth", "empty.safetensors", "empty.bin"])
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, name: str):
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("" if "empty" in name else "not weights")
     with pytest.raises(MagnetError, match=rf"{name}: expected a safetensors file"):
         build_encoder(RESNET, str(tmp_path / name))
 
 
-def test_a_missing_file_is_named_and_a_folder_is_called_one(tmp_path: Path):
+def test_a_missing_file_is_named_and_a_folder_is_called_one(tmp_path: Path) -> None:
     with pytest.raises(MagnetError, match="found a folder; name the file in it"):
         build_encoder(RESNET, str(tmp_path))
     with pytest.raises(MagnetError, match=r"absent\.pth.*no such file"):
@@ -163,14 +165,14 @@ def as_transformers(state: State) -> State:
 
 
 @pytest.mark.parametrize("prefix", ["", "dinov2."])
-def test_phikon_v2s_layout_loads(tmp_path: Path, prefix: str):
+def test_phikon_v2s_layout_loads(tmp_path: Path, prefix: str) -> None:
     spec = BackboneSpec("dinov2", architecture="vit_large_patch14_dinov2", kwargs=SIZES)
     state = weights_of(spec)
     save_file({prefix + key: value for key, value in as_transformers(state).items()}, tmp_path / "model.safetensors")
     assert_loads(spec, tmp_path / "model.safetensors", state)
 
 
-def test_hibous_layout_loads_with_registers_and_swiglu(tmp_path: Path):
+def test_hibous_layout_loads_with_registers_and_swiglu(tmp_path: Path) -> None:
     kwargs = {**SIZES, "mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "mlp_ratio": 4}
     spec = BackboneSpec("dinov2", architecture="vit_large_patch14_reg4_dinov2", kwargs=kwargs)
     state = weights_of(spec)
@@ -184,7 +186,7 @@ def test_hibous_layout_loads_with_registers_and_swiglu(tmp_path: Path):
     assert_loads(spec, tmp_path / "model.safetensors", state)
 
 
-def test_a_block_without_its_keys_is_not_whole(tmp_path: Path):
+def test_a_block_without_its_keys_is_not_whole(tmp_path: Path) -> None:
     spec = BackboneSpec("dinov2", architecture="vit_large_patch14_dinov2", kwargs=SIZES)
     theirs = as_transformers(weights_of(spec))
     del theirs["encoder.layer.1.attention.attention.key.weight"]

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from magnet_core.backbones import build_encoder, find_backbone
 from magnet_core.errors import MagnetError
 
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = "timm:test_resnet"
 REPOSITORY = "timm/test_resnet.r160_in1k"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -113,7 +114,8 @@ def ask(expression: str, *, home: Path, **variables: str) -> Any:
     """Evaluate an expression of `run` and `build` in another process, with a hub cache in `home`."""
     of_the_hub = ("hf_", "hugging", "http_proxy", "https_proxy", "all_proxy")
     environment = {key: value for key, value in os.environ.items() if not key.lower().startswith(of_the_hub)}
-    environment |= {"HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1", **variables}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **variables}
     needed = (RUN if "run(" in expression else "") + BUILD
     done = subprocess.run(
         [sys.executable, "-c", f"import json, sys\n{needed}print(json.dumps({expression}))"],
@@ -162,7 +164,7 @@ def online(hub: type[Hub], tmp_path_factory: pytest.TempPathFactory) -> Answers:
 @pytest.mark.parametrize(("repository", "says"), REFUSALS.items())
 def test_a_refusal_ends_a_run_with_one_line_that_names_the_page_and_the_other_way(
     online: Answers, repository: str, says: str
-):
+) -> None:
     answer = online.refused[repository]
     assert answer["code"] == 1
     line = answer["error"].strip()
@@ -174,14 +176,14 @@ def test_a_refusal_ends_a_run_with_one_line_that_names_the_page_and_the_other_wa
     assert not (online.home / "store").exists()
 
 
-def test_a_refusal_is_asked_for_once(online: Answers):
+def test_a_refusal_is_asked_for_once(online: Answers) -> None:
     for organisation in ("gated", "refused", "unknown", "dropped", "broken"):
         assert [path for _, path, _ in online.asked if path.startswith(f"/{organisation}/")] == [
             f"/{organisation}/model/resolve/main/model.safetensors"
         ]
 
 
-def test_weights_are_fetched_once_with_the_token(online: Answers):
+def test_weights_are_fetched_once_with_the_token(online: Answers) -> None:
     state = build_encoder(find_backbone(MODEL), "random", seed=9).model.state_dict()
     expected = pytest.approx(float(state["conv1.0.weight"].double().sum()), rel=1e-12)
     assert [answer["sum"] for answer in online.fetched] == [expected, expected]
@@ -202,7 +204,7 @@ def sum_of_weights() -> float:
 
 def test_what_was_fetched_is_used_offline_and_the_rest_is_said_to_be_absent(
     hub: type[Hub], online: Answers, cached: pytest.MonkeyPatch
-):
+) -> None:
     cached.setattr(constants, "HF_HUB_OFFLINE", True)  # as the variable sets it
     cached.setattr(constants, "ENDPOINT", hub.endpoint)
     asked_before = len(hub.asked)
@@ -212,7 +214,7 @@ def test_what_was_fetched_is_used_offline_and_the_rest_is_said_to_be_absent(
     assert len(hub.asked) == asked_before
 
 
-def test_a_hub_out_of_reach_is_not_waited_for(online: Answers, cached: pytest.MonkeyPatch):
+def test_a_hub_out_of_reach_is_not_waited_for(online: Answers, cached: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
     cached.setattr(constants, "ENDPOINT", nowhere)
@@ -224,7 +226,7 @@ def test_a_hub_out_of_reach_is_not_waited_for(online: Answers, cached: pytest.Mo
 
 
 @pytest.mark.slow
-def test_the_environment_alone_sets_offline(hub: type[Hub], online: Answers):
+def test_the_environment_alone_sets_offline(hub: type[Hub], online: Answers) -> None:
     asked_before = len(hub.asked)
     expression = f"[build('{MODEL}'), build('resnet50')]"
     fetched, absent = ask(expression, home=online.home, HF_ENDPOINT=hub.endpoint, HF_HUB_OFFLINE="1")

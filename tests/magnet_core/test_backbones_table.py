@@ -29,7 +29,7 @@ def skeleton(spec: BackboneSpec) -> Any:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_timm_builds_every_row_as_the_row_says(name: str):
+def test_timm_builds_every_row_as_the_row_says(name: str) -> None:
     spec = BACKBONES[name]
     model = skeleton(spec)
     channels = model.num_features
@@ -47,7 +47,7 @@ TRANSFORMERS = {name: spec.patch_tokens for name, spec in BACKBONES.items() if s
 
 
 @pytest.mark.parametrize(("name", "patch_tokens"), TRANSFORMERS.items())
-def test_a_thin_copy_of_every_transformer_keeps_prefix_tokens_apart(name: str, patch_tokens: int):
+def test_a_thin_copy_of_every_transformer_keeps_prefix_tokens_apart(name: str, patch_tokens: int) -> None:
     spec = BACKBONES[name]
     thin = dataclasses.replace(spec, kwargs={**spec.kwargs, "depth": 1, "embed_dim": 24, "num_heads": 2})
     encoder = build_encoder(thin, "random")
@@ -61,14 +61,14 @@ def test_a_thin_copy_of_every_transformer_keeps_prefix_tokens_apart(name: str, p
     torch.testing.assert_close(finest.tokens[:, :, -24:], raw[:, spec.prefix_tokens :])
 
 
-def test_gated_weights_have_a_page_to_ask_at_and_every_weight_a_licence():
+def test_gated_weights_have_a_page_to_ask_at_and_every_weight_a_licence() -> None:
     for spec in BACKBONES.values():
         assert spec.page.startswith("https://huggingface.co/")
         assert spec.licence != BackboneSpec.licence
     assert {name for name, spec in BACKBONES.items() if not spec.gated} == {"resnet50", "resnet18", "phikon-v2"}
 
 
-def test_settings_tell_specs_apart_and_survive_json():
+def test_settings_tell_specs_apart_and_survive_json() -> None:
     settings = {name: json.dumps(spec.settings, sort_keys=True) for name, spec in BACKBONES.items()}
     alike = {"h-optimus-0", "h-optimus-1"}  # told apart by the sha256 of their weights
     assert settings["h-optimus-0"] == settings["h-optimus-1"]
@@ -76,18 +76,18 @@ def test_settings_tell_specs_apart_and_survive_json():
     assert json.loads(settings["hibou-l"])["kwargs"]["act_layer"] == "SiLU"
 
 
-def test_unknown_names_list_the_near_ones():
+def test_unknown_names_list_the_near_ones() -> None:
     with pytest.raises(MagnetError, match="found 'reset50'; did you mean resnet50"):
         find_backbone("reset50")
     with pytest.raises(MagnetError, match="a model of timm, found 'resnt18'; did you mean resnet18"):
         find_backbone("timm:resnt18")
 
 
-def test_a_model_that_timm_cannot_build_is_refused_with_the_reason():
+def test_a_model_that_timm_cannot_build_is_refused_with_the_reason() -> None:
     with pytest.raises(MagnetError, match=r"conch-v1_5.*attention pooler.*cache import"):
         find_backbone("conch-v1_5")
 
 
-def test_a_pooling_that_does_not_exist_is_refused():
+def test_a_pooling_that_does_not_exist_is_refused() -> None:
     with pytest.raises(MagnetError, match=r"one of model, cls, cls\+mean, avg, found 'max'"):
         BackboneSpec("x", architecture="test_vit", pooling="max")  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """The noise ceiling against truths that can be written down, or drawn again at the same rates."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -98,7 +100,9 @@ def test_one_generator_gives_one_ceiling_and_blocks_change_only_the_draws(monkey
         ([[1, 1]], [2], {"thinnings": 0}, "thinnings >= 1"),
     ],
 )
-def test_bad_input_is_refused(counts: list, libraries: list, options: dict, message: str) -> None:
+def test_bad_input_is_refused(
+    counts: list[list[float]], libraries: list[float], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(MagnetError, match=message):
         noise_ceiling(
             sparse.csr_matrix(counts), np.array(libraries), NormaliseConfig(), np.random.default_rng(0), **options

@@ -32,7 +32,7 @@ def fine() -> Tensor:
 @pytest.fixture(params=[TokenAttention, GraphAttention])
 def attention(request: pytest.FixtureRequest) -> CrossAttention:
     torch.manual_seed(2)
-    module = request.param(C, D).double()
+    module: CrossAttention = request.param(C, D).double()
     with torch.no_grad():  # far from the start, where the softmax is nearly flat
         for weight in module.parameters():
             weight.add_(torch.randn_like(weight))

@@ -5,29 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from magnet_core import files
 from magnet_core.files import sync_below, write_json
 
 
-def test_json_is_whole_and_leaves_nothing_beside(tmp_path: Path):
+def test_json_is_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / "x.json", {"µ": [1.5, math.nan]})
     assert json.loads((tmp_path / "a" / "x.json").read_text(encoding="utf-8")) == {"µ": [1.5, None]}
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["x.json"]
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path):
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", 1)
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "x.json", math.inf)
     assert (tmp_path / "x.json").read_text() == "1\n"
 
 
-def test_files_and_folders_at_every_depth_are_brought_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_and_folders_at_every_depth_are_brought_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "x").touch()
     (tmp_path / "a" / "b" / "y").touch()
     synced = []
-    monkeypatch.setattr(files.os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     sync_below(tmp_path)
     expected = [tmp_path, tmp_path / "x", tmp_path / "a", tmp_path / "a" / "b", tmp_path / "a" / "b" / "y"]
     assert sorted(synced) == sorted(path.stat().st_ino for path in expected)

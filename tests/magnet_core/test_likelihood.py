@@ -46,15 +46,16 @@ def negative_binomial(prediction: Tensor, counts: Tensor) -> Tensor:
 
 @pytest.fixture(params=[poisson, negative_binomial])
 def loss(request: pytest.FixtureRequest) -> Loss:
-    return request.param
+    chosen: Loss = request.param
+    return chosen
 
 
 def log_probability(loss: Loss, counts: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Log-likelihood of scipy, whose negative binomial counts the failures before n successes of probability p."""
-    if loss is poisson:
-        return stats.poisson.logpmf(counts, mean)
     size = 1.0 / DISPERSION.numpy()
-    return stats.nbinom.logpmf(counts, size, size / (size + mean))
+    law = stats.poisson(mean) if loss is poisson else stats.nbinom(size, size / (size + mean))
+    log_probabilities: np.ndarray = law.logpmf(counts)
+    return log_probabilities
 
 
 def test_expected_counts_undo_the_normalisation() -> None:
@@ -165,10 +166,11 @@ def test_nothing_measured_is_no_loss(loss: Loss) -> None:
 def draw(rates: np.ndarray, library: np.ndarray, dispersion: np.ndarray | None, *, seed: int) -> np.ndarray:
     """Counts (N, G) at library · rate, as Poisson or, with a dispersion (G,), as its mixture over Gamma."""
     rng = np.random.default_rng(seed)
-    mean = library[:, None] * rates
+    mean: np.ndarray = library[:, None] * rates
     if dispersion is not None:
         mean = mean * rng.gamma(1.0 / dispersion, dispersion, size=mean.shape)
-    return rng.poisson(mean).astype(np.float64)
+    counts: np.ndarray = rng.poisson(mean).astype(np.float64)
+    return counts
 
 
 @pytest.mark.parametrize("dispersion", [None, np.array([0.1, 0.5, 1.0, 2.0, 0.3])], ids=["poisson", "binomial"])

@@ -20,7 +20,7 @@ def slide(seed: int, bins: int = 90, genes: int = 7) -> tuple[np.ndarray, np.nda
     return (0.5 * truth + rng.normal(size=truth.shape) + 3).astype(np.float32), truth
 
 
-def test_all_blocks_once_are_the_metrics_of_the_slide():
+def test_all_blocks_once_are_the_metrics_of_the_slide() -> None:
     prediction, truth = slide(0)
     truth[:, 3] = np.nan
     truth[5, 1] = np.nan
@@ -36,7 +36,7 @@ def test_all_blocks_once_are_the_metrics_of_the_slide():
     )
 
 
-def test_a_block_counted_twice_is_a_slide_with_its_bins_twice():
+def test_a_block_counted_twice_is_a_slide_with_its_bins_twice() -> None:
     prediction, truth = slide(1)
     block_of = np.arange(len(truth)) % 5
     weights = np.array([[2.0, 0, 1, 1, 3]])
@@ -49,7 +49,7 @@ def test_a_block_counted_twice_is_a_slide_with_its_bins_twice():
         assert drawn[name][0] == pytest.approx(getattr(literal, name), abs=1e-9), name
 
 
-def test_intervals_hold_the_metric_and_narrow_with_more_slides():
+def test_intervals_hold_the_metric_and_narrow_with_more_slides() -> None:
     def widths(count: int) -> float:
         slides = {f"S{n}": block_sums(*slide(n), cut_into_blocks(np.arange(90))) for n in range(count)}
         low, high = interval(resample(slides, dict.fromkeys(slides, 1.0))["pcc_gene"])
@@ -60,7 +60,7 @@ def test_intervals_hold_the_metric_and_narrow_with_more_slides():
     assert widths(12) < widths(3)
 
 
-def test_two_systems_on_the_same_slides_share_their_draws():
+def test_two_systems_on_the_same_slides_share_their_draws() -> None:
     prediction, truth = slide(3)
     blocks = cut_into_blocks(np.arange(90))
     one, other = ({"S1": block_sums(values, truth, blocks)} for values in (prediction, prediction + 1))
@@ -68,21 +68,21 @@ def test_two_systems_on_the_same_slides_share_their_draws():
     np.testing.assert_allclose(first, second, atol=1e-6)  # a constant shift does not change a correlation
 
 
-def test_slides_count_by_their_weights():
+def test_slides_count_by_their_weights() -> None:
     sums = {f"S{n}": block_sums(*slide(n), np.zeros(90, dtype=np.int64)) for n in range(2)}
     values = resample(sums, {"S0": 1.0, "S1": 0.0}, resamples=50)["mse"]
     known = values[~np.isnan(values)]  # both draws may be the slide that does not count
     np.testing.assert_allclose(known, evaluate(*slide(0)).mse)
 
 
-def test_blocks_are_equal_stretches_of_the_curve():
+def test_blocks_are_equal_stretches_of_the_curve() -> None:
     order = np.random.default_rng(0).permutation(1000)
     blocks = cut_into_blocks(order)
     assert np.bincount(blocks).tolist() == [16] * 40 + [15] * 24
     assert (np.diff(blocks[order]) >= 0).all()
 
 
-def test_pooled_slides_are_one_slide_of_all_their_bins():
+def test_pooled_slides_are_one_slide_of_all_their_bins() -> None:
     (first, first_truth), (second, second_truth) = slide(1), slide(2, bins=40)
     second, second_truth = second + 4, second_truth + 7
     first_truth[3, 2] = np.nan
@@ -98,7 +98,7 @@ def test_pooled_slides_are_one_slide_of_all_their_bins():
         assert found[name][0] == pytest.approx(getattr(literal, name), abs=1e-9), name
 
 
-def test_slides_of_one_patient_are_drawn_together():
+def test_slides_of_one_patient_are_drawn_together() -> None:
     slides = {f"S{n}": block_sums(*slide(n), np.zeros(90, dtype=np.int64)) for n in range(4)}
     patients = {"S0": "A", "S1": "A", "S2": "B", "S3": "B"}
     values = resample(slides, dict.fromkeys(slides, 1.0), patients=patients, resamples=200)["mse"]

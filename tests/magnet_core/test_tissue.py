@@ -16,7 +16,8 @@ EOSIN, HAEMATOXYLIN = (0.90, 0.62, 0.80), (0.50, 0.42, 0.68)  # share of the lig
 
 def disc(x: float, y: float, radius: float) -> np.ndarray:
     row, column = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    return (column - x) ** 2 + (row - y) ** 2 <= radius**2
+    inside: np.ndarray = (column - x) ** 2 + (row - y) ** 2 <= radius**2
+    return inside
 
 
 def paint(glass: tuple[int, int, int], tissue: np.ndarray) -> np.ndarray:
