@@ -35,7 +35,8 @@ from extract.pipeline import open_sinks, pour
 from extract.readers import read_counts
 from extract.samples import read_samples
 from extract.stream import TILE_PX, PatchRequest, stream_patches
-from extract.synthetic import SynthConfig, synthesise
+from extract.synthetic.config import SynthConfig
+from extract.synthetic.dataset import synthesise
 from magnet_core.backbones import Encoder, build_encoder, find_backbone
 from magnet_core.records import Sample
 from magnet_core.slides import ScaledSlide, open_slide

@@ -68,7 +68,7 @@ def write_store(folder: Path, backbone: str, size: SlideSize) -> None:
         replace(level, pixels=level.pixels and size.pixels)
         for level in lay_levels(counts, WORKING_MPP, geometry, slide_id=SLIDE_ID)
     ]
-    slide_settings = {**asdict(geometry), "benchmark": asdict(size)}
+    slide_settings = {**geometry.plain(), "benchmark": asdict(size)}
     header = geometry_header(slide_settings, sample, Resolution(WORKING_MPP, "benchmark"), levels)
     with ArrayWriter(store.geometry_path(SLIDE_ID), header) as writer:
         write_levels(writer, levels, counts.genes)

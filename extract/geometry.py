@@ -10,7 +10,6 @@ genes/id, genes/name                        (G,) text
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ def geometry_settings(sample: Sample, config: GeometryConfig) -> dict[str, Any]:
     counts = [] if sample.counts is None else count_files(sample)
     return {
         "schema": SCHEMA_VERSION,
-        **asdict(config),
+        **config.plain(),
         "slide_id": sample.slide_id,
         "platform": sample.platform,
         "stated_mpp": sample.mpp,

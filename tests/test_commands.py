@@ -11,7 +11,8 @@ import pytest
 import tifffile
 
 from cache.reader import ArrayFile
-from extract.synthetic import SynthConfig, synthesise
+from extract.synthetic.config import SynthConfig
+from extract.synthetic.dataset import synthesise
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:

@@ -144,7 +144,9 @@ def _settings_of(field: FieldInfo) -> type[Settings] | None:
 
 
 def in_words(field: FieldInfo) -> str:
-    """Say what a setting may be: its kind, or its limits where it has some."""
+    """Say what a setting may be: its own description, its limits where it has some, or its kind."""
+    if field.description:
+        return field.description
     kind: Any = field.annotation
     limits = {
         name: value
