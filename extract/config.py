@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from magnet_core.settings import Layers, Settings
+from magnet_core.settings import Layers, Settings, without
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
 MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
@@ -22,6 +22,12 @@ Targets = Annotated[
 ]
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]+)?)$", description="auto, cpu, cuda or cuda:N")]
+
+
+# Settings of a run that say where, how fast or of what slides something is computed, never what: in no digest.
+OUTPUT_NEUTRAL = ("samples", "store", "slides", "device", "batch_size", "workers", "compile")
+# In the place of these the digest of features has the checksum of the weights that they lead to.
+BY_CHECKSUM = ("embedding.weights", "embedding.seed")
 
 
 class GeometryConfig(Settings):
@@ -86,6 +92,15 @@ class RunConfig(Settings):
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=2, ge=1)
     compile: bool = False
+
+    def deciding(self, part: Literal["geometry", "embedding"]) -> dict[str, Any]:
+        """Return the settings on which the bytes of a geometry file, or of a feature file, depend.
+
+        A setting of the run that is not declared neutral is among them, so that it changes what files are called.
+        """
+        plain = without(self.plain(), (*OUTPUT_NEUTRAL, *BY_CHECKSUM))
+        tables = {name: plain.pop(name) for name in ("geometry", "embedding")}
+        return {**plain, **tables[part]}
 
 
 def load_run(

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from cache.fingerprint import canonical_json, digest, state_sha256
+from cache.canonical import canonical_json
+from cache.fingerprint import digest
 from cache.reader import ArrayFile
 from cache.schema import SCHEMA_VERSION
+from cache.state_digest import state_sha256
 from cache.store import Store
 from cache.writer import ArrayWriter
 from extract.background import BackgroundWriter
@@ -84,7 +86,7 @@ def extract_slide(
 ) -> int | None:
     """Write what the store lacks of one slide; the number of patches that took, None when nothing was lacking."""
     check_files(sample)
-    slide_settings = geometry_settings(sample, config.geometry)
+    slide_settings = geometry_settings(sample, config)
     geometry_path = store.geometry_path(sample.slide_id)
     header_of_features = features_header(settings, slide_settings, config)
     features_path = store.features_path(sample.slide_id, config.embedding.backbone, header_of_features["digest"])
@@ -179,10 +181,8 @@ def pour(
 def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
     """All that decides a feature beside the slide: the encoder, its weights, its input, and the token grid."""
     return {
+        **config.deciding("embedding"),
         "schema": SCHEMA_VERSION,
-        "backbone": config.embedding.backbone,
-        "token_grid": config.embedding.token_grid,
-        "views": config.embedding.views,
         "precision": pick_precision(config.embedding.precision, next(encoder.parameters()).device),
         "encoder": encoder.spec.settings,
         "weights_sha256": state_sha256(encoder.state_dict()),

@@ -132,7 +132,7 @@ def plan_slide(
 ) -> SlidePlan:
     """Plan one slide: what its arrays would hold, without those that are in the store."""
     check_files(sample)
-    slide_settings = geometry_settings(sample, config.geometry)
+    slide_settings = geometry_settings(sample, config)
     geometry_path = store.geometry_path(sample.slide_id) if store else None
     has_geometry = geometry_path is not None and holds_geometry(geometry_path, slide_settings)
     features = features_header(settings, slide_settings, config)["digest"]

@@ -6,7 +6,7 @@ In: a configuration, the header of stored features. Out: a `Predictor`, an `Enco
 from collections.abc import Mapping
 from typing import Any
 
-from cache.fingerprint import state_sha256
+from cache.state_digest import state_sha256
 from magnet_core.backbones import Encoder, build_encoder, find_backbone, tune
 from magnet_core.errors import MagnetError
 from magnet_core.model import MagNet
