@@ -13,21 +13,12 @@ from cache.export_h5ad import export_h5ad
 from cache.lmdb_file import AbsentFileError
 from cache.reader import ArrayFile
 from cache.store import Store
+from magnet_core.commandline import command_line
 from magnet_core.console import human_bytes, progress
 from magnet_core.errors import MagnetError
 
-app = typer.Typer(
-    help="Look into a store of cached slides.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = command_line("Look into a store of cached slides.")
 StorePath = Annotated[Path, typer.Argument(help="the store's folder, with store.json", metavar="STORE")]
-
-
-@app.callback()
-def cache() -> None:
-    """Look into a store of cached slides."""
 
 
 @app.command()

@@ -31,6 +31,7 @@ from extract.options import (
     split_targets,
 )
 from extract.synthetic.config import SynthConfig
+from magnet_core.commandline import command_line
 from magnet_core.console import importing
 from magnet_core.errors import MagnetError
 
@@ -38,12 +39,7 @@ if TYPE_CHECKING:
     from extract.pipeline import RunSummary
     from extract.plan import RunPlan
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.callback()
-def extract() -> None:
-    """Stage one: from whole-slide images and counts to a feature store."""
+app = command_line("Stage one: from whole-slide images and counts to a feature store.")
 
 
 @app.command()

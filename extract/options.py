@@ -16,7 +16,7 @@ WHOLE_WINDOWS = (
 
 
 def _option(*names: str, default: object, text: str) -> Any:
-    return typer.Option(*names, help=text, show_default=str(default))
+    return typer.Option(*names, help=f"{text}  [default: {default}]", show_default=False)
 
 
 SamplesOption = Annotated[Path | None, _option(default=RUN.samples, text=SHEET)]

@@ -4,7 +4,6 @@ For each slide: read its counts, lay its levels, then pass over its pixels once;
 fine levels and the frozen encoder's features of every level. A slide with a fault is recorded and the rest go on.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,7 @@ from extract.samples import check_files, read_samples, select
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
 from magnet_core.backbones import Encoder, build_encoder, find_backbone
-from magnet_core.console import progress
+from magnet_core.console import logger, progress
 from magnet_core.device import pick_device, pick_precision
 from magnet_core.errors import MagnetError
 from magnet_core.levels import CENTRE, REGION, SPOT
@@ -39,6 +38,8 @@ from magnet_core.prefetch import read_ahead
 from magnet_core.records import Genes, Sample
 from magnet_core.slides import ScaledSlide, SlideImage, open_slide
 from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP
+
+log = logger(__name__)
 
 _TOKEN_LEVELS = (SPOT, CENTRE, REGION)  # the levels that serve as context of a target
 _OUTSIDE_ALLOWED = 0.01  # share of centres that may lie outside the image before it is the wrong one
@@ -64,6 +65,7 @@ def run(config: RunConfig) -> RunSummary:
     settings = embedding_settings(config, encoder)
     if config.compile:
         encoder.compile()
+    log.info("%s on %s, %s; weights %s", spec.name, device, settings["precision"], settings["weights_sha256"][:12])
     store = Store.create(config.store)
     summary = RunSummary()
     with progress(samples, desc="slides", unit="slide") as bar:
@@ -73,7 +75,7 @@ def run(config: RunConfig) -> RunSummary:
                 patches = extract_slide(sample, store, encoder, settings, config=config)
             except MagnetError as error:
                 summary.failed[sample.slide_id] = str(error)
-                bar.write(f"failed: {sample.slide_id}: {error}", file=sys.stderr)
+                log.error("failed: %s: %s", sample.slide_id, error, exc_info=True)
                 continue
             (summary.unchanged if patches is None else summary.written).append(sample.slide_id)
             summary.patches += patches or 0
@@ -125,6 +127,8 @@ def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[lis
     resolution = resolve_mpp(sample, slide, measured)
     counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id)
     levels = lay_levels(counts, resolution.mpp, config.geometry, slide_id=sample.slide_id)
+    rows = ", ".join(f"{level.name} {len(level)}" for level in levels)
+    log.info("%s: %s, %.4f µm/px (%s); %s", sample.slide_id, counts.platform, resolution.mpp, resolution.source, rows)
     check_inside(levels, ScaledSlide(slide, resolution.mpp), sample)
     return levels, counts.genes, resolution
 

@@ -70,9 +70,9 @@ def test_ctrl_c_during_a_run_is_one_line_and_leaves_a_store_that_resumes(tmp_pat
     assert not [line for line in lines if "Traceback" in line or "Error" in line]
     assert any(store.rglob("*.partial"))
 
-    resumed = start(*command)
-    resumed.communicate(timeout=300)
-    assert resumed.returncode == 0
+    resumed = subprocess.run([sys.executable, "-m", *command], capture_output=True, timeout=300, check=True)
+    assert b"\r" not in resumed.stdout + resumed.stderr  # as a job's log shows every one of them
+    assert b"slides: 1/1 slides  100 %" in resumed.stderr
     assert not any(store.rglob("*.partial"))
     for path in store.rglob("*.lmdb"):
         with ArrayFile(path) as file:
