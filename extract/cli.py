@@ -73,12 +73,15 @@ def inspect(
 ) -> None:
     """Show what there is per slide, and draw bins, spots and regions over it; nothing is extracted."""
     with importing():
-        from extract.inspection import inspect_slides
         from extract.samples import read_samples, select
 
     table = read_samples(samples)
+    chosen = select(table, slide) if slide else table
+    with importing():
+        from extract.inspection import inspect_slides
+
     failed = 0
-    for inspection in inspect_slides(select(table, slide) if slide else table, out):
+    for inspection in inspect_slides(chosen, out):
         failed += inspection.facts is None
         typer.echo("\n".join(inspection.lines()), err=inspection.facts is None)
     if failed:
@@ -142,15 +145,21 @@ def run_command(
     }
     config = load_run(recipe, options, set_)
     with importing():
+        from extract.preflight import accept
+
+    accepted = accept(config)
+    if not accepted.samples:
+        raise typer.Exit(1)
+    with importing():
         from extract.pipeline import run
         from extract.plan import plan_run
         from extract.run_summary import write_run_summary
 
     if dry_run:
-        show_plan(plan_run(config))
+        show_plan(plan_run(config, accepted))
         return
     started = datetime.now(UTC)
-    summary = run(config)
+    summary = run(config, accepted)
     record = write_run_summary(summary, config, started=started)
     report(summary, config, record=record)
 
@@ -160,7 +169,7 @@ def backbones() -> None:
     """List the encoders known by name: architecture, input, licence, where their weights are."""
     with importing():
         from extract.backbones_table import render_backbones
-        from magnet_core.backbones import BACKBONES
+        from magnet_core.backbones.table import BACKBONES
 
     typer.echo(render_backbones(BACKBONES.values()))
 
@@ -178,9 +187,7 @@ def report(summary: "RunSummary", config: RunConfig, *, record: Path) -> None:
 
 
 def show_plan(plan: "RunPlan") -> None:
-    """Print a plan; exit code 1 if a slide cannot be extracted."""
+    """Print a plan; exit code 1 if a slide cannot be extracted, of which the reason was told."""
     typer.echo("\n".join(plan.lines()))
-    for slide_id, error in plan.failed.items():
-        typer.echo(f"failed: {slide_id}: {error}", err=True)
     if plan.failed:
         raise typer.Exit(1)

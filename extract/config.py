@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from magnet_core.backbones.names import named_file, named_spec
 from magnet_core.settings import Layers, Settings, without
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
@@ -106,6 +107,12 @@ class RunConfig(Settings):
 def load_run(
     recipe: Path | None, options: Mapping[str, tuple[str, Any]], assignments: Sequence[str] | None
 ) -> RunConfig:
-    """Build the settings of a run: defaults, a recipe over them, options over it, `a.b=c` settings over all."""
+    """Build the settings of a run: defaults, a recipe over them, options over it, `a.b=c` settings over all.
+
+    An error names the source of the setting that is wrong, a backbone or a checkpoint that is not there included.
+    """
     layers = Layers().add_recipe(recipe).add_options(options).add_assignments(assignments)
-    return RunConfig.build(layers.values, where=layers.source)
+    config = RunConfig.build(layers.values, where=layers.source)
+    named_spec(config.embedding.backbone, where=f"{layers.source('embedding.backbone')}: embedding.backbone")
+    named_file(config.embedding.weights, where=f"{layers.source('embedding.weights')}: embedding.weights")
+    return config

@@ -24,9 +24,9 @@ from extract.config import RunConfig
 from extract.geometry import geometry_header, geometry_settings, read_levels, write_levels
 from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
+from extract.preflight import Accepted, accept
 from extract.readers import read_counts
 from extract.resolution import ResolvedMpp, resolve_mpp
-from extract.samples import check_files, read_samples, select
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
 from magnet_core.backbones import Encoder, build_encoder, find_backbone
@@ -55,20 +55,21 @@ class RunSummary:
     patches: int = 0
 
 
-def run(config: RunConfig) -> RunSummary:
-    """Extract all slides of a sample sheet into the store; what is there already is left as it is."""
+def run(config: RunConfig, accepted: Accepted | None = None) -> RunSummary:
+    """Extract all slides of a sample sheet into the store; what is there already is left as it is.
+
+    `accepted` is what `accept` has said of these settings, if it was asked already.
+    """
+    accepted = accepted or accept(config)
     spec, device = find_backbone(config.embedding.backbone), pick_device(config.device)
-    samples = read_samples(config.samples)
-    if config.slides:
-        samples = select(samples, config.slides)
     encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(device)
     settings = embedding_settings(config, encoder)
     if config.compile:
         encoder.compile()
     log.info("%s on %s, %s; weights %s", spec.name, device, settings["precision"], settings["weights_sha256"][:12])
     store = Store.create(config.store)
-    summary = RunSummary()
-    with progress(samples, desc="slides", unit="slide") as bar:
+    summary = RunSummary(failed=dict(accepted.failed))
+    with progress(accepted.samples, desc="slides", unit="slide") as bar:
         for sample in bar:
             bar.set_postfix_str(sample.slide_id)
             try:
@@ -87,7 +88,6 @@ def extract_slide(
     sample: Sample, store: Store, encoder: Encoder, settings: Mapping[str, Any], *, config: RunConfig
 ) -> int | None:
     """Write what the store lacks of one slide; the number of patches that took, None when nothing was lacking."""
-    check_files(sample)
     slide_settings = geometry_settings(sample, config)
     geometry_path = store.geometry_path(sample.slide_id)
     header_of_features = features_header(settings, slide_settings, config)

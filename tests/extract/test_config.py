@@ -92,7 +92,7 @@ def test_options_of_the_command_reach_the_settings_over_a_recipe(tmp_path: Path,
         configs.append(config)
         raise MagnetError("test", expected="nothing", found="this", remedy="none")
 
-    monkeypatch.setattr("extract.plan.plan_run", keep)
+    monkeypatch.setattr("extract.preflight.accept", keep)
     recipe = write(tmp_path, "batch_size = 5\ncompile = true\n[geometry]\nbins = 70\n")
     given = ["--tokens", "1", "--targets", "55, 8", "--seed", "4", "--slide", "S1", "--slide", "S2", "--no-compile"]
     command = ["run", "--dry-run", "--recipe", str(recipe), *given, "--set", "embedding.seed=5"]
