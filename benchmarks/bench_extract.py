@@ -35,8 +35,10 @@ from extract.pipeline import open_sinks, pour
 from extract.readers import read_counts
 from extract.samples import read_samples
 from extract.stream import TILE_PX, PatchRequest, stream_patches
-from extract.synthetic import SynthConfig, synthesise
-from magnet_core.backbones import Encoder, build_encoder, find_backbone
+from extract.synthetic.config import SynthConfig
+from extract.synthetic.dataset import synthesise
+from magnet_core.backbones.encoder import Encoder, build_encoder
+from magnet_core.backbones.find import find_backbone
 from magnet_core.records import Sample
 from magnet_core.slides import ScaledSlide, open_slide
 from magnet_core.slides.tiff_level import TiffLevel

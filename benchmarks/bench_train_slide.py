@@ -22,7 +22,8 @@ from extract.geometry import geometry_header, write_levels
 from extract.levels import Level, lay_levels
 from extract.pipeline import embedding_settings, features_header
 from extract.resolution import Resolution
-from magnet_core.backbones import build_encoder, find_backbone
+from magnet_core.backbones.encoder import build_encoder
+from magnet_core.backbones.find import find_backbone
 from magnet_core.levels import bin_level, feature_name, find_target
 from magnet_core.records import Assay, Genes, Sample, SlideCounts
 from magnet_core.units import WORKING_MPP, patch_px
@@ -68,7 +69,7 @@ def write_store(folder: Path, backbone: str, size: SlideSize) -> None:
         replace(level, pixels=level.pixels and size.pixels)
         for level in lay_levels(counts, WORKING_MPP, geometry, slide_id=SLIDE_ID)
     ]
-    slide_settings = {**asdict(geometry), "benchmark": asdict(size)}
+    slide_settings = {**geometry.plain(), "benchmark": asdict(size)}
     header = geometry_header(slide_settings, sample, Resolution(WORKING_MPP, "benchmark"), levels)
     with ArrayWriter(store.geometry_path(SLIDE_ID), header) as writer:
         write_levels(writer, levels, counts.genes)

@@ -5,7 +5,6 @@ to the rows of one level by their centres. Out: a feature file in the store's ow
 "imported": no encoder belongs to it, so stage two can learn from it with the fine level frozen only.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 import xxhash
 from scipy.spatial import cKDTree
 
-from cache.canonical import canonical_json
 from cache.feature_h5 import PatchFeatures, read_feature_h5, write_feature_h5
+from cache.fingerprint import digest
 from cache.reader import ArrayFile
 from cache.schema import SCHEMA_VERSION
 from cache.store import FeatureFile, Store
@@ -207,10 +206,10 @@ def _header(backbone: str, levels: Mapping[str, Any], geometry_digest: str) -> d
         "backbone": backbone,
         "weights": {"source": IMPORTED, "seed": 0},
         "settings": settings,
-        "settings_digest": _digest(settings),
+        "settings_digest": digest(settings),
         "geometry_digest": geometry_digest,
         "imported": dict(levels),
-        "digest": _digest({"settings": settings, "geometry_digest": geometry_digest, "levels": levels}),
+        "digest": digest({"settings": settings, "geometry_digest": geometry_digest, "levels": levels}),
     }
 
 
@@ -234,7 +233,3 @@ def _write(
 
 def _content_digest(values: np.ndarray) -> str:
     return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)
-
-
-def _digest(value: Mapping[str, object]) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:12]

@@ -5,7 +5,7 @@ In: backbone specs. Out: one line of text for each, in aligned columns, with the
 
 from collections.abc import Iterable
 
-from magnet_core.backbones import BackboneSpec
+from magnet_core.backbones.spec import BackboneSpec
 
 _HEADINGS = ("name", "architecture", "width", "input", "tokens", "pooled", "licence", "gated", "page")
 _NUMBERS = {"width"}  # aligned to the right

@@ -6,25 +6,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from extract.config import RunConfig, load_run
+from extract.options import (
+    SHEET,
+    BackboneOption,
+    BatchSizeOption,
+    BinsOption,
+    CompileOption,
+    DeviceOption,
+    PrecisionOption,
+    RecipeOption,
+    SamplesOption,
+    SamplingOption,
+    SeedOption,
+    SetOption,
+    SlideOption,
+    SpotsOption,
+    StoreOption,
+    TargetsOption,
+    TokensOption,
+    ViewsOption,
+    WeightsOption,
+    WorkersOption,
+    split_targets,
+)
+from extract.synthetic.config import SynthConfig
+from magnet_core.commandline import command_line
 from magnet_core.console import importing
 from magnet_core.errors import MagnetError
 
 if TYPE_CHECKING:
-    from extract.config import RunConfig
     from extract.pipeline import RunSummary
     from extract.plan import RunPlan
 
-WINDOW = 24  # `GeometryConfig.window`, which takes seconds to import
-WHOLE_WINDOWS = (
-    f"Windows are kept whole ({WINDOW} × {WINDOW} bins, half as many spots a side), "
-    "so a slide gets up to one window more."
-)
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.callback()
-def extract() -> None:
-    """Stage one: from whole-slide images and counts to a feature store."""
+app = command_line("Stage one: from whole-slide images and counts to a feature store.")
 
 
 @app.command()
@@ -41,29 +56,32 @@ def synth(
         raise MagnetError(
             directory, expected="a new folder", found="one with samples.csv", remedy="name another, or pass --overwrite"
         )
+    given = {"slides": slides, "seed": seed, "size_mm": size_mm, "genes": genes}
+    config = SynthConfig.build(given, where=lambda name: f"--{name.replace('_', '-')}")
     with importing():
-        from extract.synthetic import SynthConfig, synthesise
+        from extract.synthetic.dataset import synthesise
 
-    sheet = synthesise(directory, SynthConfig(slides=slides, seed=seed, size_mm=size_mm, genes=genes))
+    sheet = synthesise(directory, config)
     typer.echo(f"wrote {slides} slides; next: extract run --samples {sheet}")
 
 
 @app.command()
 def inspect(
-    samples: Annotated[Path, typer.Option(help="Sample sheet: slide_id,image,counts,platform,mpp,patient.")] = Path(
-        "samples.csv"
-    ),
+    samples: Annotated[Path, typer.Option(help=SHEET)] = Path("samples.csv"),
     out: Annotated[Path, typer.Option(help="Folder for one overlay picture a slide.")] = Path("inspect"),
-    slide: Annotated[list[str] | None, typer.Option(help="Only this slide; may be repeated.")] = None,
+    slide: SlideOption = None,
 ) -> None:
     """Show what there is per slide, and draw bins, spots and regions over it; nothing is extracted."""
     with importing():
-        from extract.inspection import inspect_slides
         from extract.samples import read_samples, select
 
     table = read_samples(samples)
+    chosen = select(table, slide) if slide else table
+    with importing():
+        from extract.inspection import inspect_slides
+
     failed = 0
-    for inspection in inspect_slides(select(table, slide) if slide else table, out):
+    for inspection in inspect_slides(chosen, out):
         failed += inspection.facts is None
         typer.echo("\n".join(inspection.lines()), err=inspection.facts is None)
     if failed:
@@ -83,62 +101,65 @@ def doctor(
 
 @app.command(name="run")
 def run_command(
-    samples: Annotated[Path, typer.Option(help="Sample sheet: slide_id,image,counts,platform,mpp,patient.")] = Path(
-        "samples.csv"
-    ),
-    store: Annotated[Path, typer.Option(help="Store to write to.")] = Path("store"),
-    backbone: Annotated[
-        str, typer.Option(help="A name of 'extract backbones', timm:NAME or hf-hub:ORG/NAME.")
-    ] = "resnet50",
-    weights: Annotated[str, typer.Option(help="pretrained, random, or a checkpoint file.")] = "pretrained",
-    tokens: Annotated[int, typer.Option(help="Tokens along each side of a context patch; 1: pooled only.")] = 4,
-    views: Annotated[int, typer.Option(help="8: features of every symmetry of a patch, for augmentation.")] = 1,
-    precision: Annotated[str, typer.Option(help="fp32, bf16, fp16; auto: bf16 on CUDA.")] = "auto",
-    compile_: Annotated[bool, typer.Option("--compile", help="Let torch compile the encoder.")] = False,
-    targets: Annotated[str, typer.Option(help="Prediction targets in µm, comma-separated.")] = "8,16,55",
-    sampling: Annotated[str, typer.Option(help="windows, uniform or all.")] = "windows",
-    bins: Annotated[int, typer.Option(help=f"Bins a slide, for each bin size. {WHOLE_WINDOWS}")] = 6000,
-    spots: Annotated[int, typer.Option(help=f"Spots a slide. {WHOLE_WINDOWS}")] = 2500,
-    seed: Annotated[int, typer.Option(help="For sampling and random weights.")] = 0,
-    slide: Annotated[list[str] | None, typer.Option(help="Only this slide; may be repeated.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_size: Annotated[
-        int, typer.Option(help="Spot patches the encoder takes at a time; larger ones by area.")
-    ] = 64,
-    workers: Annotated[int, typer.Option(help="Threads that decode the slide.")] = 2,
+    samples: SamplesOption = None,
+    store: StoreOption = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    tokens: TokensOption = None,
+    views: ViewsOption = None,
+    precision: PrecisionOption = None,
+    compile_: CompileOption = None,
+    targets: TargetsOption = None,
+    sampling: SamplingOption = None,
+    bins: BinsOption = None,
+    spots: SpotsOption = None,
+    seed: SeedOption = None,
+    slide: SlideOption = None,
+    device: DeviceOption = None,
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show patches, bytes and minutes; write nothing.")] = False,
 ) -> None:
     """Lay grids, store pixels and counts, run the frozen encoder; resumes, and redoes nothing that is there."""
+    options = {
+        "samples": ("--samples", samples),
+        "store": ("--store", store),
+        "embedding.backbone": ("--backbone", backbone),
+        "embedding.weights": ("--weights", weights),
+        "embedding.token_grid": ("--tokens", tokens),
+        "embedding.views": ("--views", views),
+        "embedding.precision": ("--precision", precision),
+        "embedding.seed": ("--seed", seed),
+        "compile": ("--compile", compile_),
+        "geometry.targets": ("--targets", split_targets(targets)),
+        "geometry.sampling": ("--sampling", sampling),
+        "geometry.bins": ("--bins", bins),
+        "geometry.spots": ("--spots", spots),
+        "geometry.seed": ("--seed", seed),
+        "slides": ("--slide", slide or None),
+        "device": ("--device", device),
+        "batch_size": ("--batch-size", batch_size),
+        "workers": ("--workers", workers),
+    }
+    config = load_run(recipe, options, set_)
     with importing():
-        from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
+        from extract.preflight import accept
+
+    accepted = accept(config)
+    if not accepted.samples:
+        raise typer.Exit(1)
+    with importing():
         from extract.pipeline import run
         from extract.plan import plan_run
         from extract.run_summary import write_run_summary
 
-    config = RunConfig(
-        samples=samples,
-        store=store,
-        geometry=GeometryConfig(
-            targets=parse_targets(targets),
-            sampling=sampling,  # type: ignore[arg-type]  # checked by GeometryConfig
-            bins=bins,
-            spots=spots,
-            seed=seed,
-        ),
-        embedding=EmbeddingConfig(
-            backbone=backbone, weights=weights, token_grid=tokens, views=views, precision=precision, seed=seed
-        ),
-        slides=tuple(slide or ()),
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        compile=compile_,
-    )
     if dry_run:
-        show_plan(plan_run(config))
+        show_plan(plan_run(config, accepted))
         return
     started = datetime.now(UTC)
-    summary = run(config)
+    summary = run(config, accepted)
     record = write_run_summary(summary, config, started=started)
     report(summary, config, record=record)
 
@@ -148,18 +169,12 @@ def backbones() -> None:
     """List the encoders known by name: architecture, input, licence, where their weights are."""
     with importing():
         from extract.backbones_table import render_backbones
-        from magnet_core.backbones import BACKBONES
+        from magnet_core.backbones.table import BACKBONES
 
     typer.echo(render_backbones(BACKBONES.values()))
 
 
-def parse_targets(text: str) -> tuple[int, ...]:
-    """Read '8,16,55' as numbers; GeometryConfig says which there are."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(sorted(int(part) if part.isdigit() else -1 for part in parts))
-
-
-def report(summary: "RunSummary", config: "RunConfig", *, record: Path) -> None:
+def report(summary: "RunSummary", config: RunConfig, *, record: Path) -> None:
     """Say what was done and where it is; exit code 1 if a slide failed."""
     if summary.written:
         typer.echo(f"written: {', '.join(summary.written)}")
@@ -172,9 +187,7 @@ def report(summary: "RunSummary", config: "RunConfig", *, record: Path) -> None:
 
 
 def show_plan(plan: "RunPlan") -> None:
-    """Print a plan; exit code 1 if a slide cannot be extracted."""
+    """Print a plan; exit code 1 if a slide cannot be extracted, of which the reason was told."""
     typer.echo("\n".join(plan.lines()))
-    for slide_id, error in plan.failed.items():
-        typer.echo(f"failed: {slide_id}: {error}", err=True)
     if plan.failed:
         raise typer.Exit(1)

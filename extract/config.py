@@ -1,24 +1,37 @@
-"""Settings of stage one, each beside what it means. What changes the bytes goes into `Geometry` and `Embedding`."""
+"""Settings of stage one, each beside what it means; those of a run add up from a recipe, options and `--set`.
 
-from dataclasses import dataclass, field
+Imports nothing that takes long, so that help shows the defaults and a mistake is told of at once.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from magnet_core.device import PRECISIONS
-from magnet_core.errors import MagnetError
-from magnet_core.levels import TARGETS
-from magnet_core.registry import look_up
-from magnet_core.symmetry import NUM_SYMMETRIES
+from pydantic import AfterValidator, Field
+
+from magnet_core.backbones.names import named_file, named_spec
+from magnet_core.settings import Layers, Settings, without
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
-
-SAMPLINGS = ("windows", "uniform", "all")
-
 
 MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
 
+Target = Literal[8, 16, 55]  # µm, as in `magnet_core.levels.TARGETS`
+Targets = Annotated[
+    tuple[Target, ...],
+    Field(min_length=1, description="some of 8, 16, 55"),
+    AfterValidator(lambda targets: tuple(sorted(targets))),
+]
+Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]+)?)$", description="auto, cpu, cuda or cuda:N")]
 
-@dataclass(frozen=True)
-class GeometryConfig:
+
+# Settings of a run that say where, how fast or of what slides something is computed, never what: in no digest.
+OUTPUT_NEUTRAL = ("samples", "store", "slides", "device", "batch_size", "workers", "compile")
+# In the place of these the digest of features has the checksum of the weights that they lead to.
+BY_CHECKSUM = ("embedding.weights", "embedding.seed")
+
+
+class GeometryConfig(Settings):
     """Which rows a slide gets, and how large their patches are (paper section 3; lengths in µm).
 
     targets        prediction targets the store is made for: 8, 16 and 55
@@ -29,35 +42,21 @@ class GeometryConfig:
     context_hops   context squares kept around those that are paired, so that graphs of L rounds are whole
     """
 
-    targets: tuple[int, ...] = (8, 16, 55)
+    table = "geometry"
+    targets: Targets = (8, 16, 55)
     sampling: Literal["windows", "uniform", "all"] = "windows"
-    bins: int = 6000
-    spots: int = 2500
-    window: int = 24
-    neighbours: int = 8
-    context_hops: int = 2
-    bin_patch_um: float = BIN_PATCH_UM
-    spot_patch_um: float = SPOT_PATCH_UM
-    region_patch_um: float = REGION_PATCH_UM
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.targets or set(self.targets) - set(TARGETS):
-            known = ", ".join(map(str, TARGETS))
-            _refuse("--targets", f"some of {known}", str(self.targets))
-        if self.sampling not in SAMPLINGS:
-            _refuse("--sampling", f"one of {', '.join(SAMPLINGS)}", f"'{self.sampling}'")
-        _refuse_below_one("--bins", self.bins)
-        _refuse_below_one("--spots", self.spots)
-        for name in ("window", "neighbours", "bin_patch_um", "spot_patch_um", "region_patch_um"):
-            if getattr(self, name) <= 0:
-                _refuse(name, "a positive number", str(getattr(self, name)))
-        if self.seed < 0:
-            _refuse("--seed", "0 or more", str(self.seed))
+    bins: int = Field(default=6000, ge=1)
+    spots: int = Field(default=2500, ge=1)
+    window: int = Field(default=24, ge=1)
+    neighbours: int = Field(default=8, ge=1)
+    context_hops: int = Field(default=2, ge=0)
+    bin_patch_um: Length = BIN_PATCH_UM
+    spot_patch_um: Length = SPOT_PATCH_UM
+    region_patch_um: Length = REGION_PATCH_UM
+    seed: int = Field(default=0, ge=0)
 
 
-@dataclass(frozen=True)
-class EmbeddingConfig:
+class EmbeddingConfig(Settings):
     """Which frozen encoder runs, and what is kept of its output.
 
     weights     'pretrained', 'random' (drawn from `seed`) or the path of a checkpoint
@@ -66,25 +65,20 @@ class EmbeddingConfig:
     precision   of the encoder's arithmetic; auto: bf16 on CUDA, fp32 on the CPU
     """
 
+    table = "embedding"
     backbone: str = "resnet50"
     weights: str = "pretrained"
-    token_grid: int = 4
-    views: int = 1
-    precision: str = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.views not in (1, NUM_SYMMETRIES):
-            _refuse("--views", f"1 or {NUM_SYMMETRIES}", str(self.views))
-        look_up(PRECISIONS, self.precision, where="--precision")
-        if not 1 <= self.token_grid <= MOST_TOKENS:
-            _refuse("--tokens", f"1 to {MOST_TOKENS} a side", str(self.token_grid))
+    token_grid: int = Field(default=4, ge=1, le=MOST_TOKENS)
+    views: Literal[1, 8] = 1
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    seed: int = Field(default=0, ge=0)
 
 
-@dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """One `extract run`: what goes in and out, and the settings that leave the bytes as they are.
 
+    slides      ids of the slides to extract; none named: all
+    device      of the encoder; auto: the first GPU if there is one
     batch_size  spot patches the encoder takes at a time; smaller and larger patches by their area
     workers     threads that decode the slide
     compile     let torch compile the encoder first: slower to start, faster after
@@ -92,23 +86,33 @@ class RunConfig:
 
     samples: Path = Path("samples.csv")
     store: Path = Path("store")
-    geometry: GeometryConfig = field(default_factory=GeometryConfig)
-    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    slides: tuple[str, ...] = ()  # none named: all
-    device: str = "auto"
-    batch_size: int = 64
-    workers: int = 2
+    geometry: GeometryConfig = GeometryConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    slides: tuple[str, ...] = ()
+    device: Device = "auto"
+    batch_size: int = Field(default=64, ge=1)
+    workers: int = Field(default=2, ge=1)
     compile: bool = False
 
-    def __post_init__(self) -> None:
-        _refuse_below_one("--batch-size", self.batch_size)
-        _refuse_below_one("--workers", self.workers)
+    def deciding(self, part: Literal["geometry", "embedding"]) -> dict[str, Any]:
+        """Return the settings on which the bytes of a geometry file, or of a feature file, depend.
+
+        A setting of the run that is not declared neutral is among them, so that it changes what files are called.
+        """
+        plain = without(self.plain(), (*OUTPUT_NEUTRAL, *BY_CHECKSUM))
+        tables = {name: plain.pop(name) for name in ("geometry", "embedding")}
+        return {**plain, **tables[part]}
 
 
-def _refuse_below_one(option: str, number: int) -> None:
-    if number < 1:
-        _refuse(option, "1 or more", str(number))
+def load_run(
+    recipe: Path | None, options: Mapping[str, tuple[str, Any]], assignments: Sequence[str] | None
+) -> RunConfig:
+    """Build the settings of a run: defaults, a recipe over them, options over it, `a.b=c` settings over all.
 
-
-def _refuse(where: str, expected: str, found: str) -> None:
-    raise MagnetError(where, expected=expected, found=found, remedy="change the setting")
+    An error names the source of the setting that is wrong, a backbone or a checkpoint that is not there included.
+    """
+    layers = Layers().add_recipe(recipe).add_options(options).add_assignments(assignments)
+    config = RunConfig.build(layers.values, where=layers.source)
+    named_spec(config.embedding.backbone, where=f"{layers.source('embedding.backbone')}: embedding.backbone")
+    named_file(config.embedding.weights, where=f"{layers.source('embedding.weights')}: embedding.weights")
+    return config

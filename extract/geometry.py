@@ -10,7 +10,6 @@ genes/id, genes/name                        (G,) text
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from cache.fingerprint import digest, file_fingerprint
 from cache.reader import ArrayFile
 from cache.schema import SCHEMA_VERSION
 from cache.writer import ArrayWriter
-from extract.config import GeometryConfig
+from extract.config import RunConfig
 from extract.count_rows import CountRows
 from extract.levels import Level
 from extract.readers import count_files
@@ -30,12 +29,12 @@ from magnet_core.units import WORKING_MPP
 # N rows, G genes, k neighbours, p pixels
 
 
-def geometry_settings(sample: Sample, config: GeometryConfig) -> dict[str, Any]:
+def geometry_settings(sample: Sample, config: RunConfig) -> dict[str, Any]:
     """All that decides the bytes of a slide's geometry file, known without reading its counts."""
     counts = [] if sample.counts is None else count_files(sample)
     return {
         "schema": SCHEMA_VERSION,
-        **asdict(config),
+        **config.deciding("geometry"),
         "slide_id": sample.slide_id,
         "platform": sample.platform,
         "stated_mpp": sample.mpp,

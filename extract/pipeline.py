@@ -4,7 +4,6 @@ For each slide: read its counts, lay its levels, then pass over its pixels once;
 fine levels and the frozen encoder's features of every level. A slide with a fault is recorded and the rest go on.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from cache.canonical import canonical_json
-from cache.fingerprint import digest, state_sha256
+from cache.fingerprint import digest
 from cache.reader import ArrayFile
 from cache.schema import SCHEMA_VERSION
+from cache.state_digest import state_sha256
 from cache.store import Store
 from cache.writer import ArrayWriter
 from extract.background import BackgroundWriter
@@ -24,13 +24,14 @@ from extract.config import RunConfig
 from extract.geometry import geometry_header, geometry_settings, read_levels, write_levels
 from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
+from extract.preflight import Accepted, accept
 from extract.readers import read_counts
 from extract.resolution import ResolvedMpp, resolve_mpp
-from extract.samples import check_files, read_samples, select
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
-from magnet_core.backbones import Encoder, build_encoder, find_backbone
-from magnet_core.console import progress
+from magnet_core.backbones.encoder import Encoder, build_encoder
+from magnet_core.backbones.find import find_backbone
+from magnet_core.console import logger, progress
 from magnet_core.device import pick_device, pick_precision
 from magnet_core.errors import MagnetError
 from magnet_core.levels import CENTRE, REGION, SPOT
@@ -38,6 +39,8 @@ from magnet_core.prefetch import read_ahead
 from magnet_core.records import Genes, Sample
 from magnet_core.slides import ScaledSlide, SlideImage, open_slide
 from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP
+
+log = logger(__name__)
 
 _TOKEN_LEVELS = (SPOT, CENTRE, REGION)  # the levels that serve as context of a target
 _OUTSIDE_ALLOWED = 0.01  # share of centres that may lie outside the image before it is the wrong one
@@ -53,26 +56,28 @@ class RunSummary:
     patches: int = 0
 
 
-def run(config: RunConfig) -> RunSummary:
-    """Extract all slides of a sample sheet into the store; what is there already is left as it is."""
+def run(config: RunConfig, accepted: Accepted | None = None) -> RunSummary:
+    """Extract all slides of a sample sheet into the store; what is there already is left as it is.
+
+    `accepted` is what `accept` has said of these settings, if it was asked already.
+    """
+    accepted = accepted or accept(config)
     spec, device = find_backbone(config.embedding.backbone), pick_device(config.device)
-    samples = read_samples(config.samples)
-    if config.slides:
-        samples = select(samples, config.slides)
     encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(device)
     settings = embedding_settings(config, encoder)
     if config.compile:
         encoder.compile()
+    log.info("%s on %s, %s; weights %s", spec.name, device, settings["precision"], settings["weights_sha256"][:12])
     store = Store.create(config.store)
-    summary = RunSummary()
-    with progress(samples, desc="slides", unit="slide") as bar:
+    summary = RunSummary(failed=dict(accepted.failed))
+    with progress(accepted.samples, desc="slides", unit="slide") as bar:
         for sample in bar:
             bar.set_postfix_str(sample.slide_id)
             try:
                 patches = extract_slide(sample, store, encoder, settings, config=config)
             except MagnetError as error:
                 summary.failed[sample.slide_id] = str(error)
-                bar.write(f"failed: {sample.slide_id}: {error}", file=sys.stderr)
+                log.error("failed: %s: %s", sample.slide_id, error, exc_info=True)
                 continue
             (summary.unchanged if patches is None else summary.written).append(sample.slide_id)
             summary.patches += patches or 0
@@ -84,8 +89,7 @@ def extract_slide(
     sample: Sample, store: Store, encoder: Encoder, settings: Mapping[str, Any], *, config: RunConfig
 ) -> int | None:
     """Write what the store lacks of one slide; the number of patches that took, None when nothing was lacking."""
-    check_files(sample)
-    slide_settings = geometry_settings(sample, config.geometry)
+    slide_settings = geometry_settings(sample, config)
     geometry_path = store.geometry_path(sample.slide_id)
     header_of_features = features_header(settings, slide_settings, config)
     features_path = store.features_path(sample.slide_id, config.embedding.backbone, header_of_features["digest"])
@@ -124,6 +128,8 @@ def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[lis
     resolution = resolve_mpp(sample, slide, measured)
     counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id)
     levels = lay_levels(counts, resolution.mpp, config.geometry, slide_id=sample.slide_id)
+    rows = ", ".join(f"{level.name} {len(level)}" for level in levels)
+    log.info("%s: %s, %.4f µm/px (%s); %s", sample.slide_id, counts.platform, resolution.mpp, resolution.source, rows)
     check_inside(levels, ScaledSlide(slide, resolution.mpp), sample)
     return levels, counts.genes, resolution
 
@@ -180,10 +186,8 @@ def pour(
 def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
     """All that decides a feature beside the slide: the encoder, its weights, its input, and the token grid."""
     return {
+        **config.deciding("embedding"),
         "schema": SCHEMA_VERSION,
-        "backbone": config.embedding.backbone,
-        "token_grid": config.embedding.token_grid,
-        "views": config.embedding.views,
         "precision": pick_precision(config.embedding.precision, next(encoder.parameters()).device),
         "encoder": encoder.spec.settings,
         "weights_sha256": state_sha256(encoder.state_dict()),

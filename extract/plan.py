@@ -21,14 +21,17 @@ from extract.background import BackgroundWriter
 from extract.config import RunConfig
 from extract.geometry import geometry_settings, read_levels, write_levels
 from extract.pipeline import embedding_settings, features_header, holds_geometry, lay_slide, open_sinks
+from extract.preflight import Accepted, accept
 from extract.probe import Probe
-from extract.samples import check_files, read_samples, select
-from magnet_core.backbones import Encoder, build_encoder, find_backbone
-from magnet_core.console import human_bytes
+from magnet_core.backbones.encoder import Encoder, build_encoder
+from magnet_core.backbones.find import find_backbone
+from magnet_core.console import human_bytes, logger
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.records import Sample
 from magnet_core.slides import ScaledSlide, open_slide
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -105,18 +108,20 @@ class DeclaredBytes(ArrayWriter):
         """Write nothing."""
 
 
-def plan_run(config: RunConfig) -> RunPlan:
+def plan_run(config: RunConfig, accepted: Accepted | None = None) -> RunPlan:
     """Plan a run; a slide with a fault is recorded and the rest go on. Weights are needed as in the run itself."""
+    accepted = accepted or accept(config)
     spec, device = find_backbone(config.embedding.backbone), pick_device(config.device)
-    samples = read_samples(config.samples)
     encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(device)
     store = Store(config.store) if (config.store / "store.json").exists() else None
     settings, probe, plan = embedding_settings(config, encoder), Probe(encoder, config), RunPlan()
-    for sample in select(samples, config.slides) if config.slides else samples:
+    plan.failed |= accepted.failed
+    for sample in accepted.samples:
         try:
             plan.slides.append(plan_slide(sample, store, encoder, settings, config=config, probe=probe))
         except MagnetError as error:
             plan.failed[sample.slide_id] = str(error)
+            log.error("failed: %s: %s", sample.slide_id, error, exc_info=True)
     plan.probed = probe.patches
     return plan
 
@@ -131,8 +136,7 @@ def plan_slide(
     probe: Probe,
 ) -> SlidePlan:
     """Plan one slide: what its arrays would hold, without those that are in the store."""
-    check_files(sample)
-    slide_settings = geometry_settings(sample, config.geometry)
+    slide_settings = geometry_settings(sample, config)
     geometry_path = store.geometry_path(sample.slide_id) if store else None
     has_geometry = geometry_path is not None and holds_geometry(geometry_path, slide_settings)
     features = features_header(settings, slide_settings, config)["digest"]

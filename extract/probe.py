@@ -13,7 +13,7 @@ import torch
 from extract.config import RunConfig
 from extract.levels import BAND_UM, Level
 from extract.stream import PatchRequest, stream_patches
-from magnet_core.backbones import Encoder
+from magnet_core.backbones.encoder import Encoder
 from magnet_core.slides import ScaledSlide
 
 # N rows of a level, S squares of 128 µm, n patches, p pixels

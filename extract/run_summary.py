@@ -5,7 +5,6 @@ each leave their own.
 """
 
 import os
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +20,6 @@ def write_run_summary(summary: RunSummary, config: RunConfig, *, started: dateti
     """Write the record of a run that began at `started` and has just ended; return its path."""
     seconds = (datetime.now(UTC) - started).total_seconds()
     path = config.store / FOLDER / f"{started:%Y%m%dT%H%M%SZ}-{os.getpid()}.json"
-    settings = asdict(config) | {"samples": str(config.samples), "store": str(config.store)}
     write_json(
         path,
         {
@@ -32,7 +30,7 @@ def write_run_summary(summary: RunSummary, config: RunConfig, *, started: dateti
             "written": summary.written,
             "unchanged": summary.unchanged,
             "failed": summary.failed,
-            "settings": settings,
+            "settings": config.plain(),
             "versions": package_versions(),
         },
     )

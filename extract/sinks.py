@@ -18,7 +18,7 @@ from extract.background import BackgroundWriter
 from extract.blocks import Regrouper, batches_in_blocks, rows_in
 from extract.config import EmbeddingConfig
 from extract.levels import Level
-from magnet_core.backbones import Encoder
+from magnet_core.backbones.encoder import Encoder
 from magnet_core.device import autocast, to_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import feature_name

@@ -1,6 +1,7 @@
 """How a command line speaks: bars on stderr, results on stdout, one line on stderr for a user's error, exit code 1.
 
-Ctrl-C is one line too, and exit code 130, from the first import of a command on.
+Ctrl-C is one line too, and exit code 130, from the first import of a command on. What library code has to say goes to
+`logger(__name__)` or `notice`, and comes out as lines on stderr between the bars once a command has called `speak`.
 """
 
 import importlib
@@ -9,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -16,15 +18,20 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from magnet_core.errors import MagnetError
+from magnet_core.log_bar import LogBar
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
+NOTICE = 25  # between info and warning: what is told unless --quiet
+_LOGGER = logging.getLogger("magnet_hd")
+_bars = True
 _said_after_ctrl_c = "interrupted; run again"
 
 
 def run_command(module: str, *, interrupted: str = "interrupted; run again") -> None:
     """Import a command line by the name of its module, and run its typer `app`; `interrupted` is said after Ctrl-C.
 
-    A `MagnetError`, or a path the system refuses, becomes one line and exit code 1; all else keeps its traceback.
+    A `MagnetError`, or a path the system refuses, becomes one line and exit code 1, with --verbose below where it came
+    from; all else keeps its traceback.
     """
     global _said_after_ctrl_c
     _said_after_ctrl_c = interrupted
@@ -70,13 +77,63 @@ def _stop(*_: object) -> None:
 
 
 def _end(line: str, code: int) -> NoReturn:
+    if code == 1 and _LOGGER.isEnabledFor(logging.DEBUG):
+        traceback.print_exc()
     sys.stderr.write(f"{line}\n")
     raise SystemExit(code) from None
 
 
-def progress(*iterable: Any, **options: Any) -> tqdm:
-    """Return a tqdm bar that redraws often on a terminal, and writes a line's worth now and then into a job's log."""
-    return tqdm(*iterable, mininterval=0.3 if sys.stderr.isatty() else 20.0, dynamic_ncols=True, **options)
+def speak(*, verbose: bool = False, quiet: bool = False) -> None:
+    """Let messages reach the user from now on: warnings and notices, with `verbose` all, with `quiet` only errors.
+
+    Quiet has no bars either. A process that a command starts calls this for itself.
+    """
+    global _bars
+    if verbose and quiet:
+        raise MagnetError("--quiet", expected="--verbose or --quiet", found="both", remedy="leave one of them out")
+    _bars = not quiet
+    _LOGGER.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else NOTICE)
+    if not any(isinstance(handler, _BetweenBars) for handler in _LOGGER.handlers):
+        _LOGGER.addHandler(_BetweenBars())
+    if quiet or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # those of the hub's client, while it is imported
+
+
+def logger(name: str) -> logging.Logger:
+    """Return the logger of a module of library code, named by its `__name__`."""
+    return _LOGGER.getChild(name)
+
+
+def notice(text: str) -> None:
+    """Tell the user one line that is no warning, such as where a run goes on; --quiet leaves it out."""
+    _LOGGER.log(NOTICE, "%s", text)
+
+
+class _BetweenBars(logging.Handler):
+    """Writes each message as one line on stderr, above bars that are drawn there; with --verbose, its traceback too."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        text = " ".join(record.getMessage().split())
+        if record.levelno == logging.WARNING:
+            text = f"warning: {text}"
+        elif record.levelno < NOTICE:
+            text = f"{record.name.removeprefix('magnet_hd.')}: {text}"
+        if record.exc_info and _LOGGER.isEnabledFor(logging.DEBUG):
+            text = "".join([*traceback.format_exception(*record.exc_info), text])
+        if sys.stderr.isatty():
+            tqdm.write(text, file=sys.stderr)
+        else:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+
+def progress(*iterable: Any, **options: Any) -> Any:
+    """Return a tqdm bar on a terminal, a `LogBar` elsewhere, and after `speak(quiet=True)` one that is never shown."""
+    shown = {"disable": True} if not _bars else {}
+    if not sys.stderr.isatty():
+        return LogBar(*iterable, **{**options, **shown})
+    return tqdm(*iterable, mininterval=0.3, dynamic_ncols=True, **{**options, **shown})
 
 
 def human_bytes(count: float) -> str:

@@ -1,5 +1,7 @@
 """The commands as processes: Ctrl-C and users' mistakes end them in one line, whatever they were doing."""
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +13,8 @@ import pytest
 import tifffile
 
 from cache.reader import ArrayFile
-from extract.synthetic import SynthConfig, synthesise
+from extract.synthetic.config import SynthConfig
+from extract.synthetic.dataset import synthesise
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -27,17 +30,109 @@ def interrupt(process: subprocess.Popen[str]) -> list[str]:
     return error.splitlines()
 
 
-@pytest.mark.parametrize("command", ["extract", "train"])
+@pytest.mark.parametrize("command", ["extract", "cache", "train"])
 def test_help_and_mistakes_in_options_wait_for_no_import_that_takes_long(command: str) -> None:
     code = f"import sys, {command}.cli; print({{'torch', 'timm', 'numpy', 'polars', 'matplotlib'}} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "set()\n"
 
 
+RUN = "extract run --samples {data}/samples.csv --store {data}/new"
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("extract backbones", "interrupted; run again to resume"),
+        ("extract run --samples {data}/none.csv", "none.csv: expected a sample table, found no such file"),
+        ("extract run --samples {data}/column.csv", "column.csv, line 1: expected known columns, found 'bogus'"),
+        (
+            "extract run --samples {data}/no_image.csv --weights random",
+            "failed: S1: slide 'S1': expected column 'image'",
+        ),
+        (f"{RUN} --slide S9", "--slide: expected a known name, found 'S9'"),
+        (
+            f"{RUN} --backbone resnet51",
+            "--backbone: embedding.backbone: expected a known name, found 'resnet51'; did you",
+        ),
+        (
+            f"{RUN} --set embedding.backbone=conch",
+            "--set: embedding.backbone conch: expected a model that timm can build",
+        ),
+        (f"{RUN} --weights {{data}}/none.bin", "none.bin: expected 'pretrained', 'random' or a file"),
+        (f"{RUN} --tokens 99", "--tokens: embedding.token_grid: expected 1 to 16, found 99"),
+        (f"{RUN} --targets 9", "--targets: geometry.targets: expected some of 8, 16, 55, found 9"),
+        (f"{RUN} --device gpu", "--device: device: expected auto, cpu, cuda or cuda:N"),
+        (f"{RUN} --recipe {{data}}/bad.toml", "bad.toml: geometry: expected a known setting, found 'binz'"),
+        (
+            "extract run --samples {data}/samples.csv --store {data}/bad.toml",
+            "expected a folder to write to, found a file",
+        ),
+        ("extract inspect --samples {data}/none.csv", "none.csv: expected a sample table"),
+        ("extract synth {data}/synth --size-mm 99", "--size-mm: size_mm: expected 0.4 to 7"),
+        ("cache info {data}/none", "none: expected a store"),
+        ("cache verify {data}/none", "none: expected a store"),
+        ("cache export {data}/none --slide S1 --level spot --to x.txt", "--to: expected a name ending in .h5 or .h5ad"),
+        ("cache import {data}/x.h5 --store {data}/none --slide S --level spot --backbone b", "none: expected a store"),
+    ],
+)
+def test_a_mistake_is_told_of_before_anything_that_takes_long_is_imported(
+    tmp_path: Path, command: str, said: str
+) -> None:
+    (tmp_path / "image.tif").write_bytes(b"")
+    (tmp_path / "samples.csv").write_text("slide_id,image\nS1,image.tif\n")
+    (tmp_path / "column.csv").write_text("slide_id,image,bogus\nS1,image.tif,1\n")
+    (tmp_path / "no_image.csv").write_text("slide_id,image\nS1,absent.tif\n")
+    (tmp_path / "bad.toml").write_text("[geometry]\nbinz = 3\n")
+    module, *arguments = command.format(data=tmp_path).split()
+    code = f"""
+import re, sys
+from pathlib import Path
+from {module}.__main__ import main
+sys.argv = {[module, *arguments]}
+try:
+    main()
+finally:
+    slow = {{"torch", "timm", "anndata", "matplotlib"}} & set(sys.modules)
+    status = Path("/proc/self/status")
+    peak = re.search(r"VmHWM:\\s+(\\d+)", status.read_text()) if status.exists() else None
+    print(slow, int(peak[1]) // 1024 if peak else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    slow, megabytes = done.stdout.rsplit(maxsplit=1)
+    assert slow == "set()"
+    assert int(megabytes) < 300
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["extract", "cache"])
+def test_version_help_and_completion_of_a_shell(command: str) -> None:
+    def told(*arguments: str, **environment: str) -> str:
+        code = f"import sys; sys.argv = {[command, *arguments]}; from {command}.__main__ import main; main()"
+        environment = {**os.environ, "COLUMNS": "200", **environment}
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        assert not re.search(r"\| +(numpy|torch|polars|rich)$", done.stderr, re.MULTILINE)
+        return done.stdout
+
+    assert re.fullmatch(r"magnet-hd \d+\.\d+\.\d+\n", told("--version"))
+    for option in ("--version", "-v, --verbose", "--quiet", "--show-completion"):
+        assert option in told("--help")
+    words = {"COMP_WORDS": f"{command} i", "COMP_CWORD": "1", f"_{command.upper()}_COMPLETE": "complete_bash"}
+    assert told(**words).split() == {"extract": ["inspect"], "cache": ["info", "import"]}[command]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("extract inspect", "interrupted; run again to resume"),
         ("train fit", "interrupted; run it again to go on from its last checkpoint"),
     ],
 )
@@ -69,9 +164,9 @@ def test_ctrl_c_during_a_run_is_one_line_and_leaves_a_store_that_resumes(tmp_pat
     assert not [line for line in lines if "Traceback" in line or "Error" in line]
     assert any(store.rglob("*.partial"))
 
-    resumed = start(*command)
-    resumed.communicate(timeout=300)
-    assert resumed.returncode == 0
+    resumed = subprocess.run([sys.executable, "-m", *command], capture_output=True, timeout=300, check=True)
+    assert b"\r" not in resumed.stdout + resumed.stderr  # as a job's log shows every one of them
+    assert b"slides: 1/1 slides  100 %" in resumed.stderr
     assert not any(store.rglob("*.partial"))
     for path in store.rglob("*.lmdb"):
         with ArrayFile(path) as file:

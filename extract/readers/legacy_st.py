@@ -6,7 +6,6 @@ selected spots that have counts, in the order of the counts table. The format st
 `mpp_source` says what the spot distance suggests.
 """
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy import sparse
 
 from extract.readers.gene_names import unique_names
 from extract.readers.pitch_hint import pitch_hint
+from magnet_core.console import logger
 from magnet_core.errors import MagnetError
 from magnet_core.records import Assay, Genes, SlideCounts
 
@@ -25,7 +25,7 @@ PITCH_UM = 200.0
 SUFFIXES = (".tsv.gz", ".tsv")
 SPOT_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def recognises(path: Path) -> bool:
@@ -152,7 +152,7 @@ def _check_unique(path: Path, names: np.ndarray) -> None:
 
 
 def _report_unmatched(path: Path, *, names: np.ndarray, spots: pl.DataFrame, num_joined: int) -> None:
-    """Log how many spots and how many rows of counts have no partner; none that has one is an error."""
+    """Warn how many spots and how many rows of counts have no partner; none that has one is an error."""
     if num_joined == 0:
         examples = f"'{names[0]}'" if len(names) else "no rows"
         raise MagnetError(
@@ -162,9 +162,9 @@ def _report_unmatched(path: Path, *, names: np.ndarray, spots: pl.DataFrame, num
             remedy="give counts and spots of the same section",
         )
     if spots.height > num_joined:
-        log.info("%s: %d of %d spots have no counts and are left out", path, spots.height - num_joined, spots.height)
+        log.warning("%s: %d of %d spots have no counts and are left out", path, spots.height - num_joined, spots.height)
     if len(names) > num_joined:
-        log.info(
+        log.warning(
             "%s: %d of %d rows of counts have no selected spot and are left out",
             path,
             len(names) - num_joined,

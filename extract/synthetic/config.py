@@ -1,17 +1,19 @@
 """Options of the synthetic data set: `SynthConfig`, checked where it is built."""
 
 import math
-from dataclasses import dataclass
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from magnet_core.errors import MagnetError
+from magnet_core.settings import Settings
 from magnet_core.units import WORKING_MPP
 
 MIN_SIZE_MM, MAX_SIZE_MM = 0.4, 7.0  # the smallest that holds every domain; a little above a real capture area
 MIN_GENES = 40  # each class of genes keeps some
 
 
-@dataclass(frozen=True)
-class SynthConfig:
+class SynthConfig(Settings):
     """What `synthesise` makes. Equal configs give equal data sets.
 
     slides       number of slides, S1, S2, …
@@ -26,29 +28,27 @@ class SynthConfig:
     capture_sd   sd of the log of each bin's capture efficiency, which nothing in the image tells
     """
 
-    slides: int = 4
-    seed: int = 0
-    size_mm: float = 2.0
-    genes: int = 1000
-    patients: int | None = None
-    mpp: float = WORKING_MPP
-    rotation_deg: float = 0.3
-    umi_per_bin: float = 100.0
-    dispersion: float = 0.2
-    capture_sd: float = 0.2
+    slides: int = Field(default=4, ge=1, le=999)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    size_mm: float = Field(default=2.0, ge=MIN_SIZE_MM, le=MAX_SIZE_MM)
+    genes: int = Field(default=1000, ge=MIN_GENES, le=30_000)
+    patients: int | None = Field(default=None, ge=1)
+    mpp: float = Field(default=WORKING_MPP, ge=0.1, le=2.0)
+    rotation_deg: float = Field(default=0.3, ge=-2.0, le=2.0)
+    umi_per_bin: float = Field(default=100.0, ge=1.0, le=10_000.0)
+    dispersion: float = Field(default=0.2, ge=1e-3, le=10.0)
+    capture_sd: float = Field(default=0.2, ge=0.0, le=1.0)
 
-    def __post_init__(self) -> None:
-        _within("slides", self.slides, 1, 999)
-        _within("seed", self.seed, 0, 2**32 - 1)
-        _within("size_mm", self.size_mm, MIN_SIZE_MM, MAX_SIZE_MM)
-        _within("genes", self.genes, MIN_GENES, 30_000)
-        _within("mpp", self.mpp, 0.1, 2.0)
-        _within("rotation_deg", self.rotation_deg, -2.0, 2.0)
-        _within("umi_per_bin", self.umi_per_bin, 1.0, 10_000.0)
-        _within("dispersion", self.dispersion, 1e-3, 10.0)
-        _within("capture_sd", self.capture_sd, 0.0, 1.0)
-        if self.patients is not None:
-            _within("patients", self.patients, 1, self.slides)
+    @model_validator(mode="after")
+    def _no_more_patients_than_slides(self) -> Self:
+        if self.patients is not None and self.patients > self.slides:
+            raise MagnetError(
+                "patients",
+                expected=f"1 to {self.slides}",
+                found=str(self.patients),
+                remedy="name fewer, or more slides",
+            )
+        return self
 
     @property
     def side_um(self) -> float:
@@ -69,13 +69,3 @@ class SynthConfig:
         """Name of the patient a slide was taken from."""
         default = self.slides if self.slides <= 4 else math.ceil(self.slides / 2)
         return f"P{self.slide_ids.index(slide_id) % (self.patients or default) + 1}"
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise MagnetError(
-            f"SynthConfig.{name}",
-            expected=f"a value from {low:g} to {high:g}",
-            found=f"{value:g}",
-            remedy=f"choose another {name}",
-        )

@@ -17,7 +17,7 @@ one, since a logged count also depends on how few UMIs its bin has.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -57,7 +57,7 @@ class TruthWriter:
         self._in_tissue = bins.in_tissue
         self._row = np.concatenate([[0], np.cumsum(bins.in_tissue)])
         file.attrs["schema"] = SCHEMA
-        file.attrs["config"] = json.dumps(asdict(config))
+        file.attrs["config"] = json.dumps(config.plain())
         file.attrs["cell_types"] = json.dumps(CELL_NAMES)
         file.attrs["domains"] = json.dumps(DOMAIN_NAMES)
         file["barcodes"] = np.char.encode(barcodes[bins.in_tissue], "ascii")

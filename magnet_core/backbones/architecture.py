@@ -3,11 +3,16 @@
 Drawing the weights of a ViT-g takes half a minute; those of a checkpoint replace every one of them.
 """
 
+from typing import Any
+
 import timm
 import torch
+from timm.layers import SwiGLUPacked
 from torch import Tensor, nn
 
 from magnet_core.backbones.spec import BackboneSpec
+
+LAYERS: dict[str, type[nn.Module]] = {"SwiGLUPacked": SwiGLUPacked, "SiLU": nn.SiLU}  # by their names in a spec
 
 
 def draw_model(spec: BackboneSpec, *, seed: int) -> nn.Module:
@@ -33,8 +38,14 @@ def model_to_fill(spec: BackboneSpec) -> nn.Module:
     return model.to_empty(device="cpu")
 
 
+def timm_kwargs(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what `timm.create_model` takes beside the architecture: layers that a spec names are put in."""
+    named = {key: LAYERS[value] for key, value in spec.kwargs.items() if key.endswith("_layer") and value in LAYERS}
+    return {**spec.kwargs, **named}
+
+
 def _create(spec: BackboneSpec) -> nn.Module:
-    model: nn.Module = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.kwargs)
+    model: nn.Module = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **timm_kwargs(spec))
     return model
 
 

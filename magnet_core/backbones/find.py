@@ -2,10 +2,10 @@
 
 import timm
 
+from magnet_core.backbones.names import named_spec
 from magnet_core.backbones.spec import BackboneSpec
-from magnet_core.backbones.table import BACKBONES, NOT_BUILT_BY_TIMM
 from magnet_core.errors import MagnetError
-from magnet_core.registry import look_up, near_names
+from magnet_core.registry import near_names
 
 
 def find_backbone(name: str) -> BackboneSpec:
@@ -14,19 +14,7 @@ def find_backbone(name: str) -> BackboneSpec:
     Raises MagnetError for a name that is none of them, with the near names, and for a model that timm cannot build,
     with the reason.
     """
-    kind, _, rest = name.partition(":")
-    if kind == "hf-hub" and rest:
-        return BackboneSpec(name, architecture=name, hub_id=rest)
-    if kind == "timm" and rest:
-        return _timm_spec(name, rest)
-    if name.lower() in NOT_BUILT_BY_TIMM:
-        raise MagnetError(
-            f"--backbone {name}",
-            expected="a model that timm can build",
-            found=f"one that it cannot: {NOT_BUILT_BY_TIMM[name.lower()]}",
-            remedy="use another of 'extract backbones', or bring its features in with 'cache import'",
-        )
-    return look_up(BACKBONES, name, where="--backbone")
+    return named_spec(name) or _timm_spec(name, name.partition(":")[2])
 
 
 def _timm_spec(name: str, architecture: str) -> BackboneSpec:

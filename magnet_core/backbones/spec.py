@@ -18,7 +18,7 @@ class BackboneSpec:
     name           as users type it after --backbone
     architecture   the timm model that holds the weights; built without any network
     hub_id         where `--weights pretrained` finds the weights on the Hugging Face hub, None if nowhere
-    kwargs         handed to timm.create_model beside num_classes=0
+    kwargs         handed to timm.create_model beside num_classes=0; layers may stand by name (`architecture.LAYERS`)
     input_px       side every patch is resized to before the encoder; None takes patches as they are cut, or at the
                    one size a model with fixed position embeddings was built for
     mean, std      channel normalisation; None takes timm's for this architecture

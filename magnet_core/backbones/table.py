@@ -1,13 +1,11 @@
 """The backbone table: names users type, and how each is built from timm.
 
 Facts are those of the model pages (`BackboneSpec.page`) and of the configuration files beside the weights; the
-resolution the models were trained at and what is known of each is in docs/backbones.md.
+resolution the models were trained at and what is known of each is in docs/backbones.md. Imports neither torch nor timm:
+layers stand by their names, see `architecture.LAYERS`.
 """
 
 from typing import Any
-
-from timm.layers import SwiGLUPacked
-from torch import nn
 
 from magnet_core.backbones.spec import BackboneSpec
 
@@ -17,7 +15,7 @@ _HIBOU: dict[str, Any] = {"mean": (0.7068, 0.5755, 0.722), "std": (0.195, 0.2316
 
 _NON_COMMERCIAL: dict[str, Any] = {"licence": "CC-BY-NC-ND-4.0", "gated": True}
 _VIT = {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True}  # other sizes resample the position embedding
-_SWIGLU = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}  # mlp_ratio then counts gate and value together
+_SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}  # mlp_ratio then counts gate and value together
 
 _GENERAL = (
     BackboneSpec(

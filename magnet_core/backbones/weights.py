@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from magnet_core.backbones.hub import hub_file, unavailable
+from magnet_core.backbones.names import named_file
 from magnet_core.backbones.spec import BackboneSpec
-from magnet_core.errors import MagnetError
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -14,19 +14,7 @@ def weights_file(spec: BackboneSpec, weights: str) -> Path | None:
 
     Raises MagnetError when there is no such file, or the hub cannot or will not give it.
     """
-    if weights == "random":
-        return None
-    if weights == "pretrained":
-        return _fetch(spec)
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise MagnetError(
-            f"--weights {weights}",
-            expected="'pretrained', 'random' or a file (safetensors, or a torch state dict)",
-            found="a folder" if path.is_dir() else "no such file",
-            remedy="name the file in it" if path.is_dir() else "check the path",
-        )
-    return path
+    return _fetch(spec) if weights == "pretrained" else named_file(weights)
 
 
 def _fetch(spec: BackboneSpec) -> Path:

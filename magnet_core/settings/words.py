@@ -11,7 +11,9 @@ _KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false",
 
 
 def in_words(field: FieldInfo, fault: str) -> str:
-    """Say what a setting may be; `fault` is pydantic's name of what is wrong with a value."""
+    """Say what a setting may be: its own description, its limits where it has some, or its kind."""
+    if field.description:
+        return field.description
     kind: Any = field.annotation
     if fault in _LIMITS.values():
         return _limits_in_words(

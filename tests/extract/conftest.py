@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from extract.synthetic import SynthConfig, synthesise
+from extract.synthetic.config import SynthConfig
+from extract.synthetic.dataset import synthesise
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def test_plan_foretells_rows_and_bytes_of_the_run_and_writes_nothing(small_sampl
     run(other)
     assert lacking.nbytes == array_bytes(store) - before
 
-    changed = RunConfig(small_samples, store, GeometryConfig(bins=70), wanted.embedding, slides=("S1",))
+    changed = wanted.changed(geometry=GeometryConfig(bins=70))
     assert "found one that differs in bins" in plan_run(changed).failed["S1"]
 
 

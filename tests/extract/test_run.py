@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 from cache.reader import ArrayFile
 from cache.store import Store
 from extract import pipeline
-from extract.cli import WINDOW, app
+from extract.cli import app
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.pipeline import run
 from extract.sinks import FeatureSink
-from magnet_core.backbones import build_encoder, find_backbone
+from magnet_core.backbones.encoder import build_encoder
+from magnet_core.backbones.find import find_backbone
 from magnet_core.errors import MagnetError
 from magnet_core.levels import feature_name
 from magnet_core.slides import ScaledSlide, open_slide
@@ -79,7 +80,7 @@ def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(stor
 def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_path: Path) -> None:
     embedding = EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2, views=8)
     geometry_config = GeometryConfig(targets=(55,), spots=12, window=4)
-    run(RunConfig(small_samples, tmp_path, geometry_config, embedding, slides=("S1",)))
+    run(RunConfig(samples=small_samples, store=tmp_path, geometry=geometry_config, embedding=embedding, slides=("S1",)))
     geometry, features = Store(tmp_path).geometry("S1"), Store(tmp_path).features("S1", BACKBONE)
     encoder = build_encoder(find_backbone(BACKBONE), "random")
     row = np.array([3])
@@ -95,7 +96,8 @@ def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_pat
 def test_precision_changes_the_values_a_little_and_the_name_of_the_file(small_samples: Path, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         embedding = EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=1, precision=precision)
-        run(RunConfig(small_samples, tmp_path, GeometryConfig(targets=(55,), spots=12), embedding, slides=("S1",)))
+        geometry = GeometryConfig(targets=(55,), spots=12)
+        run(RunConfig(samples=small_samples, store=tmp_path, geometry=geometry, embedding=embedding, slides=("S1",)))
     one, other = (contents(file.path)["spot/pooled"] for file in Store(tmp_path).feature_files("S1"))
     assert not np.array_equal(one, other)
     np.testing.assert_allclose(one, other, atol=0.1)
@@ -242,21 +244,17 @@ def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path) -> No
         (["--sampling", "grid"], "windows, uniform, all"),
         (["--samples", str(tmp_path / "absent.csv")], "absent.csv"),
         (["--device", "gpu"], "auto, cpu, cuda"),
-        (["--views", "4"], "1 or 8"),
-        (["--precision", "fp8"], "did you mean fp32 or fp16"),
+        (["--views", "4"], "--views: embedding.views: expected one of 1, 8, found 4"),
+        (["--precision", "fp8"], "one of auto, fp32, bf16, fp16"),
         (["--backbone", "UNI"], "did you mean uni"),
         (["--samples", str(tmp_path)], "expected a sample table, found a folder"),
-        (["--bins", "0"], "--bins: expected 1 or more, found 0"),
-        (["--spots", "-1"], "--spots: expected 1 or more, found -1"),
-        (["--tokens", "0"], "--tokens: expected 1 to 16 a side, found 0"),
-        (["--workers", "0"], "--workers: expected 1 or more, found 0"),
-        (["--batch-size", "0"], "--batch-size: expected 1 or more, found 0"),
-        (["--seed", "-1"], "--seed: expected 0 or more, found -1"),
+        (["--bins", "0"], "--bins: geometry.bins: expected 1 or more, found 0"),
+        (["--spots", "-1"], "--spots: geometry.spots: expected 1 or more, found -1"),
+        (["--tokens", "0"], "--tokens: embedding.token_grid: expected 1 to 16, found 0"),
+        (["--workers", "0"], "--workers: workers: expected 1 or more, found 0"),
+        (["--batch-size", "0"], "--batch-size: batch_size: expected 1 or more, found 0"),
+        (["--seed", "-1"], "--seed: geometry.seed: expected 0 or more, found -1"),
     ):
         result = CliRunner().invoke(app, ["run", "--store", str(tmp_path / "store"), "--weights", "random", *options])
         assert isinstance(result.exception, MagnetError)
         assert says in str(result.exception)
-
-
-def test_help_says_how_large_a_window_is() -> None:
-    assert GeometryConfig.window == WINDOW

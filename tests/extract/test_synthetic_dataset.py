@@ -12,7 +12,8 @@ import tifffile
 from scipy import sparse
 
 from extract.cli import synth
-from extract.synthetic import SynthConfig, synthesise
+from extract.synthetic.config import SynthConfig
+from extract.synthetic.dataset import synthesise
 from extract.synthetic.truth import Truth, read_truth
 from magnet_core.errors import MagnetError
 

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from magnet_core.backbones import BackboneSpec, Encoder, build_encoder, find_backbone, with_class_token
+from magnet_core.backbones import BackboneSpec
+from magnet_core.backbones.encoder import Encoder, build_encoder, with_class_token
+from magnet_core.backbones.find import find_backbone
 from magnet_core.backbones.spec import Pooling
 
 

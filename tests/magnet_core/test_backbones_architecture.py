@@ -7,8 +7,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from magnet_core.backbones import BACKBONES, BackboneSpec, architecture, build_encoder
+from magnet_core.backbones import BACKBONES, BackboneSpec, architecture
 from magnet_core.backbones.architecture import draw_model, model_to_fill
+from magnet_core.backbones.encoder import build_encoder
 
 SWIN = {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2)}
 SPECS = [

@@ -8,8 +8,10 @@ from safetensors.torch import save_file
 from timm.layers import SwiGLUPacked
 from torch import Tensor, nn
 
-from magnet_core.backbones import BackboneSpec, build_encoder, find_backbone
+from magnet_core.backbones import BackboneSpec
 from magnet_core.backbones.checkpoint import load_weights
+from magnet_core.backbones.encoder import build_encoder
+from magnet_core.backbones.find import find_backbone
 from magnet_core.errors import MagnetError
 
 State = dict[str, Tensor]

@@ -17,7 +17,8 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save
 
-from magnet_core.backbones import build_encoder, find_backbone
+from magnet_core.backbones.encoder import build_encoder
+from magnet_core.backbones.find import find_backbone
 from magnet_core.errors import MagnetError
 
 ROOT = Path(__file__).resolve().parents[2]

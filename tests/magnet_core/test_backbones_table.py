@@ -7,7 +7,10 @@ import pytest
 import timm
 import torch
 
-from magnet_core.backbones import BACKBONES, BackboneSpec, build_encoder, find_backbone
+from magnet_core.backbones import BACKBONES, BackboneSpec
+from magnet_core.backbones.architecture import timm_kwargs
+from magnet_core.backbones.encoder import build_encoder
+from magnet_core.backbones.find import find_backbone
 from magnet_core.errors import MagnetError
 
 PUBLISHED_MILLIONS = {  # of parameters, as the models' papers and pages give them
@@ -25,7 +28,7 @@ PUBLISHED_MILLIONS = {  # of parameters, as the models' papers and pages give th
 
 def skeleton(spec: BackboneSpec) -> Any:
     with torch.device("meta"):  # shapes without memory
-        return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **spec.kwargs)
+        return timm.create_model(spec.architecture, pretrained=False, num_classes=0, **timm_kwargs(spec))
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from magnet_core.backbones import BackboneSpec, Encoder, build_encoder, find_backbone, merge, tune
-from magnet_core.backbones.tuning import LowRankLinear
+from magnet_core.backbones import BackboneSpec
+from magnet_core.backbones.encoder import Encoder, build_encoder
+from magnet_core.backbones.find import find_backbone
+from magnet_core.backbones.tuning import LowRankLinear, merge, tune
 from magnet_core.errors import MagnetError
 from magnet_core.settings.tuning import TuningConfig
 

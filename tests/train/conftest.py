@@ -5,7 +5,8 @@ import pytest
 from cache.store import Store
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.pipeline import run
-from extract.synthetic import SynthConfig, synthesise
+from extract.synthetic.config import SynthConfig
+from extract.synthetic.dataset import synthesise
 
 BACKBONE = "timm:test_convnext"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cache.reader import ArrayFile
 from cache.store import Store
-from magnet_core.backbones import with_class_token
+from magnet_core.backbones.encoder import with_class_token
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.expression import columns_of, expression

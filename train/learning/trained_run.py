@@ -14,7 +14,9 @@ import numpy as np
 from safetensors.torch import load_file, save
 
 from cache.store import package_versions
-from magnet_core.backbones import build_encoder, find_backbone, merge
+from magnet_core.backbones.encoder import build_encoder
+from magnet_core.backbones.find import find_backbone
+from magnet_core.backbones.tuning import merge
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json
 from magnet_core.model import MagNet

@@ -6,8 +6,10 @@ In: a configuration, the header of stored features. Out: a `Predictor`, an `Enco
 from collections.abc import Mapping
 from typing import Any
 
-from cache.fingerprint import state_sha256
-from magnet_core.backbones import Encoder, build_encoder, find_backbone, tune
+from cache.state_digest import state_sha256
+from magnet_core.backbones.encoder import Encoder, build_encoder
+from magnet_core.backbones.find import find_backbone
+from magnet_core.backbones.tuning import tune
 from magnet_core.errors import MagnetError
 from magnet_core.model import MagNet
 from train.data.slide import Slide

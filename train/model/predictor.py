@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from magnet_core.backbones import Encoder
+from magnet_core.backbones.encoder import Encoder
 from magnet_core.device import autocast
 from magnet_core.model import MagNet, Predictions
 from magnet_core.symmetry import turn

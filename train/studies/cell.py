@@ -9,7 +9,6 @@ In: a `Cell`. Out: its folder, named after all that decides its content:
     cell.json                 written last: settings, fold, panel, versions; a folder without it is not finished
 """
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cache.canonical import canonical_json
+from cache.fingerprint import digest
 from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
@@ -94,8 +93,8 @@ class Cell:
             "test": self.fold.test,
             "features": features,
         }
-        digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]
-        return cells / f"{self.system}-{data.target}um-{backbone_slug(data.backbone)}-fold{self.fold.index}-{digest}"
+        backbone, ending = backbone_slug(data.backbone), digest(content)
+        return cells / f"{self.system}-{data.target}um-{backbone}-fold{self.fold.index}-{ending}"
 
 
 @dataclass(frozen=True)

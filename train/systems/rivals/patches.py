@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_core.backbones import Encoder, tune, with_class_token
+from magnet_core.backbones.encoder import Encoder, with_class_token
+from magnet_core.backbones.tuning import tune
 from magnet_core.device import autocast, to_device
 from magnet_core.settings.tuning import TuningConfig
 from magnet_core.symmetry import turn

@@ -1,0 +1,79 @@
+"""What a store holds and what is wrong with it, as text: `cache info`, `cache verify`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from cache.lmdb_file import AbsentFileError
+from cache.reader import ArrayFile
+from cache.store import Store
+from magnet_core.console import human_bytes, progress
+from magnet_core.errors import MagnetError
+
+
+def store_lines(store: Store) -> Iterator[str]:
+    """Lines of a whole store: its slides, and what a killed run has left."""
+    yield f"{store.root}: {len(store.slide_ids())} slides"
+    for slide_id in store.slide_ids():
+        yield f"\n{slide_id}"
+        yield from _slide_lines(store, slide_id)
+    for path in store.unfinished():
+        yield f"\nunfinished: {path} ({human_bytes(path.stat().st_size)})"
+
+
+def store_faults(store: Store) -> tuple[int, list[str]]:
+    """Read every block of every file; how many files were read, and what is wrong, each line beginning with a path."""
+    paths = sorted(store.root.glob("*/*.lmdb"))
+    faults = [f"{path}: unfinished; run 'extract run' again to resume it" for path in store.unfinished()]
+    faults += [
+        f"{store.geometry_path(slide_id)}: missing; run 'extract run' to make it"
+        for slide_id in store.slide_ids()
+        if store.geometry_path(slide_id) not in paths
+    ]
+    for path in progress(paths, desc="verify", unit="file"):
+        faults += _file_faults(path)
+    return len(paths), faults
+
+
+def _slide_lines(store: Store, slide_id: str) -> list[str]:
+    """Lines of one slide: a table for its geometry and one for each feature file."""
+    try:
+        with store.geometry(slide_id) as geometry:
+            targets = geometry.header.get("targets") or ["none (H&E only)"]
+            lines = [f"  geometry · targets: {', '.join(map(str, targets))}", *_array_lines(geometry)]
+    except AbsentFileError:
+        lines = ["  geometry · absent"]
+    for features in store.feature_files(slide_id):
+        lines.append(f"  {features.backbone} · digest {features.digest} · settings {features.settings_digest}")
+        with ArrayFile(features.path) as arrays:
+            lines += _array_lines(arrays)
+    return lines
+
+
+def _array_lines(arrays: ArrayFile) -> list[str]:
+    """One line per array: name, rows, shape of a row, dtype, bytes."""
+    specs = [arrays.spec(name) for name in arrays.names()]
+    rows = [
+        (
+            spec.name,
+            f"{spec.rows:,}",
+            "×".join(map(str, spec.shape[1:])),
+            "text" if spec.text else spec.dtype.lstrip("<|"),
+            human_bytes(spec.nbytes),
+        )
+        for spec in specs
+    ]
+    table = [("array", "rows", "row", "dtype", "bytes"), *rows]
+    name, count, shape, dtype, size = (max(map(len, column)) for column in zip(*table, strict=True))
+    return [
+        f"    {line[0]:<{name}}  {line[1]:>{count}}  {line[2]:>{shape}}  {line[3]:<{dtype}}  {line[4]:>{size}}"
+        for line in table
+    ]
+
+
+def _file_faults(path: Path) -> list[str]:
+    """What is wrong with one file, each line beginning with its path."""
+    try:
+        with ArrayFile(path) as arrays:
+            return [f"{path}: {fault}; delete it and run 'extract run' again" for fault in arrays.verify()]
+    except MagnetError as error:
+        return [str(error)]

@@ -1,0 +1,55 @@
+"""What can be wrong with a run, looked at before torch and timm are imported: its table of slides, files and places.
+
+In: the settings of a run, which `extract.config.load_run` has checked. Out: the slides to extract, and the error of
+each whose files are not there.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache.store import Store
+from extract.config import RunConfig
+from extract.samples import check_files, read_samples, select
+from magnet_core.console import logger
+from magnet_core.errors import MagnetError
+from magnet_core.records import Sample
+
+log = logger(__name__)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The slides of a run whose files are there, and of each of the others its error, which the user has been told."""
+
+    samples: tuple[Sample, ...]
+    failed: Mapping[str, str]
+
+
+def accept(config: RunConfig) -> Accepted:
+    """Read the table of slides and look for what a run needs. Raises `MagnetError` where nothing can be extracted."""
+    check_place(config.store)
+    samples = read_samples(config.samples)
+    there, failed = [], {}
+    for sample in select(samples, config.slides) if config.slides else samples:
+        try:
+            check_files(sample)
+        except MagnetError as error:
+            failed[sample.slide_id] = str(error)
+            log.error("failed: %s: %s", sample.slide_id, error)
+        else:
+            there.append(sample)
+    return Accepted(tuple(there), failed)
+
+
+def check_place(store: Path) -> None:
+    """Refuse a store that this version cannot read, or a place where none can be made."""
+    if (store / "store.json").exists():
+        Store(store)
+    folder = store.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        found = "no right to write there" if folder.is_dir() else "a file"
+        raise MagnetError(f"--store {folder}", expected="a folder to write to", found=found, remedy="choose another")

@@ -1,0 +1,94 @@
+"""How every command line of the project is built: `--version`, `-v`, `--quiet`, plain help, completion in the shell.
+
+In: what the command is for. Out: a typer app. Imports nothing that takes long, so that help and completion are there
+at once.
+"""
+
+import functools
+import inspect
+import tomllib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from magnet_core.console import speak
+
+PACKAGE = "magnet-hd"
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say more, and of an error where it came from.", show_default=False)
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Only results and errors: no bars.", show_default=False)]
+
+
+class CommandLine(typer.Typer):
+    """A typer app whose commands take -v and --quiet, each of them before or after the command's name."""
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
+        """Register a command, as `typer.Typer.command` does."""
+        register = super().command(name, **options)
+
+        def decorate(function: Function) -> Function:
+            register(_with_volume(function))
+            return function
+
+        return decorate
+
+
+def command_line(purpose: str) -> CommandLine:
+    """Return an app without commands; `purpose` opens its help, which shows square brackets as they are."""
+    app = CommandLine(
+        help=purpose, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=True
+    )
+
+    @app.callback()
+    def common(
+        version: Annotated[
+            bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+        ] = False,
+        verbose: VerboseOption = False,
+        quiet: QuietOption = False,
+    ) -> None:
+        speak(verbose=verbose, quiet=quiet)
+
+    return app
+
+
+def installed_version() -> str:
+    """Version of this package, of a checkout that is not installed the one it would have."""
+    try:
+        return metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"{PACKAGE} {installed_version()}")
+        raise typer.Exit
+
+
+def _with_volume(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options -v and --quiet after those of its own."""
+
+    @functools.wraps(function)
+    def command(*arguments: Any, verbose: bool, quiet: bool, **options: Any) -> Any:
+        if verbose or quiet:
+            speak(verbose=verbose, quiet=quiet)
+        return function(*arguments, **options)
+
+    signature = inspect.signature(function)
+    volume = {"verbose": VerboseOption, "quiet": QuietOption}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in volume.items()
+    ]
+    command.__annotations__ = {**function.__annotations__, **volume}
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    return command
