@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from magnet_core.errors import MagnetError
-from magnet_core.files import sync
+from magnet_core.files import replacing
 from train.model.predictor import Predictor
 from train.settings.build import differing
 
@@ -29,10 +29,8 @@ def write_checkpoint(
 ) -> None:
     """Write the state of parts that have a `state_dict`, torch's random states on a device, and other values."""
     values = {name: part.state_dict() for name, part in parts.items()} | {**others, "random": _random_states(device)}
-    partial = folder / f"{CHECKPOINT}.partial"
-    torch.save(values, partial)
-    sync(partial)
-    partial.replace(folder / CHECKPOINT)
+    with replacing(folder / CHECKPOINT) as partial:
+        torch.save(values, partial)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -65,7 +63,8 @@ def go_on(folder: Path, parts: Mapping[str, Any], values: Mapping[str, Any], *, 
 def forget(folder: Path) -> None:
     """Remove what an unfinished training left."""
     for name in (CHECKPOINT, BEST):
-        (folder / name).unlink(missing_ok=True)
+        for path in folder.glob(f"{name}*"):  # with what a killed process wrote beside
+            path.unlink()
 
 
 def _unusable(path: Path, error: Exception, *, expected: str) -> MagnetError:
@@ -153,10 +152,9 @@ class TrainingState:
 
     def keep_best(self, folder: Path) -> None:
         """Write the weights that are judged as the best so far."""
-        partial = folder / f"{BEST}.partial"
-        save_file({name: value.detach().contiguous() for name, value in self.judged.state_dict().items()}, partial)
-        sync(partial)
-        partial.replace(folder / BEST)
+        weights = {name: value.detach().contiguous() for name, value in self.judged.state_dict().items()}
+        with replacing(folder / BEST) as partial:
+            save_file(weights, partial)
 
     def finish(self, folder: Path) -> None:
         """Leave the best weights in the predictor, or the running average, or the last ones."""

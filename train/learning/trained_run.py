@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 from cache.store import package_versions
 from magnet_core.backbones import build_encoder, find_backbone, merge
 from magnet_core.errors import MagnetError
-from magnet_core.files import write_json
+from magnet_core.files import replacing, write_json
 from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from train.model.predictor import Predictor
@@ -47,10 +47,9 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
     predictor = run.predictor
     if predictor.encoder is not None:
         merge(predictor.encoder)
-    partial = folder / f"{WEIGHTS}.partial"
     tensors = {name: value.detach().cpu().contiguous() for name, value in predictor.state_dict().items()}
-    partial.write_bytes(save(tensors))  # `save_file` would hide the file from a group that shares the folder
-    partial.replace(folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as partial:
+        partial.write_bytes(save(tensors))  # `save_file` would hide the file from a group that shares the folder
     description = {
         "config": as_plain(run.config),
         "backbone": run.config.data.backbone,

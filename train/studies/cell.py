@@ -25,7 +25,7 @@ from cache.store import Store, backbone_slug, package_versions
 from magnet_core.ceiling import noise_ceiling
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
-from magnet_core.files import sync_below, write_json
+from magnet_core.files import replacing, sync_below, write_json
 from magnet_core.records import Genes
 from magnet_core.resampling import BlockSums, block_sums, cut_into_blocks
 from magnet_core.seeding import named_rng, seed_everything
@@ -227,5 +227,5 @@ def _without(settings: dict[str, Any], names: set[str], prefix: str = "") -> dic
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, array)
