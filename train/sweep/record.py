@@ -6,11 +6,12 @@ best.toml   the settings of the best trial, a recipe for `train fit`
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
 import polars as pl
+import tomli_w
 from optuna.trial import FrozenTrial, TrialState
 
 from cache.store import package_versions
@@ -76,37 +77,27 @@ def write_results(study: optuna.Study, sweep: Sweep) -> None:
 def recipe_text(sweep: Sweep, trial: FrozenTrial) -> str:
     """Write a trial as a recipe: what it searched, and what else is not a default."""
     plain, default = as_plain(sweep.config(trial.params)), as_plain(FitConfig())
-    lines = [
-        f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides,",
-        f"# after epoch {trial.user_attrs.get(KEPT_EPOCH)}.",
-        "# train fit --recipe best.toml  (--bins finetuned trains the bin encoder, too)",
-        *_toml(plain, default, searched=set(sweep.space)),
-    ]
-    return "\n".join(lines) + "\n"
+    comments = (
+        f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides,\n"
+        f"# after epoch {trial.user_attrs.get(KEPT_EPOCH)}.\n"
+        "# train fit --recipe best.toml  (--bins finetuned trains the bin encoder, too)\n"
+    )
+    return comments + tomli_w.dumps(_chosen(plain, default, searched=set(sweep.space)))
 
 
-def _toml(plain: Mapping[str, Any], default: Mapping[str, Any], *, searched: set[str]) -> list[str]:
-    """Lines of the values that are searched or differ from the defaults; dotted keys, so that no table is left open."""
-
-    def walk(values: Mapping[str, Any], others: Mapping[str, Any], prefix: str) -> Sequence[str]:
-        lines: list[str] = []
-        for key, value in values.items():
-            name = f"{prefix}{key}"
-            if isinstance(value, Mapping):
-                lines += walk(value, others[key], f"{name}.")
-            elif name in searched or (value != others[key] and name not in NOT_OF_A_RECIPE):
-                lines.append(f"{name} = {_toml_value(value)}")
-        return lines
-
-    return list(walk(plain, default, ""))
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return f"[{', '.join(map(_toml_value, value))}]" if isinstance(value, list | tuple) else repr(value)
+def _chosen(
+    values: Mapping[str, Any], others: Mapping[str, Any], *, searched: set[str], prefix: str = ""
+) -> dict[str, Any]:
+    """Return the values, nested, that are searched or differ from the defaults."""
+    chosen: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            if inner := _chosen(value, others[key], searched=searched, prefix=f"{name}."):
+                chosen[key] = inner
+        elif name in searched or (value != others[key] and name not in NOT_OF_A_RECIPE):
+            chosen[key] = value
+    return chosen
 
 
 def _value(trial: FrozenTrial) -> float:
