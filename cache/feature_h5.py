@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from magnet_core.errors import MagnetError
+from magnet_core.files import replacing
 
 # M patches, D features
 
@@ -55,16 +56,13 @@ def read_feature_h5(path: Path) -> PatchFeatures:
 
 def write_feature_h5(path: Path, patches: PatchFeatures, *, attributes: Mapping[str, object]) -> None:
     """Write features and coords in TRIDENT's convention; `attributes` go beside `patch_size_level0`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    with h5py.File(partial, "w") as file:
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
         file["features"] = patches.features
         file["coords"] = np.round(patches.corners_px).astype(np.int64)
         if patches.patch_px is not None:
             file["coords"].attrs["patch_size_level0"] = round(patches.patch_px)
         for name, value in attributes.items():
             file["coords"].attrs[name] = value
-    partial.replace(path)
 
 
 def _without_batch_axis(values: np.ndarray) -> np.ndarray:

@@ -8,10 +8,8 @@ In: the store's folder. Out: `ArrayFile`s by slide and backbone. Serves design s
 """
 
 import json
-import os
 import platform
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from cache.lock import FileLock
 from cache.reader import ArrayFile
 from cache.schema import SCHEMA_VERSION
 from magnet_core.errors import MagnetError
+from magnet_core.files import write_text
 from magnet_core.registry import look_up
 
 GEOMETRY = "geometry.lmdb"
@@ -231,14 +230,7 @@ def _update(index: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> 
     try:
         found = _parse_index(index) if index.is_file() else {}
         text = json.dumps(change(found), indent=2, sort_keys=True, ensure_ascii=False)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=index.parent, prefix=index.name, suffix=".tmp", delete=False
-        ) as stream:
-            stream.write(text + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(stream.name).chmod(0o644)
-        Path(stream.name).replace(index)
+        write_text(index, f"{text}\n")
     finally:
         lock.release()
 

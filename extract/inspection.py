@@ -18,6 +18,7 @@ from extract.readers import count_files, read_counts
 from extract.resolution import ResolvedMpp, resolve_mpp, stated_mpp
 from extract.samples import check_files
 from magnet_core.errors import MagnetError
+from magnet_core.files import replacing
 from magnet_core.records import Assay, Sample, SlideCounts
 from magnet_core.slides import SlideImage, open_slide, thumbnail
 
@@ -155,9 +156,10 @@ def _inspect(sample: Sample, out: Path | None) -> Inspection:
         facts = slide_facts(sample, slide, counts, resolution=resolution)
         if out is None:
             return Inspection(sample.slide_id, facts)
-        out.mkdir(parents=True, exist_ok=True)
         picture = out / f"{sample.slide_id}.png"
-        draw_overlay(slide, resolution.mpp, counts, title=facts.lines()[:3]).save(picture)
+        overlay = draw_overlay(slide, resolution.mpp, counts, title=facts.lines()[:3])
+        with replacing(picture) as partial:
+            overlay.save(partial, format="PNG")
     return Inspection(sample.slide_id, facts, picture)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from magnet_core.errors import MagnetError
+from magnet_core.files import replacing
 from magnet_core.metrics import CONSTANT_TOLERANCE, chunks, nan_mean, row_correlations
 from magnet_core.seeding import named_rng
 
@@ -41,9 +42,9 @@ class BlockSums:
     largest: np.ndarray
 
     def save(self, path: Path) -> None:
-        """Write an npz file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **vars(self))
+        """Write an npz file, whole or not at all."""
+        with replacing(path) as partial, partial.open("wb") as file:
+            np.savez(file, **vars(self))
 
     @classmethod
     def load(cls, path: Path) -> "BlockSums":

@@ -25,11 +25,11 @@ from extract.synthetic.image import count_tiles, write_slide, write_thumbnails
 from extract.synthetic.paint import compose
 from extract.synthetic.space_ranger import add_antibodies, list_features, write_bins, write_feature_slice
 from extract.synthetic.sprites import SpriteBank, draw_bank
-from extract.synthetic.staging import staged
 from extract.synthetic.stains import draw_stain
 from extract.synthetic.tissue import draw_tissue
 from extract.synthetic.truth import TruthWriter
 from magnet_core.console import progress
+from magnet_core.files import replacing
 from magnet_core.seeding import named_rng
 
 COLUMNS = ("slide_id", "image", "counts", "platform", "mpp", "patient")
@@ -45,7 +45,7 @@ def synthesise(directory: Path, config: SynthConfig) -> Path:
     genes = draw_genes(config.genes, named_rng(config.seed, "genes"))
     bank = draw_bank(config.mpp, named_rng(config.seed, "sprites"))
     rows = [_make_slide(directory, slide_id, config, genes, bank) for slide_id in config.slide_ids]
-    with staged(samples) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(samples) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     return samples
 
@@ -81,7 +81,7 @@ def _count(
 ) -> sparse.csr_matrix:
     """Draw the counts (B, G) of all bins, and write the rates they came from."""
     blocks = []
-    with staged(truth_path) as partial, h5py.File(partial, "w") as file:
+    with replacing(truth_path) as partial, h5py.File(partial, "w") as file:
         truth = TruthWriter(file, bins, genes, grid.barcodes(), config)
         for block, rates in bins.rate_blocks(genes):
             truth.write(block, rates)

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from extract.synthetic.paint import Painting
-from extract.synthetic.staging import staged
+from magnet_core.files import replacing
 
 TILE_PX = 512
 TILES_A_BLOCK = 2  # painted side by side at a time
@@ -31,7 +31,7 @@ def write_slide(painting: Painting, side_px: int, path: Path, *, on_tile: Callab
     """
     reduced = np.empty((side_px // LEVEL_STEP, side_px // LEVEL_STEP, 3), np.uint8)
     per_cm = 1e4 / painting.mpp
-    with staged(path) as partial, tifffile.TiffWriter(partial, bigtiff=True) as tiff:
+    with replacing(path) as partial, tifffile.TiffWriter(partial, bigtiff=True) as tiff:
 
         def write(tiles: Iterator[np.ndarray], shape: tuple[int, ...], level: int) -> None:
             per_cm_here = per_cm / LEVEL_STEP**level
@@ -62,7 +62,7 @@ def write_thumbnails(reduced: np.ndarray, side_px: int, folder: Path) -> dict[st
     scales = {}
     for name, limit_px in (("hires", HIRES_PX), ("lowres", LOWRES_PX)):
         width = min(limit_px, len(reduced))
-        with staged(folder / f"tissue_{name}_image.png") as partial:
+        with replacing(folder / f"tissue_{name}_image.png") as partial:
             thumbnail = Image.fromarray(reduced).resize((width, width), Image.Resampling.BOX)
             thumbnail.save(partial, format="PNG", compress_level=1)
         scales[f"tissue_{name}_scalef"] = width / side_px

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from extract.synthetic.genes import GeneModel
 from extract.synthetic.grid import BinGrid
-from extract.synthetic.staging import staged
+from magnet_core.files import replacing, write_text
 
 ANTIBODIES = ("CD3E", "CD19")
 ANTIBODY_MEAN = 6.0
@@ -57,7 +57,7 @@ def write_bins(
     barcodes = grid.barcodes()
     spatial = folder / "spatial"
     _write_positions(spatial / "tissue_positions.parquet", grid, barcodes, in_tissue, mpp)
-    _write_json(spatial / "scalefactors_json.json", _scale_factors(grid.bin_um, mpp, scales))
+    write_text(spatial / "scalefactors_json.json", json.dumps(_scale_factors(grid.bin_um, mpp, scales)))
     order = rng.permutation(len(grid))
     kept = order[in_tissue[order]]
     write_matrix(folder / "raw_feature_bc_matrix.h5", counts[order], barcodes[order], features)
@@ -68,7 +68,7 @@ def write_matrix(path: Path, counts: sparse.csr_matrix, barcodes: np.ndarray, fe
     """Write a feature-barcode matrix; CSR of (bins, features) is the CSC of (features, bins) the format asks for."""
     counts.sort_indices()
     packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "chunks": True}
-    with staged(path) as partial, h5py.File(partial, "w") as file:
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
         file.attrs.update(filetype="matrix", version=2, software_version="synthetic", chemistry_description="Visium HD")
         matrix = file.create_group("matrix")
         matrix["barcodes"] = np.char.encode(barcodes, "ascii")
@@ -97,7 +97,7 @@ def write_feature_slice(path: Path, grid: BinGrid, mpp: float) -> None:
     }
     layout = {"file_format": "1.0", "transform": np.eye(3).tolist()}
     metadata = {"hd_layout_json": json.dumps(layout), "transform_matrices": matrices}
-    with staged(path) as partial, h5py.File(partial, "w") as file:
+    with replacing(path) as partial, h5py.File(partial, "w") as file:
         file.attrs["metadata_json"] = json.dumps(metadata)
 
 
@@ -110,11 +110,6 @@ def _scale_factors(bin_um: int, mpp: float, scales: dict[str, float]) -> dict[st
         "fiducial_diameter_fullres": 165.0 / mpp,
         **scales,
     }
-
-
-def _write_json(path: Path, content: dict[str, float]) -> None:
-    with staged(path) as partial:
-        partial.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _write_positions(path: Path, grid: BinGrid, barcodes: np.ndarray, in_tissue: np.ndarray, mpp: float) -> None:
@@ -130,5 +125,5 @@ def _write_positions(path: Path, grid: BinGrid, barcodes: np.ndarray, in_tissue:
             "pxl_col_in_fullres": x_px,
         }
     )
-    with staged(path) as partial:
+    with replacing(path) as partial:
         table.write_parquet(partial)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from magnet_core.files import sync_below, write_json
+from magnet_core.files import replacing, sync_below, write_json
 
 
 def test_json_is_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -19,6 +19,19 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "x.json", math.inf)
     assert (tmp_path / "x.json").read_text() == "1\n"
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("old")
+
+    def fail_halfway() -> None:
+        with replacing(tmp_path / "x") as partial:
+            partial.write_text("ne")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail_halfway()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "old"}
 
 
 def test_files_and_folders_at_every_depth_are_brought_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from magnet_core.errors import MagnetError
-from magnet_core.files import sync
+from magnet_core.files import replacing
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.safetensors"
 
@@ -23,10 +23,8 @@ def write_checkpoint(
 ) -> None:
     """Write the state of parts that have a `state_dict`, torch's random states on a device, and other values."""
     values = {name: part.state_dict() for name, part in parts.items()} | {**others, "random": _random_states(device)}
-    partial = folder / f"{CHECKPOINT}.partial"
-    torch.save(values, partial)
-    sync(partial)
-    partial.replace(folder / CHECKPOINT)
+    with replacing(folder / CHECKPOINT) as partial:
+        torch.save(values, partial)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -59,7 +57,8 @@ def go_on(folder: Path, parts: Mapping[str, Any], values: Mapping[str, Any], *, 
 def forget(folder: Path) -> None:
     """Remove what an unfinished training left."""
     for name in (CHECKPOINT, BEST):
-        (folder / name).unlink(missing_ok=True)
+        for path in folder.glob(f"{name}*"):  # with what a killed process wrote beside
+            path.unlink()
 
 
 def _unusable(path: Path, error: Exception, *, expected: str) -> MagnetError:

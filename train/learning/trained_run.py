@@ -18,7 +18,7 @@ from magnet_core.backbones.encoder import build_encoder
 from magnet_core.backbones.find import find_backbone
 from magnet_core.backbones.tuning import merge
 from magnet_core.errors import MagnetError
-from magnet_core.files import write_json
+from magnet_core.files import replacing, write_json
 from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from train.model.predictor import Predictor
@@ -48,10 +48,9 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
     predictor = run.predictor
     if predictor.encoder is not None:
         merge(predictor.encoder)
-    partial = folder / f"{WEIGHTS}.partial"
     tensors = {name: value.detach().cpu().contiguous() for name, value in predictor.state_dict().items()}
-    partial.write_bytes(save(tensors))  # `save_file` would hide the file from a group that shares the folder
-    partial.replace(folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as partial:
+        partial.write_bytes(save(tensors))  # `save_file` would hide the file from a group that shares the folder
     description = {
         "config": run.config.plain(),
         "backbone": run.config.data.backbone,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.store import package_versions
+from magnet_core.files import replacing
 from magnet_core.levels import SPOT
 from magnet_core.records import Genes
 from train.data.slide import Slide
@@ -83,10 +84,8 @@ def as_anndata(prediction: SlidePrediction) -> "AnnData":
 
 def write_h5ad(table: "AnnData", path: Path) -> None:
     """Write AnnData so that a reader finds the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    table.write_h5ad(partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        table.write_h5ad(partial)
 
 
 def _provenance(prediction: SlidePrediction) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import optuna
 import polars as pl
+import tomli_w
 from optuna.trial import FrozenTrial, TrialState
 
 from cache.store import package_versions
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
-from magnet_core.settings import differing, flat
+from magnet_core.settings import differing, flat, nested
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
 from train.sweep.config import Sweep
 from train.sweep.objective import Bench
@@ -76,26 +77,17 @@ def write_results(study: optuna.Study, sweep: Sweep) -> None:
 def recipe_text(sweep: Sweep, trial: FrozenTrial) -> str:
     """Write a trial as a recipe: what it searched, and what else is not a default."""
     values, default = flat(sweep.config(trial.params).plain()), flat(FitConfig().plain())
-    chosen = [
-        name
+    chosen = {
+        name: value
         for name, value in values.items()
         if name in sweep.space or (value != default[name] and name not in NOT_OF_A_RECIPE)
-    ]
-    lines = [
-        f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides,",
-        f"# after epoch {trial.user_attrs.get(KEPT_EPOCH)}.",
-        "# train fit --recipe best.toml  (--bins finetuned trains the bin encoder, too)",
-        *(f"{name} = {_toml_value(values[name])}" for name in chosen),  # dotted, so that no table is left open
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return f"[{', '.join(map(_toml_value, value))}]" if isinstance(value, list | tuple) else repr(value)
+    }
+    comments = (
+        f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides,\n"
+        f"# after epoch {trial.user_attrs.get(KEPT_EPOCH)}.\n"
+        "# train fit --recipe best.toml  (--bins finetuned trains the bin encoder, too)\n"
+    )
+    return comments + tomli_w.dumps(nested(chosen, where="best.toml"))
 
 
 def _value(trial: FrozenTrial) -> float:

@@ -5,6 +5,7 @@ no look at the data. Its regression has no intercept; the training mean is added
 """
 
 import numpy as np
+from sklearn.linear_model import Ridge
 
 from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
@@ -28,8 +29,9 @@ class HestRidge:
         components = scaled @ axes
         self._mean = labels.mean(axis=0)
         penalty = PENALTY / (components.shape[1] * labels.shape[1])
-        gram = components.T @ components + penalty * np.eye(components.shape[1])
-        self._weights = axes @ np.linalg.solve(gram, components.T @ (labels - self._mean))
+        ridge = Ridge(penalty, fit_intercept=False, copy_X=False, solver="cholesky")
+        ridge.fit(components.astype(np.float64), labels - self._mean)  # of float32 a gram matrix is singular too soon
+        self._weights = axes @ ridge.coef_.T
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""

@@ -1,7 +1,8 @@
 """Two linear rivals: ridge on the colour of a patch, and PCA-256 + ridge on the cached features of all three levels.
 
 Inputs are standardised and the penalty is chosen on training rows only: by leaving out one patient at a time, as rows
-of one slide share stain and context, or, where there is one patient, by generalised cross-validation over rows.
+of one slide share stain and context, or, where there is one patient, by generalised cross-validation over rows. One
+decomposition serves all penalties: scikit-learn's RidgeCV solves anew for each, and its criterion over rows is another.
 """
 
 import numpy as np
