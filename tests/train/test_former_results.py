@@ -11,12 +11,13 @@ import torch
 from magnet_core.errors import MagnetError
 from train.data.folds import Fold
 from train.learning.trained_run import load_run
+from train.places import our_cell
 from train.report.page import write_report
 from train.settings.fit import FitConfig
 from train.settings.study import StudyConfig
 from train.studies.cell import Cell, read
 from train.studies.plans import Plan
-from train.studies.record import check_folder, our_cell
+from train.studies.record import check_folder
 from train.systems.table import RivalsConfig
 
 RUNS = Path(__file__).resolve().parents[1] / "data/runs_v1"

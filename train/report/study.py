@@ -13,6 +13,7 @@ import polars as pl
 
 from magnet_core.resampling import METRICS, metric_titles
 from train.evaluation.system_names import NOISE_CEILING, TITLES
+from train.places import TABLE, find_cell
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import TrainingHistory, number_of, read_csv, read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
@@ -23,7 +24,6 @@ from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import training_plots
 from train.studies.numbers import difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
-from train.studies.record import RECORD, find_cell
 from train.studies.render import best_of
 from train.studies.summary import Line, Statistic
 
@@ -42,7 +42,7 @@ NOTE = (
 
 def study_section(folder: Path, *, picture_bytes: int) -> Section:
     """Read a study's folder; an unfinished one is an error."""
-    record = read_json(folder / RECORD, ("title", "rows", "folds", "config"))
+    record = read_json(folder / TABLE, ("title", "rows", "folds", "config"))
     lines = read_lines(folder / "table.csv")
     genes = read_table(folder / "genes.parquet", ("group", "system", *GENE_COLUMNS))
     slides = read_table(folder / "slides.parquet", ("group", "system", "fold", "slide_id"))
