@@ -29,10 +29,10 @@ from magnet_core.metrics import evaluate
 from magnet_core.records import Genes
 from train.data.labels import fine_labels
 from train.data.slide import open_slide_data
-from train.learning.run_folder import GENES, SUMMARY
 from train.learning.trained_run import load_run
 from train.pipeline import fit
 from train.settings.fit import load_config
+from train.studies.cell import CellResult
 
 # N bins of a slide, P panel genes
 
@@ -71,25 +71,24 @@ def main(
     for variant in variants.split(","):
         for fold in range(folds):
             name = f"{variant.replace(' ', '-')}-fold{fold}"
-            if not (runs / name / SUMMARY).exists():
-                own = [f"fold={fold}", f"name={name}", f"baselines={str(variant == 'full').lower()}"]
-                fit(load_config(recipe, [*common, *VARIANTS[variant], *own]))
-            genes = pl.read_parquet(runs / name / GENES)
+            own = [f"fold={fold}", f"name={name}", f"baselines={str(variant == 'full').lower()}"]
+            result = fit(load_config(recipe, [*common, *VARIANTS[variant], *own]))
+            genes = pl.concat(cell.genes for cell in result.cells if cell.blocks)
             tables.append(genes.with_columns(pl.col("system").replace({"magnet": variant})))
             if variant == "full":
-                tables.append(oracle(data, store, runs / name))
+                tables.append(oracle(data, store, result.cell()))
     scores = pl.concat(table.select("system", "slide_id", "gene_id", "pcc") for table in tables)
     rows = report(scores.join(gene_classes(data), on="gene_id"))
     if out is not None:
         out.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
 
 
-def oracle(data: Path, store: Path, run: Path) -> pl.DataFrame:
-    """PCC of each gene for who knows the true rates, on the test slides of a run."""
-    trained = load_run(run)
+def oracle(data: Path, store: Path, cell: CellResult) -> pl.DataFrame:
+    """PCC of each gene for who knows the true rates, on the test slides of a cell."""
+    trained = load_run(cell.folder)
     config, panel = trained.config.data, trained.panel
     tables = []
-    for slide_id in json.loads((run / SUMMARY).read_text())["fold"]["test"]:
+    for slide_id in cell.cell.fold.test:
         slide = open_slide_data(Store(store), slide_id, find_target(config.target), config)
         truth, dispersion = truth_of(data, slide_id)
         order = {barcode: row for row, barcode in enumerate(truth.barcodes.tolist())}

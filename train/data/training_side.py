@@ -10,9 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
-from magnet_core.expression import NormaliseConfig
 from magnet_core.records import Genes
 from magnet_core.seeding import named_rng
+from magnet_core.settings.normalise import NormaliseConfig
 from train.data.labels import SlideLabels, fine_labels
 from train.data.raw_counts import RawCounts
 from train.data.slide import Slide
@@ -67,7 +67,8 @@ class TrainingSide:
 
     def mean_fine(self) -> np.ndarray:
         """Mean label of each gene over the fine rows of all slides, (P,)."""
-        return self.all_fine().mean(axis=0)
+        values: np.ndarray = self.all_fine().mean(axis=0)
+        return values
 
 
 def hold_out(side: TrainingSide, config: FitConfig) -> TrainingSide:

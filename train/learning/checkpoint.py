@@ -37,7 +37,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
             damaged = parts.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"{damaged} has changed since it was written")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        result: dict[str, Any] | None = torch.load(path, map_location="cpu", weights_only=True)
+        return result
     except (zipfile.BadZipFile, RuntimeError) as error:
         raise _unusable(path, error, expected="a checkpoint, whole") from error
 

@@ -33,7 +33,8 @@ class Predictor(nn.Module):
     def forward(self, batch: Batch) -> Predictions:
         """Predict all levels of a subgraph."""
         raw = batch.fine if self.encoder is None else self.features(batch.fine, symmetry=batch.symmetry)
-        return self.model(batch.slide.fine.scale(raw), batch.graph)
+        result: Predictions = self.model(batch.slide.fine.scale(raw), batch.graph)
+        return result
 
     def features(self, patches: Tensor, *, symmetry: int = 0) -> Tensor:
         """Raw features (N, D) float32 of patches (N, p, p, 3) uint8, turned by one of the square's symmetries."""
@@ -42,4 +43,5 @@ class Predictor(nn.Module):
     def _encode(self, symmetry: int, patches: Tensor) -> Tensor:
         assert self.encoder is not None
         with autocast(self.compute.precision, patches.device):
-            return self.encoder(turn(patches, symmetry), token_grid=1).pooled.float()
+            result: Tensor = self.encoder(turn(patches, symmetry), token_grid=1).pooled.float()
+            return result

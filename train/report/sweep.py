@@ -12,8 +12,8 @@ from train.report.folder import number_of, read_csv, read_json, read_toml_text
 from train.report.parts import Block, Code, Listing, Section, Table
 from train.report.search import search_blocks
 from train.report.settings import facts, settings, versions
+from train.settings.search import SearchConfig
 from train.studies.numbers import NOTHING, number
-from train.sweep.config import SearchConfig
 from train.sweep.record import BEST, TRIALS
 from train.sweep.study import DATABASE, open_study
 

@@ -113,7 +113,8 @@ class CellResult:
 
     def prediction(self, slide_id: str) -> np.ndarray:
         """Prediction (N, P) float32 of a test slide, mapped from its file."""
-        return np.load(prediction_path(self.folder, slide_id), mmap_mode="r")
+        values: np.ndarray = np.load(prediction_path(self.folder, slide_id), mmap_mode="r")
+        return values
 
 
 def read(cell: Cell, folder: Path) -> CellResult:

@@ -44,7 +44,8 @@ def render(lines: Sequence[Line], form: str, *, published: bool) -> str:
     if form == "tex":
         for sign, command in LATEX.items():
             text = text.replace(sign, command)
-    return text
+    result: str = text
+    return result
 
 
 def best_of(lines: Sequence[Line]) -> Mapping[str, float]:

@@ -7,8 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
-from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
+from train.data.training_side import TrainingSide
 from train.learning.progress import Progress
 
 # N fine rows of a slide, n rows of all training slides, P panel genes

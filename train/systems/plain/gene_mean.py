@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
+from train.data.training_side import TrainingSide
 
 
 class GeneMean:

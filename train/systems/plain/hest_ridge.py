@@ -7,8 +7,8 @@ no look at the data. Its regression has no intercept; the training mean is added
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
+from train.data.training_side import TrainingSide
 from train.systems.plain.ridge import Standardiser, principal_axes
 
 # N fine rows of a slide, n training rows, D features, C components, P panel genes
@@ -35,7 +35,8 @@ class HestRidge:
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""
-        return (self._scale(_pooled(slide)) @ self._weights + self._mean).astype(np.float32)
+        values: np.ndarray = (self._scale(_pooled(slide)) @ self._weights + self._mean).astype(np.float32)
+        return values
 
 
 def _pooled(slide: Slide) -> np.ndarray:

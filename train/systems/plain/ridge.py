@@ -8,8 +8,8 @@ decomposition serves all penalties: scikit-learn's RidgeCV solves anew for each,
 import numpy as np
 import torch
 
-from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
+from train.data.training_side import TrainingSide
 
 # n training rows, F inputs of a row, C components, P panel genes
 
@@ -56,7 +56,8 @@ class _Decomposed:
 
     def predict(self, inputs: np.ndarray, penalty: float) -> np.ndarray:
         weights = self._right.T @ ((self._singular / (self._singular**2 + penalty))[:, None] * self._projected)
-        return (inputs - self._input_mean) @ weights + self._label_mean
+        values: np.ndarray = (inputs - self._input_mean) @ weights + self._label_mean
+        return values
 
     def generalised_error(self, penalty: float) -> float:
         shrink = self._singular**2 / (self._singular**2 + penalty)
@@ -131,4 +132,5 @@ class Standardiser:
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Scale inputs (n, F)."""
-        return (inputs - self._mean) * self._factor
+        values: np.ndarray = (inputs - self._mean) * self._factor
+        return values

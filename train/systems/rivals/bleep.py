@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cache.knn import cosine_neighbours
-from train.data.fold_sides import TrainingSide
 from train.data.rows import Rows
 from train.data.slide import Slide
+from train.data.training_side import TrainingSide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.rivals import BLEEPConfig
@@ -42,7 +42,8 @@ class ProjectionHead(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Linear, GELU, Linear, dropout, residual from the first linear, LayerNorm."""
         projected = self.project(rows)
-        return self.norm(projected + self.dropout(self.mix(F.gelu(projected))))
+        result: Tensor = self.norm(projected + self.dropout(self.mix(F.gelu(projected))))
+        return result
 
 
 class BLEEP:

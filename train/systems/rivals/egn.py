@@ -17,9 +17,9 @@ from cache.knn import cosine_neighbours
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.losses import mse_loss, pcc_loss
-from train.data.fold_sides import TrainingSide
 from train.data.rows import Rows
 from train.data.slide import Slide
+from train.data.training_side import TrainingSide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.rivals import EGNConfig
@@ -89,7 +89,8 @@ class ExemplarNetwork(nn.Module):
                 sequence = torch.cat([query[:, None], sequence[:, 1:]], dim=1)
         query = sequence[:, :1]
         pooled, _ = self.pool(query, keys, keys, need_weights=False)
-        return self.head(self.norm(torch.cat([query, pooled], dim=2)[:, 0]))
+        result: Tensor = self.head(self.norm(torch.cat([query, pooled], dim=2)[:, 0]))
+        return result
 
 
 class ExemplarBank:
@@ -131,7 +132,8 @@ class ExemplarBank:
         keys = self.features if len(allowed) == len(self.features) else self.features[allowed]
         parts = cut(np.arange(len(slide.fine)), _SEARCH_ROWS)
         found = [cosine_neighbours(pooled_and_scaled(slide, part), keys, k, device=str(device))[0] for part in parts]
-        return allowed[np.concatenate(found)]
+        values: np.ndarray = allowed[np.concatenate(found)]
+        return values
 
     def _without_itself(self, found: np.ndarray, k: int) -> np.ndarray:
         """Drop each row's own index from (N, K+1), or the last where patches alike have pushed it out."""
@@ -141,7 +143,8 @@ class ExemplarBank:
             )
         is_own = found == np.arange(len(found))[:, None]
         is_own[~is_own.any(axis=1), -1] = True
-        return found[~is_own].reshape(len(found), -1)[:, :k]
+        values: np.ndarray = found[~is_own].reshape(len(found), -1)[:, :k]
+        return values
 
 
 class EGN:
@@ -193,7 +196,8 @@ class EGN:
 
     def _expression(self, pieces: Sequence[Rows], exemplars: np.ndarray) -> Tensor:
         patches = self.encoder.pooled_and_tokens(pieces, token_grid=self._config.token_grid)
-        return self.net(patches, self.bank.rows(exemplars, self._setting.device))
+        result: Tensor = self.net(patches, self.bank.rows(exemplars, self._setting.device))
+        return result
 
     def _build(self, training: TrainingSide) -> None:
         first = training.slides[0]

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from magnet_core.device import to_device
 from magnet_core.symmetry import NUM_SYMMETRIES
-from train.data.fold_sides import TrainingSide
 from train.data.raw_counts import read_counts
 from train.data.slide import Slide
 from train.data.subgraph import edges_among
+from train.data.training_side import TrainingSide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.rivals import His2STConfig
@@ -58,7 +58,8 @@ class ConvMixer(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Mix images (n, C, h, w)."""
-        return self.over_channels(images + self.over_places(images))
+        result: Tensor = self.over_channels(images + self.over_places(images))
+        return result
 
 
 def pixel_stem(config: His2STConfig) -> nn.Sequential:
@@ -231,8 +232,9 @@ class His2ST:
     def _forward(self, item: WindowRows, *, view: int = 0) -> Output:
         device = self._setting.device
         edges = window_edges(item, self._config.neighbours)
-        return self.net(
+        result: Output = self.net(
             window_inputs(item, self._setting, side=self._config.pixel_side, view=view),
             to_device(torch.from_numpy(item.positions), device),
             to_device(torch.from_numpy(edges), device),
         )
+        return result

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magnet_core.device import to_device
-from train.data.fold_sides import TrainingSide
 from train.data.slide import Slide
+from train.data.training_side import TrainingSide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.rivals import HisToGeneConfig
@@ -43,7 +43,8 @@ class HisToGeneNet(nn.Module):
         """Predict (n, P) from patches (n, I) at positions (n, 2)."""
         nodes = self.position(self.patch(patches), positions)
         nodes = self.layers(nodes[None])[0]  # (n,D) -> (1,n,D) -> (n,D)
-        return self.head(self.norm(nodes))
+        result: Tensor = self.head(self.norm(nodes))
+        return result
 
 
 class HisToGene:
@@ -81,4 +82,5 @@ class HisToGene:
 
     def _predict(self, item: WindowRows) -> Tensor:
         patches = window_inputs(item, self._setting, side=self._config.pixel_side).flatten(1)  # (n,I)
-        return self.net(patches, to_device(torch.from_numpy(item.positions), self._setting.device))
+        result: Tensor = self.net(patches, to_device(torch.from_numpy(item.positions), self._setting.device))
+        return result

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from magnet_core.symmetry import NUM_SYMMETRIES
-from train.data.fold_sides import TrainingSide
 from train.data.rows import Rows
 from train.data.slide import Slide
+from train.data.training_side import TrainingSide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.rivals import STNetConfig
@@ -47,7 +47,8 @@ class STNet:
             def loss_of(batch: tuple[Sequence[Rows], int]) -> Tensor:
                 pieces, view = batch
                 predicted = self.head(self.encoder.pooled(pieces, view=view))
-                return (predicted - labels_of(pieces, labels, setting.device)).square().sum()
+                result: Tensor = (predicted - labels_of(pieces, labels, setting.device)).square().sum()
+                return result
 
             modules = nn.ModuleList([self.encoder, self.head])
             optimiser = torch.optim.SGD(trainable(modules), lr=config.lr, momentum=config.momentum)

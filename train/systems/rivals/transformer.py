@@ -53,4 +53,5 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, nodes: Tensor, positions: Tensor) -> Tensor:
         """Add to nodes (n, D) the vectors of their positions (n, 2), x and y."""
-        return nodes + self.of_x(positions[:, 0]) + self.of_y(positions[:, 1])
+        result: Tensor = nodes + self.of_x(positions[:, 0]) + self.of_y(positions[:, 1])
+        return result

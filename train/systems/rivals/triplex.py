@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import REGION, SPOT
-from train.data.fold_sides import TrainingSide
 from train.data.rows import Rows
 from train.data.slide import LevelData, Slide
+from train.data.training_side import TrainingSide
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.settings.rivals import TriplexConfig
@@ -74,7 +74,8 @@ class Block(nn.Module):
         )
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         nodes = nodes + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))  # (n,H,T,D/H) -> (n,T,D)
-        return nodes + self.mlp(nodes)
+        result: Tensor = nodes + self.mlp(nodes)
+        return result
 
 
 class RelativeBias(nn.Module):
@@ -110,7 +111,8 @@ class NeighbourView(nn.Module):
         nodes = self.project(tokens)
         for layer, bias in zip(self.layers, self.biases, strict=True):
             nodes = layer(nodes, bias=bias())
-        return self.norm(nodes)
+        result: Tensor = self.norm(nodes)
+        return result
 
 
 class GridEncoding(nn.Module):
@@ -128,7 +130,8 @@ class GridEncoding(nn.Module):
         counts = torch.bincount(cell, minlength=rows * columns).clamp(min=1)
         dense = (sums / counts[:, None]).T.unflatten(1, (rows, columns))  # (cells,D) -> (D,cells) -> (D,rows,columns)
         encoded = self.convolution(dense[None])[0].flatten(1).T  # (D,rows,columns) -> (cells,D)
-        return spots + encoded[cell]
+        result: Tensor = spots + encoded[cell]
+        return result
 
 
 class GlobalView(nn.Module):
@@ -148,7 +151,8 @@ class GlobalView(nn.Module):
             nodes = layer(nodes[None])[0]  # (S,D) -> (1,S,D) -> (S,D)
             if depth == 0:
                 nodes = self.encoding(nodes, positions)
-        return self.norm(nodes)
+        result: Tensor = self.norm(nodes)
+        return result
 
 
 class TriplexNet(nn.Module):
@@ -294,18 +298,20 @@ class Triplex:
         """Tokens (S, D) of a window's spots."""
         device = self._setting.device
         features = level.scale(level.features("pooled", window.rows, device=device))
-        return self.net.whole(features, _index(window.positions, device))
+        result: Tensor = self.net.whole(features, _index(window.positions, device))
+        return result
 
     def _predict(self, piece: Rows, global_tokens: Tensor) -> Tensor:
         """Predict (4, n, P) of fine rows with the global tokens (n, D) of their spots."""
         device, level = self._setting.device, piece.slide.contexts[REGION]
         regions, region_of = np.unique(piece.slide.pairs[REGION][piece.rows], return_inverse=True)
-        return self.net(
+        result: Tensor = self.net(
             self.encoder.tokens([piece], token_grid=self._config.token_grid),
             level.scale(level.features("tokens", regions, device=device)),
             _index(region_of, device),
             global_tokens,
         )
+        return result
 
 
 def _batches(
