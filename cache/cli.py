@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from tabulate import tabulate
 
 from cache.exchange import choose_features, export_features, import_features
 from cache.export_h5ad import export_h5ad
@@ -135,12 +136,9 @@ def _array_lines(arrays: ArrayFile) -> list[str]:
         )
         for spec in specs
     ]
-    table = [("array", "rows", "row", "dtype", "bytes"), *rows]
-    name, count, shape, dtype, size = (max(map(len, column)) for column in zip(*table, strict=True))
-    return [
-        f"    {line[0]:<{name}}  {line[1]:>{count}}  {line[2]:>{shape}}  {line[3]:<{dtype}}  {line[4]:>{size}}"
-        for line in table
-    ]
+    headings, sides = ("array", "rows", "row", "dtype", "bytes"), ("left", "right", "right", "left", "right")
+    table = tabulate(rows, headings, tablefmt="plain", disable_numparse=True, colalign=sides)
+    return [f"    {line}" for line in table.splitlines()]
 
 
 def _file_faults(path: Path) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from tabulate import tabulate
 
 from magnet_core.files import replacing
 from magnet_core.metrics import Metrics, combine, evaluate
@@ -69,10 +70,5 @@ def write_genes(path: Path, table: pl.DataFrame) -> None:
 
 def text_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     """Lay the summary out as people read it, one system a line."""
-    width = max(len(TITLES.get(name, name)) for name in scores)
-    lines = [" " * width + "".join(f"  {title:>12}" for title in COLUMNS.values())]
-    lines += [
-        f"{TITLES.get(name, name):<{width}}" + "".join(f"  {values[column]:>12.4f}" for column in COLUMNS)
-        for name, values in scores.items()
-    ]
-    return "\n".join(lines)
+    rows = [[TITLES.get(name, name), *(values[column] for column in COLUMNS)] for name, values in scores.items()]
+    return str(tabulate(rows, ["", *COLUMNS.values()], tablefmt="plain", floatfmt=".4f", numalign="right"))
