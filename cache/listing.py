@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from tabulate import tabulate
+
 from cache.lmdb_file import AbsentFileError
 from cache.reader import ArrayFile
 from cache.store import Store
@@ -62,12 +64,9 @@ def _array_lines(arrays: ArrayFile) -> list[str]:
         )
         for spec in specs
     ]
-    table = [("array", "rows", "row", "dtype", "bytes"), *rows]
-    name, count, shape, dtype, size = (max(map(len, column)) for column in zip(*table, strict=True))
-    return [
-        f"    {line[0]:<{name}}  {line[1]:>{count}}  {line[2]:>{shape}}  {line[3]:<{dtype}}  {line[4]:>{size}}"
-        for line in table
-    ]
+    headings, sides = ("array", "rows", "row", "dtype", "bytes"), ("left", "right", "right", "left", "right")
+    table = tabulate(rows, headings, tablefmt="plain", disable_numparse=True, colalign=sides)
+    return [f"    {line}" for line in table.splitlines()]
 
 
 def _file_faults(path: Path) -> list[str]:

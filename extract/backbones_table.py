@@ -5,10 +5,12 @@ In: backbone specs. Out: one line of text for each, in aligned columns, with the
 
 from collections.abc import Iterable
 
+from tabulate import tabulate
+
 from magnet_core.backbones.spec import BackboneSpec
 
 _HEADINGS = ("name", "architecture", "width", "input", "tokens", "pooled", "licence", "gated", "page")
-_NUMBERS = {"width"}  # aligned to the right
+_ALIGNMENT = ["right" if heading == "width" else "left" for heading in _HEADINGS]
 _NOTES = """
 input   pixels a side that every patch is resized to; as cut: 112 (bins), 224 (spots), 512 (regions)
 tokens  patch tokens of one patch, class and register tokens (+) not counted among them
@@ -18,16 +20,9 @@ Also: timm:NAME, any architecture of timm, and hf-hub:ORG/NAME, any timm model o
 
 def render_backbones(specs: Iterable[BackboneSpec]) -> str:
     """Return the table of `specs` in their order, with headings and notes."""
-    rows = [_HEADINGS, *(_row(spec) for spec in specs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = (
-            cell.rjust(width) if heading in _NUMBERS else cell.ljust(width)
-            for heading, cell, width in zip(_HEADINGS, row, widths, strict=True)
-        )
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines) + "\n" + _NOTES
+    rows = [_row(spec) for spec in specs]
+    table = tabulate(rows, _HEADINGS, tablefmt="plain", disable_numparse=True, colalign=_ALIGNMENT)
+    return f"{table}\n{_NOTES}"
 
 
 def _row(spec: BackboneSpec) -> tuple[str, ...]:

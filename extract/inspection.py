@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tabulate import tabulate
 
 from extract.hne_only import bins_in_tissue
 from extract.lattice import Lattice, measure_lattice
@@ -66,25 +67,34 @@ class SlideFacts:
     assays: tuple[AssayFacts, ...]
     warnings: tuple[str, ...]
 
-    def lines(self) -> list[str]:
-        """Format as a block of text, its warnings last."""
+    def lines(self, picture: Path | None = None) -> list[str]:
+        """Format as a block of text, with the path of the picture if there is one, and warnings last."""
+        pictures = [] if picture is None else [("picture", str(picture))]
+        rows = tabulate([*self._rows(), *pictures], tablefmt="plain", disable_numparse=True).splitlines()
+        return [
+            f"{self.sample.slide_id} · patient {self.sample.patient} · {self.platform}",
+            *(f"  {row}" for row in rows),
+            *(f"  warning: {warning}" for warning in self.warnings),
+        ]
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """What was looked at, and what was found."""
         width, height = self.size_px
         mpp = self.resolution.mpp
         levels = ", ".join(f"{downsample:.4g}×" for downsample in self.downsamples)
         others = [f"{other.mpp:.4f} ({other.source})" for other in self.statements if other != self.resolution]
-        block = [
-            f"{self.sample.slide_id} · patient {self.sample.patient} · {self.platform}",
-            f"  image       {self.sample.image.name} · {width:,} × {height:,} px · "
-            f"{width * mpp / 1000:.2f} × {height * mpp / 1000:.2f} mm · {len(self.downsamples)} level(s): {levels}",
-            f"  µm/px       {mpp:.4f} ({self.resolution.source}){'; also ' if others else ''}{', '.join(others)}",
-            f"  tissue      {self.tissue_mm2:.2f} mm²",
-        ]
+        image = (
+            f"{self.sample.image.name} · {width:,} × {height:,} px · "
+            f"{width * mpp / 1000:.2f} × {height * mpp / 1000:.2f} mm · {len(self.downsamples)} level(s): {levels}"
+        )
+        stated = f"{mpp:.4f} ({self.resolution.source}){'; also ' if others else ''}{', '.join(others)}"
+        rows = [("image", image), ("µm/px", stated), ("tissue", f"{self.tissue_mm2:.2f} mm²")]
         for assay in self.assays:
             umi = "laid over the tissue" if assay.median_umi is None else f"median UMI {assay.median_umi:,.0f}"
-            block.append(f"  {assay.name:<11} {assay.rows:,} · {umi}")
+            rows.append((assay.name, f"{assay.rows:,} · {umi}"))
         if self.num_genes:
-            block.append(f"  genes       {self.num_genes:,}")
-        return block + [f"  warning: {warning}" for warning in self.warnings]
+            rows.append(("genes", f"{self.num_genes:,}"))
+        return rows
 
 
 @dataclass(frozen=True)
@@ -100,8 +110,7 @@ class Inspection:
         """Format as a block of text; a slide that failed is one line."""
         if self.facts is None:
             return [f"{self.slide_id}: failed: {self.error}"]
-        picture = [] if self.picture is None else [f"  picture     {self.picture}"]
-        return [*self.facts.lines(), *picture]
+        return self.facts.lines(self.picture)
 
 
 def inspect_slides(samples: list[Sample], out: Path | None) -> Iterator[Inspection]:

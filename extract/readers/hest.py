@@ -3,7 +3,8 @@
 In: `st/<id>.h5ad`; the µm/px comes from a metadata table `HEST*.csv` beside it or in the folder above, from the row
 whose `id` is the file's name and its column `pixel_size_um_estimated`. Out: all spots. `obsm['spatial']` is (x, y) in
 full-resolution pixels. X may be CSR, CSC or dense; it is never made dense. Elements are read as AnnData's format says
-(`categorical` 0.2.0, `nullable-string-array`, `csr_matrix` and `csc_matrix` 0.1.0), without importing the package.
+(`categorical` 0.2.0, `nullable-string-array`, `csr_matrix` and `csc_matrix` 0.1.0), without importing the package: it
+has no public name for its error about an element that it does not know.
 """
 
 from pathlib import Path
