@@ -1,6 +1,6 @@
 """What a progress bar is where no terminal shows it, as in a job's log: a plain line now and then.
 
-In: how far the work is. Out: lines on stderr such as `S1: 1234/5678 patches  22 %  2 min left`, and never a carriage
+In: how far the work is. Out: lines on stderr such as `S1  1234/5678 patches  22 %  2 min left`, and never a carriage
 return.
 """
 
@@ -76,7 +76,7 @@ class LogBar:
     def line(self, *, ended: bool = False) -> str:
         """Format how far the work is."""
         done = f"{self.n}/{self.total}" if self.total else str(self.n)
-        parts = [f"{self._desc}: {done} {plural(self._unit)}".removeprefix(": ")]
+        parts = [self._desc, f"{done} {plural(self._unit)}"]
         seconds, steps = time.monotonic() - self._start, self.n - self._initial
         if self.total:
             parts.append(f"{100 * self.n // self.total} %")
@@ -84,7 +84,7 @@ class LogBar:
             parts.append(f"in {human_seconds(seconds)}")
         elif self.total and steps > 0:
             parts.append(f"{human_seconds(seconds / steps * (self.total - self.n))} left")
-        return "  ".join([*parts, *filter(None, [self._postfix])])
+        return "  ".join(filter(None, [*parts, self._postfix]))
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()

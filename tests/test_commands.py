@@ -166,7 +166,7 @@ def test_ctrl_c_during_a_run_is_one_line_and_leaves_a_store_that_resumes(tmp_pat
 
     resumed = subprocess.run([sys.executable, "-m", *command], capture_output=True, timeout=300, check=True)
     assert b"\r" not in resumed.stdout + resumed.stderr  # as a job's log shows every one of them
-    assert b"slides: 1/1 slides  100 %" in resumed.stderr
+    assert b"slides  1/1 slides  100 %" in resumed.stderr
     assert not any(store.rglob("*.partial"))
     for path in store.rglob("*.lmdb"):
         with ArrayFile(path) as file:

@@ -47,8 +47,8 @@ def test_a_log_gets_whole_lines_without_carriage_returns():
     assert b"\r" not in written
     assert b"\x1b" not in written
     lines = written.decode().splitlines()
-    assert any(line.startswith("S0: 1/3 patches  33 %  0 s left") for line in lines)
-    assert any(line.startswith("slides: 5/5 slides  100 %  in ") for line in lines)
+    assert any(line.startswith("S0  1/3 patches  33 %  0 s left") for line in lines)
+    assert any(line.startswith("slides  5/5 slides  100 %  in ") for line in lines)
     assert lines[-3:] == ["warning: 2 of 5 spots have no counts", "going on", "failed: S1: bad slide"]
 
 
@@ -105,8 +105,8 @@ def test_a_bar_in_a_log_says_how_far_it_is(capsys: pytest.CaptureFixture[str], m
     bar.close()
     bar.close()
     assert capsys.readouterr().err.splitlines() == [
-        "S1: 250/1000 rows  25 %  105 s left  loss 0.1",
-        "S1: 251/1000 rows  25 %  in 10 min  loss 0.1",
+        "S1  250/1000 rows  25 %  105 s left  loss 0.1",
+        "S1  251/1000 rows  25 %  in 10 min  loss 0.1",
     ]
 
 
@@ -115,7 +115,7 @@ def test_short_work_that_leaves_nothing_and_what_is_not_to_be_shown_write_nothin
     assert list(progress(range(3), desc="b", unit="file", disable=True)) == [0, 1, 2]
     assert capsys.readouterr().err == ""
     assert list(progress(iter("xy"), desc="c", unit="file")) == ["x", "y"]
-    assert capsys.readouterr().err == "c: 2 files  in 0 s\n"
+    assert capsys.readouterr().err == "c  2 files  in 0 s\n"
 
 
 def test_units_and_durations_in_words():

@@ -241,8 +241,8 @@ def test_a_finetuned_run_is_loaded_without_drawing_weights_and_predicts_the_same
     monkeypatch.setattr(encoder, "draw_model", refuse)
     shown = predict(tmp_path, "--slide", "S1")
     assert shown.exit_code == 0, shown.output
-    assert "S1: encode: 100%" in shown.output
-    assert "S1: predict: 100%" in shown.output
+    assert "S1: encode  200/200 rows  100 %" in shown.output
+    assert "S1: predict  200/200 rows  100 %" in shown.output
     slide = open_slide_for(run, small_store, "S1")
     table = anndata.read_h5ad(tmp_path / "predictions/S1.h5ad")
     np.testing.assert_array_equal(table.X, predict_slide(run.predictor, slide))
