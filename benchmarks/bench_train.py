@@ -27,7 +27,8 @@ from bench_train_run import TrainingRun
 from bench_train_slide import SlideSize, make_slide
 
 from magnet_core.device import autocast, pick_device
-from train.data.epoch import Part
+from train.data.rows import Rows
+from train.model.predictor import Predictor
 
 RESULTS = Path(__file__).parent / "results" / "train.json"
 REPEATS = 15  # measurements, each beside its limit: the machine's speed changes under other people's work
@@ -111,10 +112,12 @@ def steps(rows: list[dict[str, object]], store: Path, backbone: str, scale: Scal
     add(rows, what, statistics.median(paper_s) / encoder_epoch_s, 0.01)
 
 
-def encoder_alone(run: TrainingRun, parts: Sequence[Part]) -> float:
+def encoder_alone(run: TrainingRun, parts: Sequence[Rows]) -> float:
     """Seconds of a step of the encoder and nothing else, on bins that lie on the device."""
-    encoder = run.state.predictor.encoder
-    assert encoder is not None
+    predictor = run.state.module
+    assert isinstance(predictor, Predictor)
+    assert predictor.encoder is not None
+    encoder = predictor.encoder
     optimiser = torch.optim.SGD(encoder.parameters(), lr=1e-6, momentum=0.9, weight_decay=1e-4, fused=True)
     batches = [torch.from_numpy(run.slide.fine.pixels(part.rows)).to(run.device) for part in parts]
     encoder.train()

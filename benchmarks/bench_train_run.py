@@ -5,7 +5,7 @@ own thread, and how much of them it waited for the next subgraph.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,9 +60,9 @@ class TrainingRun:
         """The parts of an epoch, in its order."""
         return self.trainee.draw_epoch(epoch)
 
-    def batches(self, parts: Sequence[Rows]) -> Iterator[Batch]:
+    def batches(self, parts: Sequence[Rows]) -> Generator[Batch]:
         """Subgraphs, read ahead."""
-        return iter(self.trainee.gather(parts))
+        yield from self.trainee.gather(parts)
 
     def step(self, batch: Batch) -> None:
         """Learn from one subgraph."""

@@ -21,7 +21,7 @@ from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.geometry import geometry_header, write_levels
 from extract.levels import Level, lay_levels
 from extract.pipeline import embedding_settings, features_header
-from extract.resolution import Resolution
+from extract.resolution import ResolvedMpp
 from magnet_core.backbones.encoder import build_encoder
 from magnet_core.backbones.find import find_backbone
 from magnet_core.levels import bin_level, feature_name, find_target
@@ -70,7 +70,7 @@ def write_store(folder: Path, backbone: str, size: SlideSize) -> None:
         for level in lay_levels(counts, WORKING_MPP, geometry, slide_id=SLIDE_ID)
     ]
     slide_settings = {**geometry.plain(), "benchmark": asdict(size)}
-    header = geometry_header(slide_settings, sample, Resolution(WORKING_MPP, "benchmark"), levels)
+    header = geometry_header(slide_settings, sample, ResolvedMpp(WORKING_MPP, "benchmark"), levels)
     with ArrayWriter(store.geometry_path(SLIDE_ID), header) as writer:
         write_levels(writer, levels, counts.genes)
         for level in levels:

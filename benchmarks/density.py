@@ -8,6 +8,7 @@ neighbours touch. Out: PCC per gene of both, by fold, and what it was on the bin
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from magnet_core.levels import find_target
 from magnet_core.metrics import combine, evaluate
 from train.data.labels import fine_labels
 from train.data.slide import open_slide_data
-from train.learning.run_folder import SUMMARY
 from train.learning.trained_run import load_run
 from train.model.whole_slide import predict_slide
 from train.pipeline import fit
@@ -43,11 +43,9 @@ def main(
             name = f"{sampling}-fold{fold}"
             common = ["encoder.mode=frozen", "baselines=false", f"data.backbone={backbone}", f"runs={runs}"]
             split = [f"split.file={runs / 'folds.json'}", f"split.folds={folds}", f"fold={fold}", f"name={name}"]
-            if not (runs / name / SUMMARY).exists():
-                fit(load_config(recipe, [*common, *split, f"data.store={store}"]))
-            summary = json.loads((runs / name / SUMMARY).read_text())
-            own.append(summary["systems"]["magnet"]["pcc_gene"])
-            whole.append(on_every_bin(runs / name, everything, summary["fold"]["test"]))
+            result = fit(load_config(recipe, [*common, *split, f"data.store={store}"]))
+            own.append(result.systems["magnet"]["pcc_gene"])
+            whole.append(on_every_bin(result.cell().folder, everything, result.cell().cell.fold.test))
         row = {"trained on": sampling, "its own bins": mean(own), "every bin": mean(whole), "every bin, by fold": whole}
         rows.append(row)
         print(row, flush=True)
@@ -55,7 +53,7 @@ def main(
         out.write_text(json.dumps(rows, indent=2) + "\n")
 
 
-def on_every_bin(run: Path, everything: Path, slide_ids: list[str]) -> float:
+def on_every_bin(run: Path, everything: Path, slide_ids: Sequence[str]) -> float:
     """PCC per gene over all bins in tissue, mean over the slides."""
     trained = load_run(run)
     config = trained.config.data
