@@ -19,12 +19,12 @@ from train.commands.options import (
     split_names,
     split_numbers,
 )
-from train.evaluation.system_names import SYSTEMS
 from train.studies.request import Study, StudyRequest
+from train.systems.table import SYSTEMS
 
 if TYPE_CHECKING:
     from train.pipeline import TableResult
-    from train.settings.study import StudyConfig
+    from train.studies.settings import StudyConfig
 
 ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
 

@@ -24,11 +24,11 @@ from train.learning.trained_run import DESCRIPTION as RUN
 from train.learning.trained_run import WEIGHTS
 from train.settings.fit import OUTPUT_NEUTRAL, check_name
 from train.settings.protocols import PROTOCOLS
-from train.settings.study import StudyConfig
 from train.studies.figures import draw_table
 from train.studies.plans import Plan
 from train.studies.render import FORMS, csv_table, render
 from train.studies.results import Results
+from train.studies.settings import StudyConfig
 from train.studies.summary import Line, genes_of, slides_of, summarise
 
 RECORD = "study.json"

@@ -8,10 +8,10 @@ from magnet_core.levels import TARGETS
 from train.data.fold_sides import all_folds, find_fold
 from train.data.folds import Fold
 from train.data.slide import has_target
-from train.evaluation.system_names import MAGNET, PLAIN_TITLES, SYSTEMS
-from train.settings.study import StudyConfig
 from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Plan, Planner
 from train.studies.request import Study, StudyRequest
+from train.studies.settings import StudyConfig
+from train.systems.table import MAGNET, SYSTEMS, plain_systems
 
 TABLE_TITLES = {
     Study.BASELINES: "Comparison of systems, as in the paper's Table 1",
@@ -39,7 +39,7 @@ def plan_paper_table(
     wanted = targets_of(config, folds, targets, USUAL_TARGETS[study])
     labels = {"name": name, "title": TABLE_TITLES[study]}
     if study is Study.BASELINES:
-        return planner.baselines(wanted, systems or SYSTEMS, **labels)
+        return planner.baselines(wanted, systems or tuple(SYSTEMS), **labels)
     if study is Study.BACKBONES:
         return planner.backbones(wanted, backbones or USUAL_BACKBONES, **labels)
     variants = tuple(ALL_BLOCKS) if study is Study.BLOCKS else HIGH_RESOLUTION_ONLY
@@ -56,7 +56,7 @@ def plan_cross_validation(
     targets_of(config, folds, [target], (), option="--target")
     name = name or f"cv-{backbone_slug(data.backbone)}-{target}um{part}"
     title = f"Cross-validation, {target} µm, {data.backbone}"
-    return Planner(config, folds).baselines([target], (MAGNET, *PLAIN_TITLES), name=name, title=title)
+    return Planner(config, folds).baselines([target], (MAGNET, *plain_systems()), name=name, title=title)
 
 
 def choose_folds(config: StudyConfig, chosen: Sequence[int] | None) -> list[Fold]:

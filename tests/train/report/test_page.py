@@ -17,9 +17,9 @@ from train import pipeline
 from train.commands.report import report_command
 from train.pipeline import fit, make_table, run_cells
 from train.report.page import write_report
-from train.settings.study import StudyConfig
 from train.studies.cell import Cell
 from train.studies.plans import Plan, Planner
+from train.studies.settings import StudyConfig
 from train.studies.tables import choose_folds
 from train.sweep.run import run_sweep
 

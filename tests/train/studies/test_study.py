@@ -17,7 +17,6 @@ from train import pipeline
 from train.data.fold_sides import FoldSides, TrainingSide, open_fold
 from train.data.slide import open_slide_data
 from train.pipeline import make_table, run_cells
-from train.settings.study import StudyConfig, load_study_config
 from train.studies import pivotal, tables
 from train.studies.cell import FINISHED, Cell
 from train.studies.configure import configure
@@ -25,6 +24,7 @@ from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
 from train.studies.render import render
 from train.studies.request import StudyRequest
+from train.studies.settings import StudyConfig, load_study_config
 from train.studies.summary import Line, Statistic
 from train.studies.tables import choose_folds, targets_of
 from train.systems.plain.ridge import ColourRidge
