@@ -1,17 +1,8 @@
-"""Randomness: generators are passed in; the global seeds are set here and nowhere else."""
+"""Randomness: generators are passed in; what they draw depends on a seed and on what they are for."""
 
-import random
 import zlib
 
 import numpy as np
-import torch
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch once, at the start of a command."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def named_rng(seed: int, *names: str) -> np.random.Generator:

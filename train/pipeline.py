@@ -17,13 +17,14 @@ from tqdm import tqdm
 
 from cache.lock import FileLock
 from cache.store import Store, package_versions
-from magnet_core.console import progress
+from magnet_core.console import logger, notice, progress
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.files import replacing, sync_below, write_json
+from magnet_core.global_seeds import seed_everything
 from magnet_core.resampling import block_sums, cut_into_blocks
-from magnet_core.seeding import seed_everything
-from train.data.fold_sides import FoldSides, choose_fold
+from train.data.fold_choice import choose_fold
+from train.data.fold_sides import FoldSides
 from train.data.sampler import along_curve
 from train.data.training_side import TrainingSide, hold_out
 from train.evaluation.ceilings import ceilings
@@ -31,18 +32,21 @@ from train.evaluation.scores import GENES, genes_table, score, write_genes
 from train.learning.checkpoint import forget
 from train.learning.progress import Progress
 from train.learning.setting import Setting
+from train.places import CELL, CELLS
 from train.settings.fit import FitConfig
-from train.studies.cell import FINISHED, Cell, CellResult, prediction_path, read
+from train.studies.cell import Cell, CellResult, prediction_path, read
 from train.studies.open_fold import OpenFold, data_key
 from train.studies.pivotal import pivotal_genes
 from train.studies.plans import Plan, Planner
 from train.studies.record import check_folder, write_table
-from train.studies.results import CELLS, Results
+from train.studies.results import Results
 from train.studies.settings import StudyConfig
 from train.studies.summary import fold_means
 from train.systems.base import System
 from train.systems.magnet import MagNetSystem, describe_training
 from train.systems.table import MAGNET, NOISE_CEILING, build_rival
+
+log = logger(__name__)
 
 BESIDE_A_FIT = ("gene_mean", "colour_ridge", "feature_ridge")
 
@@ -68,7 +72,7 @@ class TableResult:
 
 def fit(config: FitConfig) -> TableResult:
     """Train one fold, going on where it was stopped, and compare MagNet with the plain baselines on its test slides."""
-    fold = choose_fold(Store(config.data.store), config)
+    fold = choose_fold(config)
     study = StudyConfig(fit=config)
     data = config.data
     plan = Planner(study, [fold]).baselines(
@@ -107,10 +111,10 @@ def run_cells(cells: Sequence[Cell], runs: Path, *, raises: bool = False) -> Res
     cell that fails is told of, and the others go on, unless the first fault `raises`.
     """
     folders = {cell: cell.folder(runs / CELLS, Store(cell.config.data.store)) for cell in cells}
-    missing = {folder: cell for cell, folder in folders.items() if not (folder / FINISHED).exists()}
+    missing = {folder: cell for cell, folder in folders.items() if not (folder / CELL).exists()}
     there = len(set(folders.values())) - len(missing)
     if there:
-        tqdm.write(f"{there} of {there + len(missing)} cells are finished already")
+        notice(f"{there} of {there + len(missing)} cells are finished already")
     # Cells of one fold follow each other, so that it is opened once.
     ordered = sorted(missing.items(), key=lambda item: (data_key(item[1].config.data), item[1].fold.index))
     faults = Faults(raises)
@@ -142,7 +146,7 @@ class Faults(dict[Path, str]):
         if self._raises:
             raise error
         self[folder] = f"{cell.title}: {in_one_line(error)}"
-        tqdm.write(f"failed: {self[folder]}")
+        log.error("failed: %s", self[folder])
 
 
 def _run_cell(folder: Path, cell: Cell, folds: OpenFold, bar: tqdm, *, wait: bool, faults: Faults) -> bool:
@@ -153,7 +157,7 @@ def _run_cell(folder: Path, cell: Cell, folds: OpenFold, bar: tqdm, *, wait: boo
     if not lock.acquire(wait=wait):
         return False
     try:
-        if not (folder / FINISHED).exists():
+        if not (folder / CELL).exists():
             compute(cell, folder, folds.open(cell))
     except (MagnetError, torch.OutOfMemoryError, np.linalg.LinAlgError) as error:
         faults.add(cell, folder, error)
@@ -196,14 +200,14 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         "seconds": round(time.monotonic() - started, 1),
     }
     sync_below(folder)
-    write_json(folder / FINISHED, description)
+    write_json(folder / CELL, description)
     forget(folder)
 
 
 def judge(config: FitConfig, side: TrainingSide, folder: Path, report: Callable[[int, float], None]) -> Progress:
     """Train MagNet as a cell does and judge it on the slides that the side holds out; nothing is kept of it."""
     seed_everything(config.seed)
-    return MagNetSystem(config, folder, say=lambda _: None).learn(side, report=report)
+    return MagNetSystem(config, folder).learn(side, report=report)
 
 
 def build_system(cell: Cell, folder: Path) -> System:

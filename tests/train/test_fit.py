@@ -14,7 +14,7 @@ from magnet_core.levels import find_target
 from magnet_core.losses import magnet_loss
 from tests.train.setting import config, labels_of, parts
 from train import pipeline
-from train.data.fold_sides import choose_fold
+from train.data.fold_choice import choose_fold
 from train.data.slide import Slide, open_slide_data
 from train.data.subgraph import SubgraphSpec, build_batch
 from train.learning.trained_run import load_run
@@ -55,7 +55,7 @@ def test_panel_baselines_and_model_are_the_same_whatever_the_test_slide_holds(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     settings = config(small_store, tmp_path / "plain", "fold=0")
-    fold = choose_fold(small_store, settings)
+    fold = choose_fold(settings)
     plain = fit(settings)
     labels, means, asked = Slide.labels, Slide.mean_counts, []
 

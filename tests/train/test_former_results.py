@@ -11,11 +11,12 @@ import torch
 from magnet_core.errors import MagnetError
 from train.data.folds import Fold
 from train.learning.trained_run import load_run
+from train.places import our_cell
 from train.report.page import write_report
 from train.settings.fit import FitConfig
 from train.studies.cell import Cell, read
 from train.studies.plans import Plan
-from train.studies.record import check_folder, our_cell
+from train.studies.record import check_folder
 from train.studies.settings import StudyConfig
 from train.systems.table import rivals_config
 

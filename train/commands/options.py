@@ -1,5 +1,6 @@
 """What commands of stage two have in common: their options, and lists with commas. Imports nothing that takes long."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +24,7 @@ class Bins(StrEnum):
 
 def run_options(
     *,
-    fold: int = 0,
+    fold: int | None = None,
     name: str | None = None,
     target: int | None = None,
     backbone: str | None = None,
@@ -46,14 +47,20 @@ def run_options(
     }
 
 
-TargetOption = Annotated[int | None, typer.Option(help="Predict 8 or 16 µm bins, or 55 µm spots.")]
-BackboneOption = Annotated[str | None, typer.Option(help="Features of this backbone.")]
-StoreOption = Annotated[Path | None, typer.Option(help="Store written by 'extract run'.")]
-RunsOption = Annotated[Path | None, typer.Option(help="Folder for results and folds.json.")]
-FoldOption = Annotated[int, typer.Option(help="Fold to leave out, from 0.")]
+TargetOption = Annotated[int | None, typer.Option(help="Predict 8 or 16 µm bins, or 55 µm spots.", show_default="8")]
+BackboneOption = Annotated[str | None, typer.Option(help="Features of this backbone.", show_default="resnet50")]
+StoreOption = Annotated[Path | None, typer.Option(help="Store written by 'extract run'.", show_default="store")]
+RunsOption = Annotated[Path | None, typer.Option(help="Folder for results and folds.json.", show_default="runs")]
+FoldOption = Annotated[int | None, typer.Option(help="Fold to leave out, from 0.", show_default="0")]
 RecipeOption = Annotated[Path | None, typer.Option(help="TOML file of settings, see recipes/.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=1e-3.")]
-DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")]
+FoldsOption = Annotated[str | None, typer.Option(help="Folds to compute, such as 0,2; all of them by default.")]
+FinetuneOption = Annotated[bool, typer.Option("--finetune", help="Train encoders from pixels; slow without a GPU.")]
+GenesOption = Annotated[str | None, typer.Option(help="Single genes to compare and draw, such as SGPP1,DPEP1.")]
+PublishedOption = Annotated[bool, typer.Option("--published", help="Show the paper's figures beside ours.")]
+NameOption = Annotated[str | None, typer.Option(help="Name of the study's folder.")]
+ProtocolOption = Annotated[str, typer.Option(help="paper, triplex or hest: genes, folds, and how slides add up.")]
 
 
 def split_names(option: str, text: str | None) -> tuple[str, ...] | None:
@@ -75,3 +82,8 @@ def split_numbers(option: str, text: str | None) -> tuple[int, ...] | None:
         return None if names is None else tuple(dict.fromkeys(int(name) for name in names))
     except ValueError as error:
         raise MagnetError(option, expected="whole numbers such as 0,2", found=str(text), remedy="correct it") from error
+
+
+def part_name(**options: str | None) -> str:
+    """What is said of a part, for the name of its folder, so that the whole table stays: '-folds-0-2'."""
+    return "".join(f"-{name}-{re.sub('[^0-9A-Za-z_.]+', '-', text)}" for name, text in options.items() if text)

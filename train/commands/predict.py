@@ -1,16 +1,20 @@
 """The command `train predict`."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from magnet_core.console import importing
 from train.commands.options import split_names
 
+if TYPE_CHECKING:
+    from train.predict.slides import Written
+
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="Folder with run.json: of 'train fit', or of a study's cell.")],
+    run: Annotated[Path, typer.Argument(help="Folder of 'train fit', or of a cell of MagNet.")],
     slide: Annotated[list[str], typer.Option(help="Slide to predict; may be repeated; 'all': every one of the store.")],
     store: Annotated[Path | None, typer.Option(help="Store with the slides; left out: the run's own.")] = None,
     out: Annotated[Path | None, typer.Option(help="The .h5ad file; left out: RUN/predictions/SLIDE.h5ad.")] = None,
@@ -25,9 +29,20 @@ def predict_command(
     """Predict slides with a trained run: one AnnData file each, for scanpy, squidpy and napari."""
     wanted = split_names("--genes", genes or None) or ()
     with importing():
-        from train.predict.slides import PredictConfig, predict_slides
+        from train.predict.request import PredictConfig, accept
 
     config = PredictConfig(run, tuple(slide), store, out, wanted, measured, zarr, overwrite, device)
-    if failed := predict_slides(config):
+    accept(config)
+    with importing():
+        from train.predict.slides import predict_slides
+
+    if failed := predict_slides(config, tell=show_written):
         typer.echo(f"failed: {', '.join(failed)} (the reasons are above)", err=True)
         raise typer.Exit(1)
+
+
+def show_written(written: "Written") -> None:
+    """Say where a prediction is, and how to see it."""
+    paths = ", ".join(map(str, written.paths))
+    typer.echo(f"{written.slide_id}: {written.rows:,} rows of {written.um} µm × {written.genes} genes -> {paths}")
+    typer.echo(f"see it: python -c {shlex.quote(written.script)}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from magnet_core.console import importing
+from train.places import check_result
 
 
 def report_command(
@@ -13,6 +14,8 @@ def report_command(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
 ) -> None:
     """Make one HTML page of results that needs no network and no other file."""
+    for folder in folders:
+        check_result(folder)
     with importing():
         from train.report.page import write_report
 

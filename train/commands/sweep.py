@@ -21,14 +21,14 @@ from train.commands.options import (
 def sweep_command(
     sweep: Annotated[Path, typer.Argument(help="TOML file with [space], see recipes/sweep.toml.")],
     trials: Annotated[int, typer.Option(min=1, help="Trials that the sweep has in the end; given again it goes on.")],
-    name: Annotated[str | None, typer.Option(help="Name of the sweep's folder [default: sweep].")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep's folder.", show_default="sweep")] = None,
     store: StoreOption = None,
     runs: RunsOption = None,
     target: TargetOption = None,
     backbone: BackboneOption = None,
-    fold: FoldOption = 0,
+    fold: FoldOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that run trials at the same time.")] = 1,
-    bins: Annotated[Bins | None, typer.Option(help="The bin encoder in trials [default: frozen, for speed].")] = None,
+    bins: Annotated[Bins | None, typer.Option(help="The bin encoder in trials.", show_default="frozen")] = None,
     refit: Annotated[bool, typer.Option(help="Then fit the best settings with the bin encoder, and test.")] = False,
     device: DeviceOption = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting of all trials, a.b=c.")] = None,
@@ -38,8 +38,11 @@ def sweep_command(
         fold=fold, name=name, target=target, backbone=backbone, store=store, runs=runs, bins=bins, device=device
     )
     with importing():
+        from train.data.fold_choice import check_features, choose_fold
         from train.sweep.config import read_sweep
+
     asked = read_sweep(sweep, options, set_ or ())
+    check_features(asked.base, [choose_fold(asked.base)])
     with importing():
         from train.report.page import write_report
         from train.sweep.run import in_words, run_sweep
@@ -48,7 +51,7 @@ def sweep_command(
     typer.echo(f"\n{result.finished} trials; best: trial {result.best}, PCC per gene {result.value:.4f} (validation)")
     typer.echo(in_words(result.values))
     if result.refit is not None:
-        typer.echo(f"\nrefit on the test slides of fold {fold}")
+        typer.echo(f"\nrefit on the test slides of fold {asked.base.fold}")
         typer.echo(result.refit.text)
     write_report([result.folder], result.folder / "report.html")
     typer.echo(f"\nsweep: {result.folder} (best.toml for 'train fit --recipe', report.html, trials.csv, study.db)")

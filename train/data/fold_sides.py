@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
-from cache.store import GEOMETRY, Store
+from cache.store import Store
 from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.panel import choose_panel, choose_variable_panel
 from magnet_core.records import Genes
-from train.data.folds import Fold, fewer_folds_notice, load_or_create_folds
+from train.data.fold_choice import choose_fold
+from train.data.folds import Fold
 from train.data.labels import fine_labels
 from train.data.slide import Slide, open_slide_data
 from train.data.training_side import TrainingSide
@@ -42,7 +42,7 @@ class FoldSides:
 
 def open_fold(config: FitConfig, *, fold: Fold | None = None, open_slides: OpenSlides | None = None) -> FoldSides:
     """Open a configuration's fold, or another; `open_slides` may hand out slides that are open already."""
-    fold = fold or choose_fold(Store(config.data.store), config)
+    fold = fold or choose_fold(config)
     slides = (open_slides or open_from_store)((*fold.train, *fold.test), config.data)
     train_slides, test_slides = slides[: len(fold.train)], slides[len(fold.train) :]
     panel = panel_of(train_slides, config.data)
@@ -58,36 +58,6 @@ def panel_of(slides: Sequence[Slide], config: DataConfig) -> Genes:
         return choose_variable_panel(statistics, genes, size=config.panel, include=config.include)
     means = {slide.slide_id: slide.mean_counts() for slide in slides}
     return choose_panel(means, genes, size=config.panel, include=config.include)
-
-
-def choose_fold(store: Store, config: FitConfig) -> Fold:
-    """Return the fold of a configuration."""
-    return find_fold(all_folds(store, config), config.fold, config)
-
-
-def find_fold(folds: Sequence[Fold], index: int, config: FitConfig) -> Fold:
-    """Return a fold by its number; one that is not there is an error."""
-    if not 0 <= index < len(folds):
-        raise MagnetError(
-            "--fold",
-            expected=f"0 to {len(folds) - 1} ({len(folds)} folds in {config.split.file})",
-            found=str(index),
-            remedy="choose one of them",
-        )
-    return folds[index]
-
-
-def all_folds(store: Store, config: FitConfig) -> list[Fold]:
-    """Return the folds, drawn once over all slides of the store that have counts."""
-    if unfinished := [path for path in store.unfinished() if path.stem == GEOMETRY]:
-        tqdm.write(
-            f"not in any fold, as its extraction is unfinished: {', '.join(path.parent.name for path in unfinished)}"
-        )
-    by_patient = config.split.by == "patient"  # without names, each slide is a patient of its own
-    patients = {row["slide_id"]: row["patient"] if by_patient else "" for row in store.samples() if row["counts"]}
-    if notice := fewer_folds_notice(patients, folds=config.split.folds):
-        tqdm.write(notice)
-    return load_or_create_folds(config.split.file, patients, folds=config.split.folds, seed=config.split.seed)
 
 
 def open_from_store(slide_ids: Sequence[str], config: DataConfig) -> list[Slide]:

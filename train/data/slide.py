@@ -19,7 +19,7 @@ from magnet_core.backbones.encoder import with_class_token
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.expression import columns_of, expression
-from magnet_core.levels import Target, feature_name, find_target
+from magnet_core.levels import Target, feature_name
 from magnet_core.panel import LogStatistics
 from magnet_core.records import Genes
 from magnet_core.settings.normalise import NormaliseConfig
@@ -214,12 +214,6 @@ class Slide:
         for rows, counts in level.count_blocks(len(self.genes)):
             labels[rows] = expression(counts, columns, config)
         return labels
-
-
-def has_target(store: Store, slide_id: str, target_um: int) -> bool:
-    """Whether a slide was extracted with a target."""
-    levels = store.geometry(slide_id).header["levels"]
-    return all(level in levels for level in find_target(target_um).levels)
 
 
 def open_slide_data(store: Store, slide_id: str, target: Target, config: DataConfig) -> Slide:

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
-from magnet_core.console import progress
+from magnet_core.console import notice, progress
 from magnet_core.errors import MagnetError
 from magnet_core.interrupt import StopRequest
 from train.learning.optimiser import build_average, clip_gradient
@@ -89,7 +88,7 @@ def train(
     state = start(trainee, loop)
     done = state.progress
     if state.resume(folder, settings=settings):
-        tqdm.write(f"{title}: going on after step {done.step}")
+        notice(f"{title}: going on after step {done.step}")
     with (
         SummaryWriter(folder / "tensorboard", purge_step=done.step) as board,
         progress(initial=done.step, desc=title, unit="step", leave=None) as bar,

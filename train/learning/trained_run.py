@@ -17,14 +17,12 @@ from cache.store import package_versions
 from magnet_core.backbones.encoder import build_encoder
 from magnet_core.backbones.find import find_backbone
 from magnet_core.backbones.tuning import merge
-from magnet_core.errors import MagnetError
 from magnet_core.files import replacing, write_json
 from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from train.model.predictor import Predictor
+from train.places import RUN, WEIGHTS, trained_run
 from train.settings.fit import FitConfig
-
-WEIGHTS, DESCRIPTION = "model.safetensors", "run.json"
 
 
 @dataclass(frozen=True)
@@ -61,21 +59,15 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
         "versions": package_versions(),
         **extra,
     }
-    write_json(folder / DESCRIPTION, description)
+    write_json(folder / RUN, description)
 
 
 def load_run(folder: Path) -> TrainedRun:
     """Load a finished run; needs neither its store nor the network, and draws no weights of the encoder."""
-    if not (folder / DESCRIPTION).is_file():
-        raise MagnetError(
-            folder,
-            expected=f"a finished run with {DESCRIPTION}",
-            found="none",
-            remedy="give the folder of 'train fit', or that of a cell of MagNet (RUNS/cells/magnet-…)",
-        )
-    description = json.loads((folder / DESCRIPTION).read_text())
+    folder = trained_run(folder)
+    description = json.loads((folder / RUN).read_text())
     panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
-    config = FitConfig.build(description["config"], where=str(folder / DESCRIPTION))
+    config = FitConfig.build(description["config"], where=str(folder / RUN))
     frozen = config.encoder.mode == "frozen"
     encoder = None if frozen else build_encoder(find_backbone(description["backbone"]), str(folder / WEIGHTS))
     model = MagNet(

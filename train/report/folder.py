@@ -14,8 +14,7 @@ from typing import Any
 import polars as pl
 
 from magnet_core.errors import MagnetError
-from train.learning.trained_run import DESCRIPTION
-from train.studies.cell import FINISHED
+from train.places import CELL, RUN
 
 # E epochs
 
@@ -73,10 +72,10 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
 def read_training(folder: Path) -> TrainingHistory | None:
     """How the training in a folder went, or nothing where its folder is gone or it says nothing of losses."""
     told: Mapping[str, Any] = {}
-    if (folder / FINISHED).is_file():
-        told = read_json(folder / FINISHED).get("training") or {}
-    if not told and (folder / DESCRIPTION).is_file():  # of MagNet, before cells told of it
-        told = read_json(folder / DESCRIPTION)
+    if (folder / CELL).is_file():
+        told = read_json(folder / CELL).get("training") or {}
+    if not told and (folder / RUN).is_file():  # of MagNet, before cells told of it
+        told = read_json(folder / RUN)
     if not told.get("losses"):
         return None
     losses, scores = (known(told.get(name, [])) for name in ("losses", "validation_scores"))

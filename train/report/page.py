@@ -11,18 +11,14 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from magnet_core.errors import MagnetError
 from magnet_core.files import write_text
 from magnet_core.resampling import metric_titles
+from train.places import TABLE, check_result
 from train.report.parts import Section, Table
 from train.report.study import study_section
 from train.report.sweep import sweep_section
-from train.studies.record import FORMER_FIT
-from train.studies.record import RECORD as STUDY
-from train.sweep.record import RECORD as SWEEP
 
 PICTURE_BYTES = 3_000_000  # of all sections; base64 makes 4 MB of them
-MADE_BY = {STUDY: "train fit, cv or study", SWEEP: "train sweep"}
 TOGETHER_NOTE = "Rows can be compared where target, genes and slides are the same."
 
 
@@ -45,25 +41,10 @@ def named_by_path(section: Section, folder: Path) -> Section:
 
 def read_section(folder: Path, *, picture_bytes: int) -> Section:
     """Read a result of any kind, known by the file its command writes last."""
-    if not folder.is_dir():
-        raise MagnetError(folder, expected="the folder of a result", found="no folder", remedy="correct the path")
-    if (folder / STUDY).is_file():
+    check_result(folder)
+    if (folder / TABLE).is_file():
         return study_section(folder, picture_bytes=picture_bytes)
-    if (folder / FORMER_FIT).is_file():
-        raise MagnetError(
-            folder,
-            expected=f"a result with {STUDY}",
-            found="a fit of version 0.1",
-            remedy="give 'train fit' with its settings again, under another --name; 'train predict' reads it as it is",
-        )
-    if (folder / SWEEP).is_file():
-        return sweep_section(folder)
-    raise MagnetError(
-        folder,
-        expected=", ".join(f"{name} (of {command})" for name, command in MADE_BY.items()),
-        found="none of them",
-        remedy="give the command that made the folder again: it goes on where it was stopped",
-    )
+    return sweep_section(folder)
 
 
 def render(sections: Sequence[Section]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from magnet_core.resampling import METRICS, metric_titles
+from train.places import TABLE, find_cell
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import TrainingHistory, number_of, read_csv, read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
@@ -22,7 +23,6 @@ from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import training_plots
 from train.studies.numbers import difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
-from train.studies.record import RECORD, find_cell
 from train.studies.render import best_of
 from train.studies.summary import Line, Statistic
 from train.systems.table import NOISE_CEILING, title_of
@@ -42,7 +42,7 @@ NOTE = (
 
 def study_section(folder: Path, *, picture_bytes: int) -> Section:
     """Read a study's folder; an unfinished one is an error."""
-    record = read_json(folder / RECORD, ("title", "rows", "folds", "config"))
+    record = read_json(folder / TABLE, ("title", "rows", "folds", "config"))
     lines = read_lines(folder / "table.csv")
     genes = read_table(folder / "genes.parquet", ("group", "system", *GENE_COLUMNS))
     slides = read_table(folder / "slides.parquet", ("group", "system", "fold", "slide_id"))

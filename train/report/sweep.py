@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from train.places import SWEEP
 from train.report.folder import number_of, read_csv, read_json, read_toml_text
 from train.report.parts import Block, Code, Listing, Section, Table
 from train.report.search import search_blocks
 from train.report.settings import facts, settings, versions
 from train.studies.numbers import NOTHING, number
 from train.sweep.config import SearchConfig
-from train.sweep.record import BEST, RECORD, TRIALS
+from train.sweep.record import BEST, TRIALS
 from train.sweep.study import DATABASE, open_study
 
 SHOWN = 10
@@ -22,7 +23,7 @@ OF_THE_TRIAL = ("trial", "ended", "pcc_gene", "epochs", "reason")
 
 def sweep_section(folder: Path) -> Section:
     """Read a sweep's folder; one without a trial is an error."""
-    record = read_json(folder / RECORD, ("settings", "slides", "space"))
+    record = read_json(folder / SWEEP, ("settings", "slides", "space"))
     trials = read_csv(folder / TRIALS, (*OF_THE_TRIAL, *record["space"]))
     whole = [row for row in trials if row["ended"] == "whole" and row["pcc_gene"]]
     whole.sort(key=lambda row: number_of(row["pcc_gene"]), reverse=True)

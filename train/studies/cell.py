@@ -28,13 +28,13 @@ from magnet_core.settings import without
 from train.data.folds import Fold
 from train.data.training_side import held_out_patients
 from train.evaluation.scores import GENES
+from train.places import CELL
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
 from train.systems.table import MAGNET, NOISE_CEILING, RivalsConfig, plain_systems, title_of
 
 # N fine rows of a slide, P panel genes
 
 VERSION = 2  # to be raised when equal settings no longer give equal cells
-FINISHED = "cell.json"
 # Settings of rivals that came later; at these values they are not in a name, so that cells of before keep theirs.
 LATER = {"clip_norm": 0.0, "ema": 0.0}
 # What is not in a cell's name: where it lies, and what is there in another form (the slides of the fold, the features).
@@ -117,7 +117,7 @@ class CellResult:
 def read(cell: Cell, folder: Path) -> CellResult:
     """Read a finished cell; one whose files are damaged or lost is an error that says how to have it again."""
     try:
-        description = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+        description = json.loads((folder / CELL).read_text(encoding="utf-8"))
         panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
         names = () if cell.system == NOISE_CEILING else cell.fold.test
         blocks = {name: BlockSums.load(folder / "blocks" / f"{name}.npz") for name in names}

@@ -8,20 +8,17 @@ figure.png, maps-<gene>.png  the table as a picture; a gene's maps, measured and
 study.json                   settings, folds, versions, the folders of the cells, what failed
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from cache.store import package_versions
+from magnet_core.console import notice
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
 from magnet_core.settings import differing
 from train.evaluation.scores import write_genes
-from train.learning.trained_run import DESCRIPTION as RUN
-from train.learning.trained_run import WEIGHTS
+from train.places import FORMER_FIT, RUN, TABLE, WEIGHTS, read_record
 from train.settings.fit import OUTPUT_NEUTRAL, check_name
 from train.settings.protocols import PROTOCOLS
 from train.studies.figures import draw_table
@@ -31,8 +28,6 @@ from train.studies.results import Results
 from train.studies.settings import StudyConfig
 from train.studies.summary import Line, genes_of, slides_of, summarise
 
-RECORD = "study.json"
-FORMER_FIT = "summary.json"  # a fit of version 0.1 ended with it
 WHERE = ("name", "runs")  # settings that say where a table lies
 OF_A_FORMER_FIT = (FORMER_FIT, RUN, WEIGHTS, "genes.parquet")
 
@@ -47,7 +42,7 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
     folder = runs / plan.name
     if (folder / FORMER_FIT).exists():
         forget_former_fit(folder, replaces=replaces)
-    elif not (folder / RECORD).exists():
+    elif not (folder / TABLE).exists():
         if folder.is_dir() and any(folder.iterdir()):
             raise MagnetError(
                 folder,
@@ -63,7 +58,7 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
                 found=f"one of other {', '.join(different)}",
                 remedy="give another --name, or --overwrite",
             )
-        tqdm.write(
+        notice(
             f"{folder}: its table, of other {', '.join(different)}, will be replaced; its cells stay, and another "
             "--name would keep both"
         )
@@ -86,30 +81,6 @@ def forget_former_fit(folder: Path, *, replaces: bool) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What the table in a folder was made of."""
-    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return record
-
-
-def find_cell(cell: str, folder: Path) -> Path:
-    """Where a cell lies: as the record has it, from where the study was run, or beside the study that was moved."""
-    beside = folder.resolve().parent / "cells" / Path(cell).name
-    return beside if beside.is_dir() else Path(cell)
-
-
-def our_cell(folder: Path) -> Path:
-    """The folder of the one cell that a table's main row has; a table of several folds or rows is an error."""
-    rows = read_record(folder)["rows"]
-    cells = [cell for row in rows if row["ours"] for cell in row["cells"]]
-    if len(cells) != 1:
-        listed = ", ".join(str(find_cell(cell, folder)) for cell in cells) or "none"
-        raise MagnetError(
-            folder, expected="a result of one fold", found=f"{len(cells)} cells: {listed}", remedy="name one"
-        )
-    return find_cell(cells[0], folder)
-
-
 def write_table(folder: Path, plan: Plan, config: StudyConfig, results: Results, *, published: bool) -> str:
     """Write a table in every form, its record last, and return it as text."""
     lines = summarise(plan, results)
@@ -123,7 +94,7 @@ def write_table(folder: Path, plan: Plan, config: StudyConfig, results: Results,
     for name, table in (("genes", genes_of(plan, results)), ("slides", slides_of(plan, results))):
         write_genes(folder / f"{name}.parquet", table)
     draw_table(lines, plan.title, notes[0], folder / "figure.png")
-    write_json(folder / RECORD, describe(plan, config, results))
+    write_json(folder / TABLE, describe(plan, config, results))
     return (folder / "table.txt").read_text(encoding="utf-8")
 
 

@@ -14,6 +14,9 @@ class Study(StrEnum):
     BACKBONES = "backbones"
 
 
+USUAL_TARGETS = {Study.BASELINES: (8, 16, 55), Study.BLOCKS: (16,), Study.LEVELS: (8,), Study.BACKBONES: (8, 16, 55)}
+
+
 @dataclass(frozen=True)
 class StudyRequest:
     """What `train study` and `train cv` have in common; None and () where nothing is said.

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from train.studies.cell import Cell, CellResult
 
-CELLS = "cells"  # the folder below --runs that holds them
-
 
 @dataclass(frozen=True)
 class Results:

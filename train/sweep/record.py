@@ -17,12 +17,13 @@ from cache.store import package_versions
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
 from magnet_core.settings import differing, flat, nested
+from train.places import SWEEP
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
 from train.sweep.config import Sweep
 from train.sweep.objective import Bench
 from train.sweep.study import KEPT_EPOCH, REFUSED
 
-RECORD, TRIALS, BEST = "sweep.json", "trials.csv", "best.toml"
+TRIALS, BEST = "trials.csv", "best.toml"
 NOT_OF_A_RECIPE = ("name", "overwrite", "fold", "device")
 
 
@@ -33,7 +34,7 @@ def check_record(sweep: Sweep, bench: Bench) -> None:
         "validation": [slide.slide_id for slide in bench.side.held_out],
     }
     now: dict[str, Any] = json.loads(json.dumps({**sweep.described(), "slides": slides}))
-    path = sweep.folder / RECORD
+    path = sweep.folder / SWEEP
     if not path.exists():
         write_json(path, {**now, "versions": package_versions()})
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 from tqdm import tqdm
 
-from magnet_core.console import progress
+from magnet_core.console import notice, progress
 from magnet_core.errors import MagnetError
 from train.pipeline import TableResult, fit
 from train.settings.fit import FitConfig
@@ -44,14 +44,14 @@ def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) 
     objective = Objective()
     bench = objective.bench(sweep.base)
     check_record(sweep, bench)
-    tqdm.write(
+    notice(
         f"validation: {', '.join(slide.slide_id for slide in bench.side.held_out)}; "
         f"learnt from: {', '.join(slide.slide_id for slide in bench.side.learnt.slides)}"
     )
     with open_study(sweep.folder, sweep.search) as study:
         there = len(finished(study.get_trials(deepcopy=False)))
         if there:
-            tqdm.write(f"{there} of {trials} trials are there")
+            notice(f"{there} of {trials} trials are there")
         try:
             with (
                 Interrupts() as interrupts,
@@ -78,7 +78,7 @@ def teller(study: optuna.Study, bar: tqdm) -> Callable[[], None]:
         for trial in new:
             told.add(trial.number)
             value = trial.user_attrs.get(REFUSED) or f"PCC per gene {trial.value:.4f}"
-            tqdm.write(f"trial {trial.number} {ending(trial)}: {value}; {in_words(trial.params)}")
+            notice(f"trial {trial.number} {ending(trial)}: {value}; {in_words(trial.params)}")
         if best := whole_trials(study)[:1]:
             bar.set_postfix_str(f"best {best[0].value:.4f}, trial {best[0].number}", refresh=False)
         bar.update(len(new))

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from magnet_core.console import logger
 from magnet_core.device import pick_device
 from magnet_core.losses import magnet_loss
 from magnet_core.model import MagNet
@@ -34,20 +34,16 @@ from train.settings.fit import FitConfig
 
 # N fine rows of a slide, P panel genes
 
+log = logger(__name__)
+
 
 class MagNetSystem:
-    """The paper's model; `fit` leaves it in `folder`, from where `load_run` reads it back.
+    """The paper's model; `fit` leaves it in `folder`, from where `load_run` reads it back."""
 
-    `say` is told where the cached features are read from.
-    """
-
-    def __init__(
-        self, config: FitConfig, folder: Path, *, title: str = "train", say: Callable[[str], None] = tqdm.write
-    ) -> None:
+    def __init__(self, config: FitConfig, folder: Path, *, title: str = "train") -> None:
         self._config = config
         self._folder = folder
         self._title = title
-        self._say = say
         self.predictor: Predictor
 
     def fit(self, training: TrainingSide) -> Progress:
@@ -64,7 +60,7 @@ class MagNetSystem:
         self.predictor = build_predictor(config, training.slides[0], num_genes=len(training.panel))
         self.predictor.to(pick_device(config.device))
         set_mean_output(self.predictor.model, training.learnt.slides, training.labels)
-        self._say(place_features(self.predictor, training.slides, config.compute.resident))
+        log.info(place_features(self.predictor, training.slides, config.compute.resident))
         self._folder.mkdir(parents=True, exist_ok=True)
         return train(
             magnet_trainee(self.predictor, training.learnt, config),

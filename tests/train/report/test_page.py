@@ -15,12 +15,12 @@ from tests.train.setting import config
 from tests.train.sweep.setting import sweep_of
 from train import pipeline
 from train.commands.report import report_command
+from train.data.fold_choice import choose_folds
 from train.pipeline import fit, make_table, run_cells
 from train.report.page import write_report
 from train.studies.cell import Cell
 from train.studies.plans import Plan, Planner
 from train.studies.settings import StudyConfig
-from train.studies.tables import choose_folds
 from train.sweep.run import run_sweep
 
 SYSTEMS = ("gene_mean", "colour_ridge", "magnet")
@@ -30,7 +30,7 @@ METRICS = ("mse", "mae", "pcc_bin", "pcc_gene")
 def planned(store: Store, runs: Path, systems: tuple[str, ...] = SYSTEMS) -> tuple[Plan, StudyConfig]:
     settings = config(store, runs, "encoder.mode=frozen", "optim.epochs=2", "data.panel=40")
     study = StudyConfig(fit=settings)
-    planner = Planner(study, choose_folds(study, (0, 1)))
+    planner = Planner(study, choose_folds(study.fit, (0, 1)))
     return planner.baselines((55, 8), systems, name="table", title="Systems <compared> & shown"), study
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from cache.store import Store
 from tests.train.setting import config
 from train import pipeline
+from train.data.fold_choice import choose_folds
 from train.data.fold_sides import FoldSides
 from train.data.slide import LevelData, Slide
 from train.pipeline import run_cells
@@ -27,7 +28,6 @@ from train.settings.rivals import (
 from train.studies.cell import Cell
 from train.studies.plans import Planner
 from train.studies.settings import StudyConfig
-from train.studies.tables import choose_folds
 from train.systems.base import System
 from train.systems.table import SYSTEMS, rivals_config
 
@@ -98,7 +98,7 @@ def computed(
             patched.setattr(LevelData, "count_blocks", marked_blocks)
         settings = config(store, runs, "encoder.mode=frozen", "optim.epochs=1", f"data.target={target}")
         study = StudyConfig(fit=settings, rivals=SMALL)
-        folds = [fold for fold in choose_folds(study, None) if fold.test == ("S2",)]
+        folds = [fold for fold in choose_folds(study.fit, None) if fold.test == ("S2",)]
         cells = Planner(study, folds).cells(system, settings)
         results = run_cells(cells, runs)
         assert results.faults == {}

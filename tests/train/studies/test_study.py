@@ -14,11 +14,14 @@ from magnet_core.levels import find_target
 from magnet_core.metrics import evaluate
 from tests.train.setting import config
 from train import pipeline
+from train.data import fold_choice
+from train.data.fold_choice import choose_folds, targets_of
 from train.data.fold_sides import FoldSides, TrainingSide, open_fold
 from train.data.slide import open_slide_data
 from train.pipeline import make_table, run_cells
-from train.studies import pivotal, tables
-from train.studies.cell import FINISHED, Cell
+from train.places import CELL
+from train.studies import pivotal
+from train.studies.cell import Cell
 from train.studies.configure import configure
 from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
@@ -26,7 +29,6 @@ from train.studies.render import render
 from train.studies.request import StudyRequest
 from train.studies.settings import StudyConfig, load_study_config
 from train.studies.summary import Line, Statistic
-from train.studies.tables import choose_folds, targets_of
 from train.systems.plain.ridge import ColourRidge
 
 SYSTEMS = ("magnet", "gene_mean", "colour_ridge")
@@ -37,7 +39,7 @@ def small_study(store: Store, runs: Path, *settings: str) -> StudyConfig:
 
 
 def planned(study: StudyConfig, *, targets: tuple[int, ...] = (55,), systems: tuple[str, ...] = SYSTEMS) -> Plan:
-    planner = Planner(study, choose_folds(study, (0, 1)))
+    planner = Planner(study, choose_folds(study.fit, (0, 1)))
     return planner.baselines(targets, systems, name="table", title="A table")
 
 
@@ -84,7 +86,7 @@ def test_a_finished_cell_is_not_computed_again_and_an_unfinished_one_is(
     assert make_table(plan, study).text == first.text
     assert fitted == []
     folder = plan.rows[1].cells[0].folder(tmp_path / "cells", small_store)
-    (folder / FINISHED).unlink()
+    (folder / CELL).unlink()
     assert make_table(plan, study).text == first.text
     assert len(fitted) == 1
 
@@ -115,7 +117,7 @@ def test_a_cell_that_fails_is_told_of_and_the_others_go_on(
 
 def test_tables_share_the_cells_they_have_in_common(small_store: Store, tmp_path: Path):
     study = small_study(small_store, tmp_path)
-    planner = Planner(study, choose_folds(study, None))
+    planner = Planner(study, choose_folds(study.fit, None))
     ours = planner.baselines((16,), ("magnet",), name="a", title="").rows[0]
     blocks = planner.blocks((16,), ("no_gat", "full"), name="b", title="")
     backbones = planner.backbones((16,), ("timm:test_convnext",), name="c", title="")
@@ -145,7 +147,7 @@ def test_a_cell_is_named_after_what_decides_its_content(
 ):
     def folder(*settings: str) -> Path:
         study = small_study(small_store, tmp_path, *settings)
-        (cell, *_) = Planner(study, choose_folds(study, None)).cells(system, study.fit)
+        (cell, *_) = Planner(study, choose_folds(study.fit, None)).cells(system, study.fit)
         return cell.folder(tmp_path, small_store)
 
     assert (folder() == folder(setting)) is same
@@ -182,15 +184,15 @@ def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path):
     with pytest.raises(MagnetError, match=r"--systems: expected a known name, found 'nonesuch'"):
         planned(study, systems=("nonesuch",))
     with pytest.raises(MagnetError, match=r"--fold: expected 0 to 2"):
-        choose_folds(study, (7,))
+        choose_folds(study.fit, (7,))
 
 
 def test_folds_may_be_cut_by_slide(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     samples = [row | {"patient": "one"} for row in small_store.samples()]
     monkeypatch.setattr(Store, "samples", lambda self: samples)
     with pytest.raises(MagnetError, match="expected slides of 2 patients or more"):
-        choose_folds(small_study(small_store, tmp_path), None)
-    folds = choose_folds(small_study(small_store, tmp_path, "split.by=slide", "split.folds=0"), None)
+        choose_folds(small_study(small_store, tmp_path).fit, None)
+    folds = choose_folds(small_study(small_store, tmp_path, "split.by=slide", "split.folds=0").fit, None)
     assert sorted(fold.test for fold in folds) == [("S1",), ("S2",), ("S3",)]
 
 
@@ -224,12 +226,12 @@ def test_targets_that_the_store_lacks_are_refused_before_anything_is_computed(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     study = small_study(small_store, tmp_path)
-    folds = choose_folds(study, None)
-    assert targets_of(study, folds, None, (8, 16, 55)) == [8, 16, 55]
-    monkeypatch.setattr(tables, "has_target", lambda store, slide_id, target: target == 55)
-    assert targets_of(study, folds, None, (8, 16, 55)) == [55]
+    folds = choose_folds(study.fit, None)
+    assert targets_of(study.fit, folds, None, (8, 16, 55)) == [8, 16, 55]
+    monkeypatch.setattr(fold_choice, "has_target", lambda store, slide_id, target: target == 55)
+    assert targets_of(study.fit, folds, None, (8, 16, 55)) == [55]
     with pytest.raises(MagnetError, match="--targets: expected some of 55, which .* was made for, found 8"):
-        targets_of(study, folds, [8], ())
+        targets_of(study.fit, folds, [8], ())
 
 
 @pytest.mark.parametrize("damage", ["blocks", "genes", "description", "prediction"])
@@ -240,7 +242,7 @@ def test_a_damaged_cell_is_one_line_that_says_how_to_have_it_again_and_the_other
     plan = planned(study, systems=("gene_mean",))
     make_table(plan, study)
     folder = plan.rows[0].cells[0].folder(tmp_path / "cells", small_store)
-    names = {"blocks": "blocks/*", "genes": "genes.parquet", "description": FINISHED, "prediction": "predictions/*"}
+    names = {"blocks": "blocks/*", "genes": "genes.parquet", "description": CELL, "prediction": "predictions/*"}
     (path,) = folder.glob(names[damage])
     path.write_bytes(path.read_bytes()[: len(path.read_bytes()) // 2])
     damaged = make_table(plan, study)
@@ -292,7 +294,7 @@ def test_every_protocol_makes_a_table_of_its_own_folds_and_genes(
     settings = [f"data.store={small_store.root}", "data.backbone=timm:test_convnext", "data.target=55"]
     settings += ["data.panel=10"] * (protocol != "hest") + ["encoder.mode=frozen"]
     study = load_study_config(None, settings, protocol=protocol)
-    plan = Planner(study, choose_folds(study, None)).baselines((55,), ("colour_ridge",), name="table", title="")
+    plan = Planner(study, choose_folds(study.fit, None)).baselines((55,), ("colour_ridge",), name="table", title="")
     result = make_table(plan, study)
     assert result.faults == ()
     table = pl.read_csv(result.folder / "table.csv")

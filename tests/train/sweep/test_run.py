@@ -59,7 +59,7 @@ def test_the_labels_of_test_slides_are_never_asked_for(
 ):
     plain = sweep_of(small_store, tmp_path / "plain")
     expected = run_sweep(plain, trials=2)
-    fold = choose_fold(small_store, plain.base)
+    fold = choose_fold(plain.base)
     labels, means, asked = Slide.labels, Slide.mean_counts, set()
 
     def watched_labels(slide: Slide, *arguments: object) -> dict[str, np.ndarray | None]:

@@ -1,0 +1,63 @@
+"""The command `train cv`."""
+
+from typing import Annotated
+
+import typer
+
+from magnet_core.console import importing
+from train.commands.options import (
+    BackboneOption,
+    Bins,
+    DeviceOption,
+    FoldsOption,
+    GenesOption,
+    NameOption,
+    ProtocolOption,
+    RecipeOption,
+    RunsOption,
+    SetOption,
+    StoreOption,
+    TargetOption,
+    part_name,
+    split_names,
+    split_numbers,
+)
+from train.commands.showing import show_table
+from train.studies.request import StudyRequest
+
+
+def cv_command(
+    target: TargetOption = None,
+    backbone: BackboneOption = None,
+    store: StoreOption = None,
+    runs: RunsOption = None,
+    name: NameOption = None,
+    folds: FoldsOption = None,
+    bins: Annotated[Bins, typer.Option(help="Fine-tune the bin encoder, or use its cached features.")] = Bins.FINETUNED,
+    protocol: ProtocolOption = "paper",
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
+    genes: GenesOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Train and test MagNet on every fold, beside the plain baselines; a stopped command goes on where it was."""
+    asked = StudyRequest(
+        store, runs, backbone, device, recipe, tuple(set_ or ()), protocol,
+        finetune=bins is Bins.FINETUNED,
+        folds=split_numbers("--folds", folds),
+        genes=split_names("--genes", genes) or (),
+    )  # fmt: skip
+    with importing():
+        from train.data.fold_choice import check_features, choose_folds, targets_of
+        from train.studies.configure import configure
+
+    config = configure(asked)
+    sides = choose_folds(config.fit, asked.folds)
+    (um,) = targets_of(config.fit, sides, [target or config.fit.data.target], (), option="--target")
+    check_features(config.fit, sides)
+    with importing():
+        from train.pipeline import make_table
+        from train.studies.tables import plan_cross_validation
+
+    plan = plan_cross_validation(config, sides, target=um, name=name, part=part_name(folds=folds))
+    show_table(make_table(plan, config, genes=asked.genes))

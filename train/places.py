@@ -1,0 +1,76 @@
+"""Where results lie, by which file each is known, and the way from one to another; without anything slow to import.
+
+runs/NAME/study.json        a table of `train fit`, `cv` or `study`
+runs/NAME/sweep.json        a sweep
+runs/cells/CELL/cell.json   a cell: one system, one fold; MagNet's has run.json and model.safetensors beside it
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from magnet_core.errors import MagnetError
+
+CELLS = "cells"
+TABLE, SWEEP, CELL = "study.json", "sweep.json", "cell.json"  # each is written last
+RUN, WEIGHTS = "run.json", "model.safetensors"
+FORMER_FIT = "summary.json"  # a fit of version 0.1 ended with it
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the table in a folder was made of."""
+    record: dict[str, Any] = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+    return record
+
+
+def find_cell(cell: str, folder: Path) -> Path:
+    """Where a cell lies: as the record has it, from where the study was run, or beside the study that was moved."""
+    beside = folder.resolve().parent / "cells" / Path(cell).name
+    return beside if beside.is_dir() else Path(cell)
+
+
+def our_cell(folder: Path) -> Path:
+    """The folder of the one cell that a table's main row has; a table of several folds or rows is an error."""
+    rows = read_record(folder)["rows"]
+    cells = [cell for row in rows if row["ours"] for cell in row["cells"]]
+    if len(cells) != 1:
+        listed = ", ".join(str(find_cell(cell, folder)) for cell in cells) or "none"
+        raise MagnetError(
+            folder, expected="a result of one fold", found=f"{len(cells)} cells: {listed}", remedy="name one"
+        )
+    return find_cell(cells[0], folder)
+
+
+def trained_run(folder: Path) -> Path:
+    """The folder of a trained run: the one that is named, or, of a fit, that of MagNet's cell."""
+    if not (folder / RUN).is_file() and (folder / TABLE).is_file():
+        folder = our_cell(folder)
+    if not (folder / RUN).is_file():
+        raise MagnetError(
+            folder,
+            expected=f"a finished run with {RUN}",
+            found="none",
+            remedy="give the folder of 'train fit', or that of a cell of MagNet (RUNS/cells/magnet-…)",
+        )
+    return folder
+
+
+def check_result(folder: Path) -> None:
+    """Refuse a folder that holds no finished table or sweep."""
+    if not folder.is_dir():
+        raise MagnetError(folder, expected="the folder of a result", found="no folder", remedy="correct the path")
+    if (folder / TABLE).is_file() or (folder / SWEEP).is_file():
+        return
+    if (folder / FORMER_FIT).is_file():
+        raise MagnetError(
+            folder,
+            expected=f"a result with {TABLE}",
+            found="a fit of version 0.1",
+            remedy="give 'train fit' with its settings again, under another --name; 'train predict' reads it as it is",
+        )
+    raise MagnetError(
+        folder,
+        expected=f"{TABLE} (of train fit, cv or study), {SWEEP} (of train sweep)",
+        found="none of them",
+        remedy="give the command that made the folder again: it goes on where it was stopped",
+    )

@@ -1,0 +1,122 @@
+"""What is asked of a prediction, and what can be wrong with it, looked at before torch is imported.
+
+In: a run's folder, names of slides and genes. Out: the run, the store, the slides, columns of the panel.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cache.store import Store
+from magnet_core.errors import MagnetError
+from magnet_core.records import Genes
+from magnet_core.registry import look_up, near_names
+from train.places import RUN, trained_run
+
+# P panel genes
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """One `train predict`.
+
+    slides    slide ids, or `all`
+    store     None: the one the run was trained on
+    out       file of the only slide; None: RUN/predictions/<slide_id>.h5ad
+    genes     names or ids of genes to keep; none named: the whole panel
+    measured  the labels too, where a slide has counts
+    zarr      a SpatialData folder too, beside the file
+    """
+
+    run: Path
+    slides: tuple[str, ...]
+    store: Path | None = None
+    out: Path | None = None
+    genes: tuple[str, ...] = ()
+    measured: bool = False
+    zarr: bool = False
+    overwrite: bool = False
+    device: str = "auto"
+
+    def path(self, slide_id: str) -> Path:
+        """Where the prediction of a slide goes."""
+        return self.out or self.run / "predictions" / f"{slide_id}.h5ad"
+
+    def paths(self, slide_id: str) -> list[Path]:
+        """All that is written of a slide."""
+        path = self.path(slide_id)
+        return [path, path.with_suffix(".zarr")] if self.zarr else [path]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What to predict: the trained run's folder, the store, the slides, and the columns (P,) of the panel to keep."""
+
+    run: Path
+    store: Store
+    slide_ids: list[str]
+    columns: np.ndarray
+
+
+def accept(config: PredictConfig) -> Accepted:
+    """Look up all that is named; the first that is not there, or is in the way, is an error."""
+    run = trained_run(config.run)
+    description = json.loads((run / RUN).read_text(encoding="utf-8"))
+    panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
+    store = open_store(config, Path(description["config"]["data"]["store"]))
+    return Accepted(run, store, choose_slides(store, config), choose_genes(panel, config))
+
+
+def open_store(config: PredictConfig, own: Path) -> Store:
+    """Open the store that is named, else the run's own; one that has moved is an error that says how to name it."""
+    if config.store is None and not (own / "store.json").is_file():
+        raise MagnetError(
+            config.run,
+            expected=f"the store it was trained on, at {own}",
+            found="none there",
+            remedy="name the store with --store",
+        )
+    return Store(config.store or own)
+
+
+def choose_slides(store: Store, config: PredictConfig) -> list[str]:
+    """Return the slides to predict; unknown ones, and files that are there, are errors before anything is done."""
+    known = store.slide_ids()
+    slide_ids = known if ALL in config.slides else list(dict.fromkeys(config.slides))
+    for slide_id in slide_ids:
+        look_up(dict.fromkeys(known), slide_id, where=f"{store.root}: slide")
+    if config.out is not None and (len(slide_ids) > 1 or config.out.suffix != ".h5ad"):
+        raise MagnetError(
+            "--out",
+            expected="one slide, and a name ending in .h5ad",
+            found=f"{len(slide_ids)} slides and '{config.out}'",
+            remedy="leave --out out, to have a file a slide in the run's folder",
+        )
+    there = [path for slide_id in slide_ids for path in config.paths(slide_id) if path.exists()]
+    if there and not config.overwrite:
+        raise MagnetError(
+            there[0],
+            expected="no such file yet",
+            found=f"it is there, one of {len(there)}" if len(there) > 1 else "it is there",
+            remedy="pass --overwrite, or leave the slide out" if config.out is None else "pass --overwrite",
+        )
+    return slide_ids
+
+
+def choose_genes(panel: Genes, config: PredictConfig) -> np.ndarray:
+    """Columns (P,) of the panel that are kept."""
+    column_of = {name: column for names in (panel.ids, panel.names) for column, name in enumerate(names.tolist())}
+    unknown = [name for name in config.genes if name not in column_of]
+    if unknown:
+        near = near_names(unknown[0], panel.names.tolist())
+        raise MagnetError(
+            "--genes",
+            expected=f"genes of the run's panel of {len(panel)}",
+            found=", ".join(f"'{name}'" for name in unknown),
+            remedy=near if near.startswith("did you mean") else f"see 'panel' in {config.run / RUN}",
+        )
+    return np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)
