@@ -7,20 +7,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 
 from magnet_core.backbones.names import named_file, named_spec
-from magnet_core.settings import Layers, Settings, without
+from magnet_core.levels import TARGETS
+from magnet_core.settings import Layers, Settings, refusal, without
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
 MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
 
-Target = Literal[8, 16, 55]  # µm, as in `magnet_core.levels.TARGETS`
-Targets = Annotated[
-    tuple[Target, ...],
-    Field(min_length=1, description="some of 8, 16, 55"),
-    AfterValidator(lambda targets: tuple(sorted(targets))),
-]
+
+def _check_targets(targets: object) -> tuple[int, ...]:
+    """Put targets in order; what is not in the table is refused."""
+    named = targets if isinstance(targets, list | tuple) else ()
+    unknown = [target for target in named if not isinstance(target, int) or target not in TARGETS]
+    if unknown or not named:
+        expected, found = f"some of {', '.join(map(str, TARGETS))}", unknown[0] if unknown else targets
+        raise refusal(expected=expected, found=repr(found), remedy="change the setting")
+    return tuple(sorted(named))
+
+
+Targets = Annotated[tuple[int, ...], BeforeValidator(_check_targets)]  # µm
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]+)?)$", description="auto, cpu, cuda or cuda:N")]
 
@@ -34,7 +41,7 @@ BY_CHECKSUM = ("embedding.weights", "embedding.seed")
 class GeometryConfig(Settings):
     """Which rows a slide gets, and how large their patches are (paper section 3; lengths in µm).
 
-    targets        prediction targets the store is made for: 8, 16 and 55
+    targets        prediction targets the store is made for, of `magnet_core.levels.TARGETS`
     sampling       how bins and spots are drawn, see `extract.sampling`
     bins, spots    rows a slide, for each bin size, and for spots
     window         side of a sampling window, in bins (half as many spots)

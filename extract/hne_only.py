@@ -1,6 +1,6 @@
 """Bins of a slide that nothing was measured on: a lattice over its tissue.
 
-In: a slide without counts and its µm/px. Out: bins of 8 and 16 µm whose centre lies in tissue, on the lattice that
+In: a slide without counts and its µm/px. Out: bins of all sizes whose centre lies in tissue, on the lattice that
 starts at the slide's top-left corner, without counts and without genes. Levels are then laid on them as on measured
 bins.
 """
@@ -11,12 +11,12 @@ import numpy as np
 
 from extract.readers.binning import bin_barcodes
 from magnet_core.errors import MagnetError
+from magnet_core.levels import bin_sizes
 from magnet_core.records import Assay, Genes, SlideCounts
 from magnet_core.slides import SlideImage, thumbnail
 from magnet_core.tissue import tissue_mask
 
 PLATFORM = "hne_only"
-BIN_SIZES_UM = (8, 16)
 MASK_UM = 8.0  # side of a pixel of the thumbnail that tissue is found on
 
 
@@ -25,7 +25,7 @@ def bins_in_tissue(slide: SlideImage, mpp: float, *, slide_id: str) -> SlideCoun
     picture, scale = thumbnail(slide, max(1, ceil(max(slide.size_px) * mpp / MASK_UM)))
     mask = tissue_mask(picture, mpp=mpp / scale)
     size_um = np.array(slide.size_px) * mpp
-    bins = {um: _lattice(mask, size_um, mpp, bin_um=um) for um in BIN_SIZES_UM}
+    bins = {um: _lattice(mask, size_um, mpp, bin_um=um) for um in bin_sizes()}
     if not all(len(assay) for assay in bins.values()):
         raise MagnetError(
             f"slide '{slide_id}'",

@@ -1,6 +1,6 @@
 """The names of the levels in a store, and which of them each prediction target uses.
 
-bin_008um, bin_016um   square bins of Visium HD
+bin_008um, bin_016um   square bins of Visium HD; further sizes as `TARGETS` has them
 spot                   56 µm squares tiled over the tissue, or the measured spots of a spot platform
 centre                 a bin-sized patch at the centre of each spot: the bin context of the 55 µm task
 region                 128 µm squares tiled over the tissue
@@ -41,7 +41,8 @@ class Target:
         return (self.fine, *self.contexts)
 
 
-TARGETS = {
+# A further bin size is a further row: a multiple of 8 µm, whose bins are there wherever those of 8 µm are.
+TARGETS: dict[int, Target] = {
     8: Target(8, bin_level(8), (SPOT, REGION)),
     16: Target(16, bin_level(16), (SPOT, REGION)),
     55: Target(55, SPOT, (CENTRE, REGION)),
@@ -49,7 +50,18 @@ TARGETS = {
 
 
 def find_target(um: int) -> Target:
-    """Return the target of 8, 16 or 55 µm; any other is an error."""
+    """Return the target of so many µm; one that is not in the table is an error."""
     if um not in TARGETS:
-        raise MagnetError("--target", expected="8, 16 or 55 (µm)", found=str(um), remedy="choose one of them")
+        raise MagnetError("--target", expected=targets_in_words(), found=str(um), remedy="choose one of them")
     return TARGETS[um]
+
+
+def targets_in_words() -> str:
+    """Say which targets there are, such as 8, 16 or 55 (µm)."""
+    *others, last = map(str, TARGETS)
+    return f"{', '.join(others)} or {last} (µm)"
+
+
+def bin_sizes() -> tuple[int, ...]:
+    """Sizes in µm of the bins that a target predicts, the finest first."""
+    return tuple(sorted(um for um, target in TARGETS.items() if target.fine == bin_level(um)))

@@ -16,11 +16,30 @@ import pytest
 from setuptools import PackageFinder
 
 ROOT = Path(__file__).resolve().parent.parent
-LAYERS = {"magnet_core": 0, "cache": 1, "extract": 2, "train": 2}
+LAYERS = {"magnet_core": 0, "cache": 1, "extract": 2, "train": 3}
+# The rooms of `train/`, one floor a line, from the ground up: what stands side by side does not import each other.
+ROOMS = (
+    {"settings", "places"},
+    {"data"},
+    {"model", "evaluation"},
+    {"learning"},
+    {"systems"},
+    {"studies"},
+    {"pipeline", "predict"},
+    {"sweep"},
+    {"report"},
+    {"commands"},
+    {"cli"},
+    {"__main__"},
+)
+FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+SPEAKS_TYPER = ("*/cli.py", "*/options.py", "*/commands/*.py", "magnet_core/commandline.py")
+WRITES_LINES = ("magnet_core/console.py",)  # between the bars, for everyone else
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 80
 
 CODE = sorted(path for package in LAYERS for path in (ROOT / package).rglob("*.py"))
+TRAIN = [path for path in CODE if (ROOT / "train") in path.parents and path != ROOT / "train" / "__init__.py"]
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 BENCHMARKS = sorted((ROOT / "benchmarks").rglob("*.py"))
 
@@ -60,11 +79,11 @@ def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
         match node:
             case ast.Import(names=names):
                 yield from ((node.lineno, name.name) for name in names)
-            case ast.ImportFrom(module=module, level=0) if module:
-                yield node.lineno, module
-            case ast.ImportFrom(module=module, level=level):
-                base = package[: len(package) - level + 1]
-                yield node.lineno, ".".join((*base, module) if module else base)
+            case ast.ImportFrom(module=module, level=level, names=names):
+                base = package[: len(package) - level + 1] if level else ()
+                source = ".".join((*base, module) if module else base)
+                # of a whole package, what is taken from it may be a module
+                yield from ((node.lineno, source if "." in source else f"{source}.{name.name}") for name in names)
             case ast.Call(args=[ast.Constant(value=str(module)), *_]) if last_name(node) in {
                 "import_module",
                 "__import__",
@@ -74,13 +93,52 @@ def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def imports_that_do_not_go_down(path: Path) -> list[str]:
-    home = path.relative_to(ROOT).parts[0]
+    """Between packages; of `train`, its predictions alone know `extract`, as a slide that is in no store needs it."""
+    home, *inner = path.relative_to(ROOT).parts
+    barred = {"extract"} if home == "train" and inner[0] != "predict" else set()
     found = []
-    for line, module in imported_modules(path):
+    for line, module in dict.fromkeys(imported_modules(path)):
         other = module.split(".")[0]
         allowed = other == home or other not in {*LAYERS, "tests", "benchmarks"} or LAYERS.get(other, 9) < LAYERS[home]
-        if not allowed:
+        if not allowed or other in barred:
             found.append(f"{line}: {home} imports {module}")
+    return found
+
+
+def room_of(path: Path) -> str:
+    """The room of a file of `train/`: its folder, or the file itself where it lies beside the rooms."""
+    return path.relative_to(ROOT).with_suffix("").parts[1]
+
+
+def imports_between_rooms_that_do_not_go_down(path: Path) -> list[str]:
+    home = room_of(path)
+    found = []
+    for line, module in dict.fromkeys(imported_modules(path)):
+        package, _, inside = module.partition(".")
+        other = inside.partition(".")[0]
+        if package == "train" and other != home and FLOORS.get(other, len(ROOMS)) >= FLOORS[home]:
+            found.append(f"{line}: {home} imports {module}")
+    return found
+
+
+def typer_in_library_code(path: Path) -> list[str]:
+    if any(fnmatch.fnmatch(short(path), pattern) for pattern in SPEAKS_TYPER):
+        return []
+    lines = imported_modules(path)
+    return [f"{line}: {module}" for line, module in lines if module.split(".")[0] in {"typer", "click"}]
+
+
+def lines_written_past_the_console(path: Path) -> list[str]:
+    """What library code has to say goes through `logger` or `notice` of `magnet_core.console`."""
+    if short(path) in WRITES_LINES:
+        return []
+    found = []
+    for node in ast.walk(parse(path)):
+        match node:
+            case ast.Name(id="print"):
+                found.append(f"{node.lineno}: print")
+            case ast.Attribute(ast.Name("tqdm"), "write"):
+                found.append(f"{node.lineno}: tqdm.write")
     return found
 
 
@@ -176,6 +234,9 @@ def lacking_a_check(path: Path) -> list[str]:
 EVERYTHING = CODE + TESTS + BENCHMARKS
 RULES: dict[Rule, list[Path]] = {
     imports_that_do_not_go_down: CODE,
+    imports_between_rooms_that_do_not_go_down: TRAIN,
+    typer_in_library_code: CODE,
+    lines_written_past_the_console: CODE,
     missing_docstring: CODE + BENCHMARKS,
     too_long: EVERYTHING,
     unsafe_loading: CODE + BENCHMARKS,  # a test may pickle, to show that an object reaches a spawned process
@@ -220,6 +281,46 @@ def test_a_rule_sees_its_offence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     path.parent.mkdir()
     path.write_text(source + "\n")
     assert len(rule(path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "place", "source", "count"),
+    [
+        (imports_that_do_not_go_down, "train/studies/x.py", "from extract.readers import READERS", 1),
+        (imports_that_do_not_go_down, "train/predict/x.py", "from extract.readers import READERS", 0),
+        (imports_that_do_not_go_down, "extract/x.py", "def f():\n    import train.predict.slides", 1),
+        *(
+            (imports_between_rooms_that_do_not_go_down, f"train/{low}/x.py", f"from train.{high}.y import z", 1)
+            for low in ("data", "model", "learning")
+            for high in ("systems", "studies", "sweep", "report", "commands")
+        ),
+        (imports_between_rooms_that_do_not_go_down, "train/data/x.py", "from ..learning import loop", 1),
+        (imports_between_rooms_that_do_not_go_down, "train/model/x.py", "import train.evaluation.scores", 1),
+        (imports_between_rooms_that_do_not_go_down, "train/predict/x.py", "from train import pipeline", 1),
+        (imports_between_rooms_that_do_not_go_down, "train/settings/x.py", "from train.cellar import x", 1),
+        (imports_between_rooms_that_do_not_go_down, "train/pipeline.py", "def f():\n    import train.sweep.run", 1),
+        (imports_between_rooms_that_do_not_go_down, "train/systems/rivals/x.py", "import train.systems.base", 0),
+        (imports_between_rooms_that_do_not_go_down, "train/sweep/x.py", "from train.pipeline import fit", 0),
+        (typer_in_library_code, "train/predict/x.py", "def f():\n    import typer", 1),
+        (typer_in_library_code, "train/commands/x.py", "import typer", 0),
+        (typer_in_library_code, "extract/options.py", "import typer", 0),
+        (lines_written_past_the_console, "extract/x.py", "print('done')", 1),
+        (lines_written_past_the_console, "train/x.py", "from tqdm import tqdm\nsay = tqdm.write", 1),
+        (lines_written_past_the_console, "magnet_core/console.py", "tqdm.write('done')", 0),
+    ],
+)
+def test_a_rule_knows_where_a_file_lies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: Rule, place: str, source: str, count: int
+) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    path.write_text(source + "\n")
+    assert len(rule(path)) == count
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room_of(path) for path in TRAIN} == FLOORS.keys()
 
 
 def setuptools_settings() -> dict[str, Any]:

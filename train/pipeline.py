@@ -29,23 +29,22 @@ from train.data.sampler import along_curve
 from train.data.training_side import TrainingSide, hold_out
 from train.evaluation.ceilings import ceilings
 from train.evaluation.scores import GENES, genes_table, score, write_genes
-from train.evaluation.system_names import MAGNET, NOISE_CEILING
 from train.learning.checkpoint import forget
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.places import CELL, CELLS
 from train.settings.fit import FitConfig
-from train.settings.study import StudyConfig
 from train.studies.cell import Cell, CellResult, prediction_path, read
 from train.studies.open_fold import OpenFold, data_key
 from train.studies.pivotal import pivotal_genes
 from train.studies.plans import Plan, Planner
 from train.studies.record import check_folder, write_table
 from train.studies.results import Results
+from train.studies.settings import StudyConfig
 from train.studies.summary import fold_means
 from train.systems.base import System
 from train.systems.magnet import MagNetSystem, describe_training
-from train.systems.table import build_rival
+from train.systems.table import MAGNET, NOISE_CEILING, build_rival
 
 log = logger(__name__)
 
@@ -176,7 +175,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     side, panel = hold_out(sides.training, cell.config), sides.training.panel
     done: Progress | None = None
     if cell.system == NOISE_CEILING:
-        write_genes(folder / GENES, ceilings(sides))
+        write_genes(folder / GENES, ceilings(sides, cell.system))
     else:
         system = build_system(cell, folder)
         done = system.fit(side)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from magnet_core.grid import find_cells, sum_by_owner
+from magnet_core.records import Assay
 
 # M rows of finer squares, N bins, G genes
 
@@ -44,6 +45,23 @@ def fill_squares(binned: BinnedCounts, *, side: int, min_count: int) -> BinnedCo
     cells = (dense[:, None] * side + within).reshape(-1, 2)
     cells = cells[np.lexsort(cells.T)]  # by row, then column
     return BinnedCounts(cells, sum_by_owner(binned.counts, find_cells(cells, binned.cells), len(cells)))
+
+
+def coarsen(assay: Assay, *, side: int, bin_um: int) -> Assay:
+    """Sum bins into bins of `side` times their side, `bin_um` µm, placed where the lattice of the finer ones says."""
+    assert assay.counts is not None
+    cells = bin_cells(assay.barcodes)
+    binned = sum_into_bins(cells, assay.counts, side=side)
+    corners = np.column_stack([cells + 0.5, np.ones(len(cells))])
+    px_of_cell, *_ = np.linalg.lstsq(corners, assay.centres_px, rcond=None)  # (3, 2)
+    centres_px = np.column_stack([(binned.cells + 0.5) * side, np.ones(len(binned.cells))]) @ px_of_cell
+    return Assay(bin_barcodes(bin_um, binned.cells), centres_px, binned.counts, pitch_um=float(bin_um))
+
+
+def bin_cells(barcodes: np.ndarray) -> np.ndarray:
+    """Column and row (N, 2) int64 of bins by their barcodes, the inverse of `bin_barcodes`."""
+    places = [barcode.removesuffix("-1").split("_")[:-3:-1] for barcode in barcodes.tolist()]
+    return np.array(places, dtype=np.int64).reshape(-1, 2)
 
 
 def bin_barcodes(bin_um: int, cells: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ In: `outs/`, or a folder with `outs/` or `binned_outputs/` in it, or `binned_out
     binned_outputs/square_{002,008,016}um/filtered_feature_bc_matrix.h5
     binned_outputs/square_{002,008,016}um/spatial/{tissue_positions.parquet, scalefactors_json.json}
 
-Out: the bins in tissue. The 2 µm squares are read only where neither 8 nor 16 µm is there. What else lies in `outs/`
+Out: the bins in tissue. The 2 µm squares are read only where no larger bins are there. What else lies in `outs/`
 (cells in `segmented_outputs/`, `barcode_mappings.parquet`) is not looked at.
 """
 
@@ -16,15 +16,17 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from extract.readers.binning import coarsen
 from extract.readers.outs_files import one_file
 from extract.readers.positions import assay_in_tissue, join_positions, read_positions
 from extract.readers.squares import SQUARE_UM, sum_squares
 from extract.readers.tenx_h5 import read_tenx_h5
 from magnet_core.errors import MagnetError
+from magnet_core.levels import bin_sizes
 from magnet_core.records import Assay, Genes, SlideCounts
 
 LOOKS_FOR = "a folder with binned_outputs/square_008um, square_016um or square_002um"
-BIN_SIZES_UM = (8, 16)
+WRITTEN_UM = (8, 16)  # sizes that Space Ranger writes unasked; where one of them lacks, it is not made up
 MPP_TOLERANCE = 0.02
 SIZE_FOLDER = "square_{:03d}um"
 
@@ -40,13 +42,13 @@ def files(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> SlideCounts:
-    """Read the 8 and 16 µm bins, whichever exist, or sum the 2 µm squares into both."""
+    """Read the bins of each size, whichever exist, or sum the 2 µm squares into all; further sizes are summed too."""
     bins: dict[int, Assay] = {}
     genes: dict[int, Genes] = {}
     mpps: dict[int, float] = {}
     for size_um, outputs in _outputs(path).items():
         if size_um == SQUARE_UM:
-            genes[size_um], bins = sum_squares(outputs.matrix, outputs.positions, bin_sizes_um=BIN_SIZES_UM)
+            genes[size_um], bins = sum_squares(outputs.matrix, outputs.positions, bin_sizes_um=bin_sizes())
         else:
             matrix = read_tenx_h5(outputs.matrix)
             genes[size_um] = matrix.genes
@@ -55,6 +57,9 @@ def read(path: Path) -> SlideCounts:
         mpps[size_um] = _microns_per_pixel(outputs.scale_factors, size_um=size_um)
     _check_agreement(path, genes, mpps)
     finest = min(genes)
+    for size_um in bin_sizes():
+        if size_um not in {*WRITTEN_UM, *bins} and size_um % finest == 0:
+            bins[size_um] = coarsen(bins[finest], side=size_um // finest, bin_um=size_um)
     return SlideCounts(
         "space_ranger_hd",
         genes[finest],
@@ -97,9 +102,9 @@ def _binned_outputs(path: Path) -> Path | None:
 
 
 def _sizes_in(folder: Path) -> list[int]:
-    """Bin sizes to read from a folder: 8 and 16 µm, or 2 µm where neither is there."""
-    there = [size_um for size_um in (SQUARE_UM, *BIN_SIZES_UM) if (folder / SIZE_FOLDER.format(size_um)).is_dir()]
-    return [size_um for size_um in there if size_um in BIN_SIZES_UM] or there
+    """Bin sizes to read from a folder: those of targets, or 2 µm where none of them is there."""
+    there = [size_um for size_um in (SQUARE_UM, *bin_sizes()) if (folder / SIZE_FOLDER.format(size_um)).is_dir()]
+    return [size_um for size_um in there if size_um != SQUARE_UM] or there
 
 
 def _microns_per_pixel(path: Path, *, size_um: int) -> float:

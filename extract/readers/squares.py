@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from extract.readers.binning import bin_barcodes, find_bins, sum_into_bins
+from extract.readers.binning import BinnedCounts, bin_barcodes, find_bins, sum_into_bins
 from extract.readers.positions import join_positions, readable_positions, scan_positions
 from extract.readers.tenx_h5 import TenxFile, open_tenx_h5
 from magnet_core.errors import MagnetError
@@ -31,7 +31,7 @@ BLOCK_COUNTS = 1 << 24  # non-zero counts of squares that are held at a time
 def sum_squares(
     matrix_path: Path, positions_path: Path, *, bin_sizes_um: tuple[int, ...]
 ) -> tuple[Genes, dict[int, Assay]]:
-    """Sum squares by array_row and array_col into bins of each size in µm, each a multiple of the one before.
+    """Sum squares by array_row and array_col into bins of each size in µm, each a multiple of the first.
 
     A bin's centre is the mean of all its squares, also of those out of tissue.
     """
@@ -42,13 +42,12 @@ def sum_squares(
         counts = _sum_in_blocks(matrix, bin_of_square, len(cells))
         genes = matrix.genes
     bins: dict[int, Assay] = {}
-    cell_um = finest_um
     for bin_um in bin_sizes_um:
-        if bin_um > cell_um:
-            cells, counts = sum_into_bins(cells, counts, side=bin_um // cell_um)
-            cell_um = bin_um
-        centres_px = _centres(positions, cells, side=bin_um // SQUARE_UM)
-        bins[bin_um] = Assay(bin_barcodes(bin_um, cells), centres_px, counts, pitch_um=float(bin_um))
+        binned = BinnedCounts(cells, counts)
+        if bin_um > finest_um:
+            binned = sum_into_bins(cells, counts, side=bin_um // finest_um)
+        centres_px = _centres(positions, binned.cells, side=bin_um // SQUARE_UM)
+        bins[bin_um] = Assay(bin_barcodes(bin_um, binned.cells), centres_px, binned.counts, pitch_um=float(bin_um))
     return genes, bins
 
 

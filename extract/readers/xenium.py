@@ -1,4 +1,4 @@
-"""Xenium transcripts counted in bins of 8 and 16 µm.
+"""Xenium transcripts counted in bins of 8 µm, which are summed into those of the other sizes.
 
 In: the output folder, or a folder with `outs/` in it, with the H&E image's alignment beside it or in the folder above:
 
@@ -22,6 +22,7 @@ from extract.readers.binning import BinnedCounts, bin_barcodes, fill_squares, su
 from extract.readers.outs_files import files_named
 from extract.readers.transcripts import count_transcripts
 from magnet_core.errors import MagnetError
+from magnet_core.levels import bin_sizes
 from magnet_core.records import Assay, SlideCounts
 from magnet_core.slides import MAX_MPP, MIN_MPP
 
@@ -29,7 +30,7 @@ from magnet_core.slides import MAX_MPP, MIN_MPP
 
 LOOKS_FOR = "a folder with Xenium's transcripts.parquet"
 TRANSCRIPTS, EXPERIMENT, ALIGNMENT = "transcripts.parquet", "experiment.xenium", "alignment*.csv"
-BIN_SIZES_UM = (8, 16)
+FINEST_UM = 8
 SQUARE_BINS, SQUARE_MIN_COUNT = 4, 5  # side of a square in 8 µm bins, and what makes it tissue
 PIXEL_UM = 0.2125  # of the morphology image, in every Xenium so far
 MAX_STRETCH = 1.05  # an image of the same section is turned, shifted and scaled, hardly stretched
@@ -57,19 +58,18 @@ def files(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> SlideCounts:
-    """Count transcripts in bins of 8 µm, sum those to 16 µm, and carry both to the image."""
+    """Count transcripts in bins of 8 µm, sum those into larger ones, and carry all to the image."""
     transcripts_path, alignment_path, *experiment = files(path)
     pixel_um = _pixel_um(experiment[0]) if experiment else PIXEL_UM
     um_of_px = _read_alignment(alignment_path, pixel_um=pixel_um)
-    finest_um = BIN_SIZES_UM[0]
-    genes, with_transcripts = count_transcripts(transcripts_path, bin_um=finest_um)
+    genes, with_transcripts = count_transcripts(transcripts_path, bin_um=FINEST_UM)
     finest = fill_squares(with_transcripts, side=SQUARE_BINS, min_count=SQUARE_MIN_COUNT)
     bins = {
-        um: _assay(sum_into_bins(finest.cells, finest.counts, side=um // finest_um), um_of_px, bin_um=um)
-        for um in BIN_SIZES_UM
+        um: _assay(sum_into_bins(finest.cells, finest.counts, side=um // FINEST_UM), um_of_px, bin_um=um)
+        for um in bin_sizes()
     }
-    if len(bins[finest_um]):
-        _check_inside(alignment_path, bins[finest_um].centres_px)
+    if len(bins[FINEST_UM]):
+        _check_inside(alignment_path, bins[FINEST_UM].centres_px)
     return SlideCounts(
         "xenium",
         genes,

@@ -182,7 +182,7 @@ def test_settings_are_checked() -> None:
     with pytest.raises(MagnetError, match="geometry.sampling: expected one of windows, uniform, all, found 'window'"):
         GeometryConfig(sampling="window")  # type: ignore[arg-type]
     with pytest.raises(MagnetError, match="some of 8, 16, 55"):
-        GeometryConfig(targets=(2,))  # type: ignore[arg-type]
+        GeometryConfig(targets=(2,))
 
 
 def test_a_slide_of_spots_is_not_laid_for_bins_alone() -> None:

@@ -14,11 +14,11 @@ from train.learning.trained_run import load_run
 from train.places import our_cell
 from train.report.page import write_report
 from train.settings.fit import FitConfig
-from train.settings.study import StudyConfig
 from train.studies.cell import Cell, read
 from train.studies.plans import Plan
 from train.studies.record import check_folder
-from train.systems.table import RivalsConfig
+from train.studies.settings import StudyConfig
+from train.systems.table import rivals_config
 
 RUNS = Path(__file__).resolve().parents[1] / "data/runs_v1"
 GENES = 4
@@ -43,7 +43,7 @@ def test_cells_are_read_with_predictions_and_sums() -> None:
     fold = Fold(0, ("S1", "S3"), ("S2",))
     for system in ("magnet", "gene_mean"):
         (folder,) = RUNS.glob(f"cells/{system}-*")
-        result = read(Cell(system, FitConfig(), fold, RivalsConfig()), folder)
+        result = read(Cell(system, FitConfig(), fold, rivals_config()), folder)
         assert len(result.panel) == GENES
         assert result.prediction("S2").shape[1] == GENES
         np.testing.assert_array_equal(result.genes["gene_id"].to_numpy(), result.panel.ids)

@@ -25,8 +25,8 @@ from train.commands.options import (
     split_numbers,
 )
 from train.commands.showing import show_table
-from train.evaluation.system_names import SYSTEMS
 from train.studies.request import USUAL_TARGETS, Study, StudyRequest
+from train.systems.table import SYSTEMS
 
 ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
 

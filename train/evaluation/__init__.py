@@ -1,1 +1,1 @@
-"""What a prediction is worth, and the names of those compared."""
+"""What a prediction is worth, and what the best possible one would be."""

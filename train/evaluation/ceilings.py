@@ -8,13 +8,12 @@ from magnet_core.records import Genes
 from magnet_core.seeding import named_rng
 from train.data.fold_sides import FoldSides
 from train.data.raw_counts import read_counts
-from train.evaluation.system_names import NOISE_CEILING
 
 # P panel genes
 
 
-def ceilings(sides: FoldSides) -> pl.DataFrame:
-    """The noise ceiling of each gene on each test slide, in the place of a system's correlation."""
+def ceilings(sides: FoldSides, system: str) -> pl.DataFrame:
+    """The noise ceiling of each gene on each test slide as the correlation of a `system` of this name."""
     panel, normalise = sides.training.panel, sides.training.normalise
     tables = []
     for slide in sides.test_slides:
@@ -22,14 +21,14 @@ def ceilings(sides: FoldSides) -> pl.DataFrame:
         if normalise.library == "none":  # the labels know of none; what is dealt out is the panel alone
             library = np.asarray(counts.sum(axis=1)).ravel()
         ceiling = noise_ceiling(counts, library, normalise, named_rng(0, "ceiling", slide.slide_id))
-        tables.append(_ceiling_table(slide.slide_id, panel, ceiling))
+        tables.append(_ceiling_table(system, slide.slide_id, panel, ceiling))
     return pl.concat(tables)
 
 
-def _ceiling_table(slide_id: str, panel: Genes, ceiling: np.ndarray) -> pl.DataFrame:
+def _ceiling_table(system: str, slide_id: str, panel: Genes, ceiling: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame(
         {
-            "system": NOISE_CEILING,
+            "system": system,
             "slide_id": slide_id,
             "gene_id": panel.ids,
             "gene_name": panel.names,

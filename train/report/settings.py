@@ -10,10 +10,9 @@ from typing import Any
 from magnet_core.settings import flat
 from train.report.parts import Block, Code, Listing, Table
 from train.settings.protocols import PROTOCOLS
-from train.settings.study import StudyConfig
 from train.studies.numbers import NOTHING
+from train.studies.settings import StudyConfig
 
-DEFAULTS = StudyConfig().plain()
 ENCODER = {"frozen": "cached features, no encoder trained"}
 PANEL = {"mean": "mean count"}
 LIBRARY = {"panel": "library size over the panel", "all": "library size over all genes", "none": "no library size"}
@@ -48,7 +47,7 @@ def facts(config: Mapping[str, Any], *, protocol: str = "") -> list[tuple[str, s
 
 def settings(config: Mapping[str, Any]) -> list[Block]:
     """Settings of a fit or of a study that are not the defaults', and all of them, both folded."""
-    values, defaults = by_name(config), by_name(DEFAULTS)
+    values, defaults = by_name(config), by_name(StudyConfig().plain())
     other = [
         [name, shown(value), shown(defaults[name]) if name in defaults else NOTHING]
         for name, value in values.items()

@@ -12,7 +12,6 @@ from typing import Any
 import polars as pl
 
 from magnet_core.resampling import METRICS, metric_titles
-from train.evaluation.system_names import NOISE_CEILING, TITLES
 from train.places import TABLE, find_cell
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import TrainingHistory, number_of, read_csv, read_json, read_table, read_training
@@ -26,8 +25,9 @@ from train.studies.numbers import difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
 from train.studies.render import best_of
 from train.studies.summary import Line, Statistic
+from train.systems.table import NOISE_CEILING, title_of
 
-CEILING = TITLES[NOISE_CEILING]
+CEILING = title_of(NOISE_CEILING)
 PARTS = ("mean", "sd", "low", "high")
 NUMBERS = tuple(f"{name}_{part}" for name in ("mse", "pcc_gene", "ours_minus_system") for part in PARTS)
 TABLE_COLUMNS = ("group", "system", "folds", "slides", *NUMBERS, "of_ceiling")

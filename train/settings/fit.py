@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from magnet_core.errors import MagnetError
-from magnet_core.levels import TARGETS
+from magnet_core.levels import TARGETS, targets_in_words
 from magnet_core.settings import Layers, Options, Settings, refusal, without
 from magnet_core.settings.loss import LossConfig
 from magnet_core.settings.model import ModelConfig
@@ -25,7 +25,7 @@ OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`
 class DataConfig(Settings):
     """What is learnt from: the store, the target, the features, the gene panel (paper section 3: 250 genes).
 
-    target           µm: 8 or 16, the bins of Visium HD, or 55, spots
+    target           µm, of `magnet_core.levels.TARGETS`: 8 or 16, the bins of Visium HD, or 55, spots
     settings_digest  chooses among several settings of one backbone in the store; empty where there is only one
     panel_by         what the panel's genes are highest in: mean count, or variance of log(1 + count)
     include          names or ids of genes that are in the panel whatever their mean, in the place of its last ones
@@ -48,9 +48,7 @@ class DataConfig(Settings):
     @classmethod
     def _check_target(cls, um: int) -> int:
         if um not in TARGETS:
-            *others, last = map(str, TARGETS)
-            expected = f"{', '.join(others)} or {last} (µm)"
-            raise refusal(expected=expected, found=um, remedy="choose one of them")
+            raise refusal(expected=targets_in_words(), found=um, remedy="choose one of them")
         return um
 
 

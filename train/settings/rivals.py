@@ -13,7 +13,7 @@ from magnet_core.settings.model import check_heads
 
 
 class RivalSettings(Settings):
-    """What every rival's training can be given beside what was published.
+    """What every rival's training can be given beside what was published; `table` is `rivals.` and its name.
 
     clip_norm  the gradient is scaled down to this norm; 0 leaves it
     ema        share of the past that a running average of the weights keeps at each step; 0 for none
@@ -198,16 +198,3 @@ class TriplexConfig(RivalSettings):
     def _heads_share_the_width(self) -> Self:
         check_heads(width=self.width, heads=self.heads)
         return self
-
-
-class RivalsConfig(Settings):
-    """Hyper-parameters of all rivals."""
-
-    table: ClassVar[str] = "rivals"
-
-    st_net: STNetConfig = STNetConfig()
-    egn: EGNConfig = EGNConfig()
-    histogene: HisToGeneConfig = HisToGeneConfig()
-    bleep: BLEEPConfig = BLEEPConfig()
-    his2st: His2STConfig = His2STConfig()
-    triplex: TriplexConfig = TriplexConfig()

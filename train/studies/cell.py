@@ -28,11 +28,9 @@ from magnet_core.settings import without
 from train.data.folds import Fold
 from train.data.training_side import held_out_patients
 from train.evaluation.scores import GENES
-from train.evaluation.system_names import MAGNET, NOISE_CEILING, TITLES
 from train.places import CELL
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
-from train.settings.rivals import RivalsConfig
-from train.systems.table import PLAIN
+from train.systems.table import MAGNET, NOISE_CEILING, RivalsConfig, plain_systems, title_of
 
 # N fine rows of a slide, P panel genes
 
@@ -55,7 +53,7 @@ class Cell:
     @property
     def title(self) -> str:
         """The cell in a few words, for bars and messages."""
-        return f"{TITLES.get(self.system, self.system)}, {self.config.data.target} µm, fold {self.fold.index}"
+        return f"{title_of(self.system)}, {self.config.data.target} µm, fold {self.fold.index}"
 
     @property
     def finetune(self) -> bool:
@@ -67,7 +65,7 @@ class Cell:
         settings = without(self.config.plain(), ELSEWHERE)
         if self.system == MAGNET:
             return settings
-        if self.system in PLAIN or self.system == NOISE_CEILING:
+        if self.system in plain_systems() or self.system == NOISE_CEILING:
             return {"data": settings["data"]}
         rival = getattr(self.rivals, self.system).plain()
         rival = {name: value for name, value in rival.items() if name not in LATER or value != LATER[name]}

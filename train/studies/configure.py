@@ -5,8 +5,8 @@ from pathlib import Path
 from magnet_core.errors import MagnetError
 from magnet_core.registry import look_up
 from train.settings.protocols import PROTOCOLS
-from train.settings.study import StudyConfig, load_study_config
 from train.studies.request import StudyRequest
+from train.studies.settings import StudyConfig, load_study_config
 
 
 def configure(asked: StudyRequest) -> StudyConfig:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from magnet_core.registry import look_up
 from train.data.folds import Fold
-from train.evaluation.system_names import MAGNET, NOISE_CEILING, SYSTEMS, TITLES
 from train.settings.fit import FitConfig
 from train.settings.protocols import PROTOCOLS, Pooling
-from train.settings.study import StudyConfig
 from train.studies.cell import Cell
 from train.studies.published import BACKBONES, BASELINES, BLOCKS, Figures
+from train.studies.settings import StudyConfig
+from train.systems.table import MAGNET, NOISE_CEILING, title_of
 
 ALL_BLOCKS: dict[str, tuple[str, Callable[[FitConfig], FitConfig]]] = {
     "neither": (
@@ -90,10 +89,9 @@ class Planner:
         rows = []
         for target in targets:
             for system in systems:
-                look_up(dict.fromkeys(SYSTEMS), system, where="--systems")
-                published = BASELINES.get((target, system))
+                title, published = title_of(system), BASELINES.get((target, system))
                 cells = self.cells(system, self.at(target))
-                rows.append(Row(group(target), TITLES[system], cells, system == MAGNET, published))
+                rows.append(Row(group(target), title, cells, system == MAGNET, published))
         return Plan(name, title, tuple(rows), self._ceilings(targets), self._pooling)
 
     def blocks(self, targets: Sequence[int], variants: Sequence[str], *, name: str, title: str) -> Plan:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from cache.store import backbone_slug
 from train.data.folds import Fold
-from train.evaluation.system_names import MAGNET, PLAIN_TITLES, SYSTEMS
-from train.settings.study import StudyConfig
 from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Plan, Planner
 from train.studies.request import Study
+from train.studies.settings import StudyConfig
+from train.systems.table import MAGNET, SYSTEMS, plain_systems
 
 TABLE_TITLES = {
     Study.BASELINES: "Comparison of systems, as in the paper's Table 1",
@@ -32,7 +32,7 @@ def plan_paper_table(
     planner = Planner(config, folds)
     labels = {"name": name, "title": TABLE_TITLES[study]}
     if study is Study.BASELINES:
-        return planner.baselines(targets, systems or SYSTEMS, **labels)
+        return planner.baselines(targets, systems or tuple(SYSTEMS), **labels)
     if study is Study.BACKBONES:
         return planner.backbones(targets, backbones or USUAL_BACKBONES, **labels)
     variants = tuple(ALL_BLOCKS) if study is Study.BLOCKS else HIGH_RESOLUTION_ONLY
@@ -46,4 +46,4 @@ def plan_cross_validation(
     backbone = config.fit.data.backbone
     name = name or f"cv-{backbone_slug(backbone)}-{target}um{part}"
     title = f"Cross-validation, {target} µm, {backbone}"
-    return Planner(config, folds).baselines([target], (MAGNET, *PLAIN_TITLES), name=name, title=title)
+    return Planner(config, folds).baselines([target], (MAGNET, *plain_systems()), name=name, title=title)

@@ -2,8 +2,6 @@ import pytest
 
 from magnet_core.errors import MagnetError
 from train.commands.options import split_names, split_numbers
-from train.evaluation.system_names import MAGNET, SYSTEMS
-from train.systems.table import PLAIN, RIVALS
 
 
 @pytest.mark.parametrize(
@@ -24,7 +22,3 @@ def test_lists_keep_their_order_and_name_each_once():
     assert split_numbers("--folds", "1, 0,1") == (1, 0)
     assert split_names("--genes", "b, a,b") == ("b", "a")
     assert split_names("--genes", None) is None
-
-
-def test_help_lists_the_systems_there_are():
-    assert (*RIVALS, MAGNET, *PLAIN) == SYSTEMS

@@ -18,9 +18,9 @@ from train.commands.report import report_command
 from train.data.fold_choice import choose_folds
 from train.pipeline import fit, make_table, run_cells
 from train.report.page import write_report
-from train.settings.study import StudyConfig
 from train.studies.cell import Cell
 from train.studies.plans import Plan, Planner
+from train.studies.settings import StudyConfig
 from train.sweep.run import run_sweep
 
 SYSTEMS = ("gene_mean", "colour_ridge", "magnet")

@@ -9,9 +9,9 @@ from cache.canonical import canonical_json
 from magnet_core.settings import differing, flat, nested
 from train.data.folds import Fold
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
-from train.settings.rivals import RivalsConfig
-from train.settings.study import OUTPUT_NEUTRAL_OF_STUDY, StudyConfig
 from train.studies.cell import ELSEWHERE, LATER, Cell
+from train.studies.settings import OUTPUT_NEUTRAL_OF_STUDY, StudyConfig
+from train.systems.table import rivals_config
 
 FIT: dict[str, Any] = {
     "name": "",
@@ -173,7 +173,7 @@ OTHER: dict[str, Any] = {
 
 
 def digest_of(system: str, config: FitConfig) -> str:
-    settings = Cell(system, config, Fold(0, ("a",), ("b",)), RivalsConfig()).settings([])
+    settings = Cell(system, config, Fold(0, ("a",), ("b",)), rivals_config()).settings([])
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:12]
 
 
@@ -186,10 +186,11 @@ def another(name: str, value: Any) -> Any:
 def test_the_defaults_are_these():
     assert FitConfig().plain() == FIT
     rivals = {name: {**LATER, **values} for name, values in DEFAULT_RIVALS.items()}
-    assert RivalsConfig().plain() == rivals
+    assert rivals_config().plain() == rivals
     assert StudyConfig().plain() == {"fit": FIT, "rivals": rivals, "protocol": "paper"}
+    assert StudyConfig.build(StudyConfig().plain(), where="") == StudyConfig()
     spelt = [canonical_json(value) for value in (FIT, rivals)]  # 1 and 1.0 are spelt otherwise in a digest
-    assert [canonical_json(config.plain()) for config in (FitConfig(), RivalsConfig())] == spelt
+    assert [canonical_json(config.plain()) for config in (FitConfig(), rivals_config())] == spelt
 
 
 def test_what_leaves_the_output_as_it_is_is_said_in_one_place():

@@ -5,7 +5,7 @@ import pytest
 
 from magnet_core.errors import MagnetError
 from train.settings.fit import FitConfig, load_config
-from train.settings.study import load_study_config
+from train.studies.settings import load_study_config
 
 
 def test_the_defaults_are_the_papers():

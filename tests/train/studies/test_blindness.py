@@ -16,24 +16,23 @@ from train import pipeline
 from train.data.fold_choice import choose_folds
 from train.data.fold_sides import FoldSides
 from train.data.slide import LevelData, Slide
-from train.evaluation.system_names import SYSTEMS
 from train.pipeline import run_cells
 from train.settings.rivals import (
     BLEEPConfig,
     EGNConfig,
     His2STConfig,
     HisToGeneConfig,
-    RivalsConfig,
     STNetConfig,
     TriplexConfig,
 )
-from train.settings.study import StudyConfig
 from train.studies.cell import Cell
 from train.studies.plans import Planner
+from train.studies.settings import StudyConfig
 from train.systems.base import System
+from train.systems.table import SYSTEMS, rivals_config
 
 MARKER = 777_777
-SMALL = RivalsConfig(
+SMALL = rivals_config(
     st_net=STNetConfig(epochs=1),
     egn=EGNConfig(epochs=1, width=16, depth=2, heads=2, mlp=16),
     histogene=HisToGeneConfig(epochs=1, width=16, depth=1, heads=2, mlp=16),

@@ -20,7 +20,6 @@ from train.data.fold_sides import FoldSides, TrainingSide, open_fold
 from train.data.slide import open_slide_data
 from train.pipeline import make_table, run_cells
 from train.places import CELL
-from train.settings.study import StudyConfig, load_study_config
 from train.studies import pivotal
 from train.studies.cell import Cell
 from train.studies.configure import configure
@@ -28,6 +27,7 @@ from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
 from train.studies.render import render
 from train.studies.request import StudyRequest
+from train.studies.settings import StudyConfig, load_study_config
 from train.studies.summary import Line, Statistic
 from train.systems.plain.ridge import ColourRidge
 

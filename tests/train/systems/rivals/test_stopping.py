@@ -21,15 +21,14 @@ from train.settings.rivals import (
     EGNConfig,
     His2STConfig,
     HisToGeneConfig,
-    RivalsConfig,
     STNetConfig,
     TriplexConfig,
 )
 from train.systems.rivals.learning import learn, seeded
-from train.systems.table import RIVALS, build_rival
+from train.systems.table import SYSTEMS, build_rival, rivals_config
 
 SIZES: dict[str, Any] = {"width": 16, "heads": 2, "mlp": 16}
-SMALL = RivalsConfig(
+SMALL = rivals_config(
     st_net=STNetConfig(epochs=3, lr=1e-5, batch_size=100),
     egn=EGNConfig(epochs=2, depth=2, batch_size=200, token_grid=2, **SIZES),
     histogene=HisToGeneConfig(epochs=3, depth=1, window=64, pixel_side=14, **SIZES),
@@ -60,7 +59,7 @@ def stops_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return stop_after
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", [name for name, row in SYSTEMS.items() if row.settings])
 def test_a_rival_goes_on_as_if_it_had_never_stopped(
     name: str, small_store: Store, tmp_path: Path, stops_at: Callable[[int], None]
 ):

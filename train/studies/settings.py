@@ -3,14 +3,16 @@
 In: a recipe, whose table `[rivals]` is read here and passed over by `train fit`, and what a command says over it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from pydantic import Field, SerializeAsAny, field_validator
 
 from magnet_core.registry import look_up
 from magnet_core.settings import Layers, Options, Settings
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig, build_fit
 from train.settings.protocols import PROTOCOLS
-from train.settings.rivals import RivalsConfig
+from train.systems.table import RivalsConfig, rivals_config, rivals_kind
 
 OUTPUT_NEUTRAL_OF_STUDY = frozenset(f"fit.{name}" for name in OUTPUT_NEUTRAL)
 
@@ -24,8 +26,13 @@ class StudyConfig(Settings):
     """
 
     fit: FitConfig = FitConfig()
-    rivals: RivalsConfig = RivalsConfig()
+    rivals: SerializeAsAny[RivalsConfig] = Field(default_factory=rivals_config)
     protocol: str = "paper"
+
+    @field_validator("rivals", mode="before")
+    @classmethod
+    def _of_the_table(cls, rivals: object) -> object:
+        return rivals_config(**rivals) if isinstance(rivals, Mapping) else rivals
 
 
 def load_study_config(
@@ -41,5 +48,5 @@ def load_study_config(
     """
     brought = look_up(PROTOCOLS, protocol, where="--protocol").values
     layers = Layers().add(brought, source=f"--protocol {protocol}").add_given(recipe, options, assignments)
-    rivals = RivalsConfig.build(layers.table("rivals"), where=layers.source)
+    rivals = rivals_kind().build(layers.table("rivals"), where=layers.source)
     return StudyConfig(fit=build_fit(layers), rivals=rivals, protocol=protocol)
