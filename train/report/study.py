@@ -80,7 +80,8 @@ def read_lines(path: Path) -> list[Line]:
     """The lines of a study's table, of which no one says whose they are: `is_ours` is false."""
     lines = []
     for row in read_csv(path, TABLE_COLUMNS):
-        measured = [name for name in METRICS if row.get(f"{name}_mean")]
+        there = [name for name in METRICS if f"{name}_mean" in row]  # another version may have had others
+        measured = there if row["mse_mean"] else ["pcc_gene"] if row["pcc_gene_mean"] else []
         metrics = {name: _statistic(row, name) for name in measured}
         behind = _statistic(row, "ours_minus_system") if row["ours_minus_system_mean"] else None
         figures = [row.get(f"paper_{dataset}_{measure}", "") for dataset in DATASETS for measure in MEASURES]

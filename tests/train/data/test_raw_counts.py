@@ -39,7 +39,7 @@ def test_a_run_learns_by_a_likelihood(small_store: Store, tmp_path: Path, likeli
     result = fit(
         config(small_store, tmp_path, f"loss.likelihood={likelihood}", "encoder.mode=frozen", "optim.epochs=5")
     )
-    losses = json.loads((result.folder / "run.json").read_text())["losses"]
+    losses = json.loads((result.cell().folder / "run.json").read_text())["losses"]
     assert losses[-1] < losses[0]
 
 

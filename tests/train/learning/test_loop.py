@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cache.store import Store
+from magnet_core.console import NOTICE
 from magnet_core.errors import MagnetError
 from tests.train.setting import config, parts, side_of
 from train.cli import app
@@ -98,8 +99,9 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_name(small_store: S
 
 
 def test_a_finished_fit_leaves_no_checkpoint_and_a_stopped_one_goes_on(
-    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
+    caplog.set_level(NOTICE, "magnet_hd")
     whole = fit(config(small_store, tmp_path / "whole"))
     assert not (whole.cell().folder / CHECKPOINT).exists()
     assert not (whole.cell().folder / BEST).exists()
@@ -118,7 +120,7 @@ def test_a_finished_fit_leaves_no_checkpoint_and_a_stopped_one_goes_on(
     monkeypatch.undo()
     assert not (settings.runs / settings.run_name).exists()
     resumed = fit(settings)
-    assert "going on after step 5" in capsys.readouterr().out
+    assert "going on after step 5" in caplog.text
     assert resumed.systems == whole.systems
 
 

@@ -10,7 +10,6 @@ from typing import cast
 import anndata
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 from cache.fingerprint import digest
@@ -24,12 +23,13 @@ from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from tests.train.conftest import BACKBONE
 from tests.train.setting import NUM_GENES, config, parts
-from train.commands.predict import predict_command
+from train.cli import app
 from train.data.slide import Slide, open_slide_data
 from train.learning.trained_run import TrainedRun, load_run, save_run
 from train.model.predictor import Predictor
 from train.model.whole_slide import predict_slide
 from train.pipeline import fit
+from train.places import trained_run
 from train.predict.matching_slide import open_slide_for
 from train.predict.slides import sampling_notice
 
@@ -51,9 +51,7 @@ def fitted(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Fitt
 
 
 def predict(folder: Path, *options: object) -> Result:
-    app = typer.Typer()
-    app.command()(predict_command)
-    return CliRunner().invoke(app, [str(folder), *map(str, options)], catch_exceptions=False)
+    return CliRunner().invoke(app, ["predict", str(folder), *map(str, options)], catch_exceptions=False)
 
 
 def untrained(store: Store, tmp_path: Path, *settings: str) -> TrainedRun:
@@ -149,9 +147,9 @@ def test_a_slide_of_another_store_without_counts_is_predicted(
 
 
 def test_a_store_that_has_moved_is_named_by_option(small_store: Store, tmp_path: Path, fitted: Fitted):
-    description = json.loads((fitted(8) / "run.json").read_text())
+    moved = shutil.copytree(trained_run(fitted(8)), tmp_path / "run")
+    description = json.loads((moved / "run.json").read_text())
     description["config"]["data"]["store"] = str(tmp_path / "gone")
-    moved = shutil.copytree(fitted(8), tmp_path / "run")
     (moved / "run.json").write_text(json.dumps(description))
     with pytest.raises(MagnetError, match="the store it was trained on.*gone, found none there; name the store with"):
         predict(moved, "--slide", "S1")
@@ -194,7 +192,7 @@ def test_a_slide_that_fails_is_named_and_the_others_are_predicted(
         return open_slide_for(run, store, slide_id)
 
     monkeypatch.setattr("train.predict.slides.open_slide_for", refuse_s2)
-    folder = shutil.copytree(fitted(55), tmp_path / "run")
+    folder = shutil.copytree(trained_run(fitted(55)), tmp_path / "run")
     shown = predict(folder, "--slide", "all")
     assert shown.exit_code == 1
     assert "failed: S2: S2: expected features, found none; extract it" in shown.output

@@ -17,6 +17,7 @@ from train import pipeline
 from train.commands.report import report_command
 from train.data.fold_choice import choose_folds
 from train.pipeline import fit, make_table, run_cells
+from train.places import trained_run
 from train.report.page import write_report
 from train.studies.cell import Cell
 from train.studies.plans import Plan, Planner
@@ -118,16 +119,20 @@ def test_results_of_all_kinds_stand_side_by_side(study: Path, fitted: Path, swee
     assert len(page.rows("Best trials")) == 1 + len(trials)
 
 
-def test_a_fit_is_shown_with_its_losses_and_genes(fitted: Path, tmp_path: Path):
+def test_a_fit_is_shown_with_its_interval_losses_and_genes(fitted: Path, tmp_path: Path):
     text, page = page_of(fitted, out=tmp_path)
-    systems = json.loads((fitted / "summary.json").read_text())["systems"]
-    assert [row[1:] for row in page.rows("Systems")[1:]] == [
-        [f"{values[name]:.3f}" for name in METRICS] for values in systems.values()
-    ]
-    losses = json.loads((fitted / "run.json").read_text())["losses"]
+    table = pl.read_csv(fitted / "table.csv")
+    systems, ceiling = page.rows("Systems")[1:-1], page.rows("Systems")[-1]
+    assert [row[1] for row in systems] == table["system"].to_list()[:-1]
+    for row, values in zip(systems, table.to_dicts(), strict=False):
+        assert row[2:6] == [f"{values[f'{name}_mean']:.3f}" for name in METRICS]
+        assert row[6] == f"{values['pcc_gene_low']:.3f}…{values['pcc_gene_high']:.3f}"
+        assert row[7] == f"{values['of_ceiling']:.2f}"
+    assert ceiling[1] == "noise ceiling"
+    losses = json.loads((trained_run(fitted) / "run.json").read_text())["losses"]
     assert f"MagNet, fold 0: {losses[-1]:.4g} at epoch {len(losses)}, kept" in page.titles
-    genes = pl.read_parquet(fitted / "genes.parquet").filter(pl.col("system") == "magnet").sort("pcc")
-    listed = page.rows("Genes predicted best and worst: MagNet")
+    genes = pl.read_parquet(fitted / "genes.parquet").filter(pl.col("system") == "MagNet").sort("pcc")
+    listed = page.rows("Genes predicted best and worst: 8 µm, MagNet")
     assert listed[1][:2] == [genes["gene_name"][-1], f"{genes['pcc'][-1]:.3f}"]
     assert listed[17][:2] == [genes["gene_name"][0], f"{genes['pcc'][0]:.3f}"]
     assert "All results" not in text
@@ -205,22 +210,22 @@ def test_a_folder_without_a_finished_result_is_one_line(study: Path, fitted: Pat
     out = tmp_path / "page.html"
     with pytest.raises(MagnetError, match="none: expected the folder of a result, found no folder"):
         write_report([tmp_path / "none"], out)
-    with pytest.raises(MagnetError, match=r"study.json \(of train study or train cv\), summary.json \(of train fit\)"):
+    with pytest.raises(MagnetError, match=r"study.json \(of train fit, cv or study\), sweep.json \(of train sweep\)"):
         write_report([study, tmp_path], out)
     folder = copied(study, tmp_path)
     (folder / "genes.parquet").unlink()
     with pytest.raises(MagnetError, match="table: expected a finished result with genes.parquet, found no such file"):
         write_report([folder], out)
     folder = copied(fitted, tmp_path)
-    (folder / "summary.json").write_text("{")
-    with pytest.raises(MagnetError, match="summary.json: expected JSON, found"):
+    (folder / "study.json").write_text("{")
+    with pytest.raises(MagnetError, match="study.json: expected JSON, found"):
         write_report([folder], out)
-    (folder / "summary.json").write_text('{"systems": {}}')
-    with pytest.raises(MagnetError, match="summary.json: expected systems, slides, fold, found no slides, fold;"):
+    (folder / "study.json").write_text('{"title": ""}')
+    with pytest.raises(MagnetError, match="study.json: expected title, rows, folds, config, found no rows, folds, con"):
         write_report([folder], out)
     folder = copied(study, tmp_path / "again")
-    pl.read_csv(folder / "table.csv").drop("mae_sd").write_csv(folder / "table.csv")
-    with pytest.raises(MagnetError, match="found no mae_sd; run its command again"):
+    pl.read_csv(folder / "table.csv").drop("mse_sd").write_csv(folder / "table.csv")
+    with pytest.raises(MagnetError, match="found no mse_sd; run its command again"):
         write_report([folder], out)
     assert not out.exists()
 

@@ -9,6 +9,7 @@ import pytest
 
 from cache.lock import FileLock
 from cache.store import Store
+from magnet_core.console import NOTICE
 from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.metrics import evaluate
@@ -255,17 +256,17 @@ def test_a_damaged_cell_is_one_line_that_says_how_to_have_it_again_and_the_other
 
 
 def test_a_folder_of_another_command_is_left_alone_and_a_replaced_table_is_said(
-    small_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
+    caplog.set_level(NOTICE, "magnet_hd")
     study = small_study(small_store, tmp_path)
     plan = planned(study, systems=("gene_mean",))
     make_table(plan, study)
-    capsys.readouterr()
     other = small_study(small_store, tmp_path, "data.panel=10")
     make_table(planned(other, systems=("gene_mean",)), other)
-    assert "its table, of other fit.data.panel, will be replaced" in capsys.readouterr().out
+    assert "its table, of other data.panel, will be replaced" in caplog.text
     (tmp_path / "table" / "study.json").rename(tmp_path / "table" / "run.json")
-    with pytest.raises(MagnetError, match="expected a new folder, or a study's, found something else in it"):
+    with pytest.raises(MagnetError, match="expected a new folder, or a table's, found something else in it"):
         make_table(plan, study)
     with pytest.raises(MagnetError, match="--name: expected a folder below --runs"):
         make_table(replace(plan, name="../elsewhere"), study)
