@@ -128,6 +128,9 @@ class _BetweenBars(logging.Handler):
             sys.stderr.flush()
 
 
+Bar = tqdm | LogBar  # what shows how far the work is
+
+
 def progress(*iterable: Any, **options: Any) -> Any:
     """Return a tqdm bar on a terminal, a `LogBar` elsewhere, and after `speak(quiet=True)` one that is never shown."""
     shown = {"disable": True} if not _bars else {}

@@ -177,7 +177,8 @@ def test_a_system(store: Store, monkeypatch: pytest.MonkeyPatch, command: Comman
 
 def root_mean_squared_error(sums: BlockSums, weights: np.ndarray) -> np.ndarray:
     """A metric: of resamples (R,), from sums of one slide and how often each of its blocks is drawn (R, B)."""
-    return np.sqrt(mean_squared_error(sums, weights))
+    result: np.ndarray = np.sqrt(mean_squared_error(sums, weights))
+    return result
 
 
 def test_a_metric(store: Store, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from cache.lock import FileLock
 from cache.store import Store, package_versions
-from magnet_core.console import logger, notice, progress
+from magnet_core.console import Bar, logger, notice, progress
 from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from magnet_core.files import replacing, sync_below, write_json
@@ -149,7 +148,7 @@ class Faults(dict[Path, str]):
         log.error("failed: %s", self[folder])
 
 
-def _run_cell(folder: Path, cell: Cell, folds: OpenFold, bar: tqdm, *, wait: bool, faults: Faults) -> bool:
+def _run_cell(folder: Path, cell: Cell, folds: OpenFold, bar: Bar, *, wait: bool, faults: Faults) -> bool:
     """Compute a cell, unless another process is at it; False then, or, with `wait`, when that process is done."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))

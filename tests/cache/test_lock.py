@@ -31,7 +31,7 @@ def held_by_another_process(path: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def test_a_held_lock_names_its_holder_and_is_free_as_soon_as_it_is_killed(tmp_path: Path):
+def test_a_held_lock_names_its_holder_and_is_free_as_soon_as_it_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with held_by_another_process(path) as process:
         lock = FileLock(path)
@@ -46,7 +46,7 @@ def test_a_held_lock_names_its_holder_and_is_free_as_soon_as_it_is_killed(tmp_pa
     assert lock.owner() == "a process that has just ended"
 
 
-def test_a_lock_that_is_waited_for_comes_when_its_holder_ends(tmp_path: Path):
+def test_a_lock_that_is_waited_for_comes_when_its_holder_ends(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     with held_by_another_process(path) as process:
         threading.Timer(0.3, process.kill).start()
@@ -58,7 +58,9 @@ def test_a_lock_that_is_waited_for_comes_when_its_holder_ends(tmp_path: Path):
     lock.release()
 
 
-def test_a_file_that_was_removed_while_it_was_locked_is_not_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_that_was_removed_while_it_was_locked_is_not_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, flock = tmp_path / "x.lock", fcntl.flock
     raced: list[Path] = []
 
@@ -77,7 +79,7 @@ def test_a_file_that_was_removed_while_it_was_locked_is_not_the_lock(tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_neither_holds_nor_removes_the_lock(tmp_path: Path):
+def test_a_forked_child_neither_holds_nor_removes_the_lock(tmp_path: Path) -> None:
     lock = FileLock(tmp_path / "x.lock")
     assert lock.acquire(wait=False)
     ready, tell = os.pipe()
@@ -100,7 +102,7 @@ def test_a_forked_child_neither_holds_nor_removes_the_lock(tmp_path: Path):
         os.close(descriptor)
 
 
-def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_file_system_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 

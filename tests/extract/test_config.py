@@ -23,7 +23,7 @@ def write(folder: Path, text: str) -> Path:
     return recipe
 
 
-def test_defaults_recipe_options_and_set_each_win_over_the_one_before(tmp_path: Path):
+def test_defaults_recipe_options_and_set_each_win_over_the_one_before(tmp_path: Path) -> None:
     recipe = write(
         tmp_path, "workers = 3\n[geometry]\nbins = 70\nspots = 7\nwindow = 6\n[embedding]\nbackbone = 'uni'\n"
     )
@@ -58,19 +58,19 @@ def test_defaults_recipe_options_and_set_each_win_over_the_one_before(tmp_path: 
 )
 def test_a_wrong_setting_names_its_source(
     tmp_path: Path, recipe: str, options: dict[str, tuple[str, object]], assignments: list[str], said: str
-):
+) -> None:
     with pytest.raises(MagnetError, match=said):
         load_run(write(tmp_path, recipe), options, assignments)
 
 
-def test_the_recipe_with_the_papers_numbers_holds_every_setting_at_its_default():
+def test_the_recipe_with_the_papers_numbers_holds_every_setting_at_its_default() -> None:
     written = tomllib.loads((ROOT / "recipes" / "extract.toml").read_text(encoding="utf-8"))
     assert RunConfig.build(written, where="recipe") == RunConfig()
     for table, kind in (("geometry", GeometryConfig), ("embedding", EmbeddingConfig)):
         assert written[table].keys() == kind.model_fields.keys()
 
 
-def test_what_a_setting_may_be_is_what_the_code_knows():
+def test_what_a_setting_may_be_is_what_the_code_knows() -> None:
     assert all(GeometryConfig.build({"targets": [um]}, where="test").targets == (um,) for um in TARGETS)
     assert GeometryConfig(targets=(55, 8)).targets == (8, 55)
     kinds = {name: field.annotation for name, field in EmbeddingConfig.model_fields.items()}
@@ -78,14 +78,16 @@ def test_what_a_setting_may_be_is_what_the_code_knows():
     assert typing.get_args(kinds["views"]) == (1, NUM_SYMMETRIES)
 
 
-def test_help_shows_the_defaults_of_options_that_a_recipe_can_speak_for():
+def test_help_shows_the_defaults_of_options_that_a_recipe_can_speak_for() -> None:
     shown = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).stdout
     for default in ("samples.csv", "resnet50", "8,16,55", "6000", "2500", "windows"):
         assert f"[default: {default}]" in shown
     assert "24 × 24 bins" in shown
 
 
-def test_options_of_the_command_reach_the_settings_over_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_options_of_the_command_reach_the_settings_over_a_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     configs: list[RunConfig] = []
 
     def keep(config: RunConfig) -> None:

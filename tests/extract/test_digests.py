@@ -64,7 +64,7 @@ def digests(sample: Sample, config: RunConfig) -> tuple[str, str]:
     return digest(settings), features_header(embedding_settings(config, encoder), settings, config)["digest"]
 
 
-def test_every_setting_is_among_those_that_are_changed_here():
+def test_every_setting_is_among_those_that_are_changed_here() -> None:
     plain = RunConfig().plain()
     tables = ("geometry", "embedding")
     names = {f"{table}.{name}" for table in tables for name in plain[table]} | (plain.keys() - {*tables})
@@ -73,7 +73,7 @@ def test_every_setting_is_among_those_that_are_changed_here():
 
 
 @pytest.mark.parametrize("name", CHANGED)
-def test_digests_change_with_what_is_not_neutral(name: str, sample: Sample):
+def test_digests_change_with_what_is_not_neutral(name: str, sample: Sample) -> None:
     before = RunConfig.build(BASE, where="test")
     value = str(sample.image.parent / WEIGHTS) if CHANGED[name] == WEIGHTS else CHANGED[name]
     after = before.changed(**nested({name: value}, where="test"))
@@ -84,7 +84,7 @@ def test_digests_change_with_what_is_not_neutral(name: str, sample: Sample):
     assert features == (name not in OUTPUT_NEUTRAL)
 
 
-def test_the_path_of_equal_weights_is_in_no_digest(sample: Sample, tmp_path: Path):
+def test_the_path_of_equal_weights_is_in_no_digest(sample: Sample, tmp_path: Path) -> None:
     (tmp_path / "copy.safetensors").write_bytes((sample.image.parent / WEIGHTS).read_bytes())
     config = RunConfig.build(BASE, where="test")
     one, other = (

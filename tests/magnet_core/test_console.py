@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from magnet_core import log_bar
 from magnet_core.console import progress
 from magnet_core.log_bar import LogBar, human_seconds, plural
 
@@ -42,7 +41,7 @@ def told(*volume: str) -> bytes:
     return subprocess.run([sys.executable, "-c", SCRIPT, *volume], stderr=subprocess.PIPE, check=True).stderr
 
 
-def test_a_log_gets_whole_lines_without_carriage_returns():
+def test_a_log_gets_whole_lines_without_carriage_returns() -> None:
     written = told()
     assert b"\r" not in written
     assert b"\x1b" not in written
@@ -52,7 +51,7 @@ def test_a_log_gets_whole_lines_without_carriage_returns():
     assert lines[-3:] == ["warning: 2 of 5 spots have no counts", "going on", "failed: S1: bad slide"]
 
 
-def test_quiet_leaves_errors_and_verbose_adds_what_went_on_and_where_an_error_came_from():
+def test_quiet_leaves_errors_and_verbose_adds_what_went_on_and_where_an_error_came_from() -> None:
     assert told("quiet").decode().splitlines() == ["failed: S1: bad slide"]
     written = told("verbose").decode()
     assert "extract.reader: decoded\n" in written
@@ -61,7 +60,7 @@ def test_quiet_leaves_errors_and_verbose_adds_what_went_on_and_where_an_error_ca
     assert "Traceback" not in told().decode()
 
 
-def test_a_terminal_gets_bars_and_messages_on_lines_of_their_own():
+def test_a_terminal_gets_bars_and_messages_on_lines_of_their_own() -> None:
     reader, writer = pty.openpty()
     termios.tcsetwinsize(writer, (24, 80))
     with subprocess.Popen([sys.executable, "-c", SCRIPT], stderr=writer) as process:
@@ -79,7 +78,7 @@ def test_a_terminal_gets_bars_and_messages_on_lines_of_their_own():
     assert b"going on\r\n" in written
 
 
-def test_an_error_of_a_command_says_where_it_came_from_if_asked(tmp_path: Path):
+def test_an_error_of_a_command_says_where_it_came_from_if_asked(tmp_path: Path) -> None:
     for volume, lines in (([], 1), (["--quiet"], 1), (["-v"], None)):
         for command in (["info", *volume, str(tmp_path)], [*volume, "info", str(tmp_path)]):
             done = subprocess.run(
@@ -91,9 +90,9 @@ def test_an_error_of_a_command_says_where_it_came_from_if_asked(tmp_path: Path):
             assert lines in (None, len(done.stderr.splitlines()))
 
 
-def test_a_bar_in_a_log_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_a_bar_in_a_log_says_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = 0.0
-    monkeypatch.setattr(log_bar.time, "monotonic", lambda: seconds)
+    monkeypatch.setattr("magnet_core.log_bar.time.monotonic", lambda: seconds)
     bar = LogBar(total=1000, desc="S1", unit="row", initial=100)
     seconds = 19.0  # too early for a line
     bar.update(90)
@@ -110,7 +109,9 @@ def test_a_bar_in_a_log_says_how_far_it_is(capsys: pytest.CaptureFixture[str], m
     ]
 
 
-def test_short_work_that_leaves_nothing_and_what_is_not_to_be_shown_write_nothing(capsys: pytest.CaptureFixture[str]):
+def test_short_work_that_leaves_nothing_and_what_is_not_to_be_shown_write_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert list(progress(range(3), desc="a", unit="file", leave=False)) == [0, 1, 2]
     assert list(progress(range(3), desc="b", unit="file", disable=True)) == [0, 1, 2]
     assert capsys.readouterr().err == ""
@@ -118,6 +119,6 @@ def test_short_work_that_leaves_nothing_and_what_is_not_to_be_shown_write_nothin
     assert capsys.readouterr().err == "c  2 files  in 0 s\n"
 
 
-def test_units_and_durations_in_words():
+def test_units_and_durations_in_words() -> None:
     assert [plural(unit) for unit in ("patch", "row", "class")] == ["patches", "rows", "classes"]
     assert [human_seconds(seconds) for seconds in (0.4, 90, 150, 9000)] == ["0 s", "90 s", "2 min", "2.5 h"]

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("target", [8, 16, 55])
-def test_fit_leaves_a_whole_run_that_predicts_as_it_did(small_store: Store, tmp_path: Path, target: int):
+def test_fit_leaves_a_whole_run_that_predicts_as_it_did(small_store: Store, tmp_path: Path, target: int) -> None:
     settings = config(small_store, tmp_path, f"data.target={target}", "fold=1")
     result = fit(settings)
     assert result.systems.keys() == {"magnet", "gene_mean", "colour_ridge", "feature_ridge"}
@@ -53,7 +53,7 @@ def test_fit_leaves_a_whole_run_that_predicts_as_it_did(small_store: Store, tmp_
 
 def test_panel_baselines_and_model_are_the_same_whatever_the_test_slide_holds(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     settings = config(small_store, tmp_path / "plain", "fold=0")
     fold = choose_fold(settings)
     plain = fit(settings)
@@ -81,7 +81,7 @@ def test_panel_baselines_and_model_are_the_same_whatever_the_test_slide_holds(
         assert marked.systems[system]["mse"] > 1e5  # the same predictions, far from the planted marker
 
 
-def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path):
+def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path) -> None:
     extraction = RunConfig(
         samples=small_store.root.parent / "data/samples.csv",
         store=tmp_path / "store",
@@ -102,7 +102,7 @@ def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path):
     np.testing.assert_array_equal(context.tokens[context.token_pair].numpy(), turned.astype(np.float32))
 
 
-def test_every_parameter_of_encoder_and_model_gets_a_gradient(small_store: Store, tmp_path: Path):
+def test_every_parameter_of_encoder_and_model_gets_a_gradient(small_store: Store, tmp_path: Path) -> None:
     settings = config(small_store, tmp_path)
     slide, predictor = parts(small_store, settings)
     spec = SubgraphSpec.to_train(predictor.model, halo=0, pixels=True)
@@ -114,7 +114,7 @@ def test_every_parameter_of_encoder_and_model_gets_a_gradient(small_store: Store
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_training_follows_the_seed(small_store: Store, tmp_path: Path):
+def test_training_follows_the_seed(small_store: Store, tmp_path: Path) -> None:
     first, again, other = (
         fit(config(small_store, tmp_path / name, "optim.epochs=1", f"seed={seed}")).systems["magnet"]["mse"]
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
@@ -125,7 +125,7 @@ def test_training_follows_the_seed(small_store: Store, tmp_path: Path):
 
 @pytest.mark.parametrize("optimiser", [["optim.name=adamw"], ["optim.name=sgd", "optim.lr=1e-2"]])
 @pytest.mark.parametrize("sampler", ["compact", "random"])
-def test_training_lowers_the_loss(small_store: Store, tmp_path: Path, optimiser: list[str], sampler: str):
+def test_training_lowers_the_loss(small_store: Store, tmp_path: Path, optimiser: list[str], sampler: str) -> None:
     result = fit(config(small_store, tmp_path, "optim.epochs=4", f"sampler={sampler}", *optimiser))
     losses = json.loads((result.cell().folder / "run.json").read_text())["losses"]
     assert losses[-1] < losses[0]
@@ -141,14 +141,14 @@ def test_training_lowers_the_loss(small_store: Store, tmp_path: Path, optimiser:
         (["data.store=nowhere"], "nowhere: expected a store"),
     ],
 )
-def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path, settings: list[str], says: str):
+def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path, settings: list[str], says: str) -> None:
     with pytest.raises(MagnetError, match=says):
         fit(config(small_store, tmp_path, *settings))
 
 
 def test_given_again_a_fit_computes_nothing_and_other_settings_are_refused_unless_they_may_replace_its_table(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     first = fit(config(small_store, tmp_path, "name=one", "encoder.mode=frozen"))
 
     def refuse(*_: object) -> None:
@@ -167,7 +167,7 @@ def test_given_again_a_fit_computes_nothing_and_other_settings_are_refused_unles
 
 def test_a_fault_ends_a_fit_and_its_finished_cells_stay(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     settings = config(small_store, tmp_path, "optim.name=sgd", "optim.lr=1e30", "encoder.mode=frozen")
     with pytest.raises(MagnetError, match="expected a finite loss"):
         fit(settings)

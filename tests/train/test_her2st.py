@@ -13,7 +13,7 @@ from train.settings.fit import load_config
 MPP = 0.687  # the data set's own statement of the sections' µm/px
 
 
-def test_real_sections_go_through_both_stages(shared_data: Path, tmp_path: Path):
+def test_real_sections_go_through_both_stages(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "her2st"
     sheet = tmp_path / "samples.csv"
     with sheet.open("w", newline="") as file:

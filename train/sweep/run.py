@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
-from tqdm import tqdm
 
-from magnet_core.console import notice, progress
+from magnet_core.console import Bar, notice, progress
 from magnet_core.errors import MagnetError
 from train.pipeline import TableResult, fit
 from train.settings.fit import FitConfig
@@ -69,7 +68,7 @@ def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) 
     return replace(result, refit=refit_best(sweep, result.values)) if refit else result
 
 
-def teller(study: optuna.Study, bar: tqdm) -> Callable[[], None]:
+def teller(study: optuna.Study, bar: Bar) -> Callable[[], None]:
     """Return what says which trials have finished since it was last called, and moves the bar."""
     told = {trial.number for trial in finished(study.get_trials(deepcopy=False))}
 

@@ -5,23 +5,21 @@ the others, which drop the trials that are under way. Where the parent is killed
 """
 
 import multiprocessing
-import os
 import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import torch
 
-from magnet_core.console import INTERRUPTED
+from magnet_core.console import INTERRUPTED, logger, speak
 from magnet_core.errors import MagnetError
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
 from train.sweep.study import open_study
 from train.sweep.trials import work
+
+log = logger(__name__)
 
 LOOK_SECONDS = 1.0  # between two looks at the study
 
@@ -32,9 +30,8 @@ def run_workers(sweep: Sweep, *, total: int, jobs: int, on_look: Callable[[], No
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_process, args=(sweep, total, threads)) for _ in range(jobs)]
     try:
-        with _without_bars():
-            for worker in workers:
-                worker.start()
+        for worker in workers:
+            worker.start()
         while any(worker.is_alive() for worker in workers):
             for worker in workers:
                 worker.join(LOOK_SECONDS / jobs)
@@ -54,18 +51,14 @@ def _process(sweep: Sweep, total: int, threads: int) -> None:
     """Run trials in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    speak(quiet=True)  # the parent tells of the trials, and shows one bar over all of them
     parent = multiprocessing.parent_process()
     assert parent is not None
     try:
-        with (
-            Path(os.devnull).open("w") as nowhere,
-            redirect_stdout(nowhere),  # the parent tells of the trials
-            Interrupts() as interrupts,
-            open_study(sweep.folder, sweep.search) as study,
-        ):
+        with Interrupts() as interrupts, open_study(sweep.folder, sweep.search) as study:
             work(study, sweep, Objective(), interrupts, total=total, stopped=lambda: not parent.is_alive())
     except MagnetError as error:
-        sys.stderr.write(f"error: {error}\n")
+        log.error("error: %s", error)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
@@ -77,17 +70,3 @@ def _stop(workers: Sequence[BaseProcess]) -> None:
         worker.terminate()
     for worker in started:
         worker.join()
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Let processes that start meanwhile show no bars: there is one over all trials."""
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = before

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,37 +99,37 @@ def test_another_number_of_folds_is_refused_not_ignored(tmp_path: Path) -> None:
         load_or_create_folds(path, COHORT, folds=3)
 
 
-def _leak_slide(folds: list[dict]) -> None:
+def _leak_slide(folds: list[dict[str, Any]]) -> None:
     folds[1]["train"].append(folds[1]["test"][0])
 
 
-def _leak_patient(folds: list[dict]) -> None:
+def _leak_patient(folds: list[dict[str, Any]]) -> None:
     fold = next(fold for fold in folds if "A0" in fold["test"])
     fold["test"].remove("A0")
     fold["train"].append("A0")
 
 
-def _repeat(folds: list[dict]) -> None:
+def _repeat(folds: list[dict[str, Any]]) -> None:
     folds[0]["train"].append(folds[0]["train"][0])
 
 
-def _invent(folds: list[dict]) -> None:
+def _invent(folds: list[dict[str, Any]]) -> None:
     folds[2]["test"].append("Z9")
 
 
-def _test_twice(folds: list[dict]) -> None:
+def _test_twice(folds: list[dict[str, Any]]) -> None:
     folds[0]["train"], folds[0]["test"] = folds[1]["train"], folds[1]["test"]
 
 
-def _empty(folds: list[dict]) -> None:
+def _empty(folds: list[dict[str, Any]]) -> None:
     folds[3]["test"].clear()
 
 
-def _renumber(folds: list[dict]) -> None:
+def _renumber(folds: list[dict[str, Any]]) -> None:
     folds[0]["index"] = 7
 
 
-def _misspell(folds: list[dict]) -> None:
+def _misspell(folds: list[dict[str, Any]]) -> None:
     folds[0]["trian"] = folds[0].pop("train")
 
 
@@ -146,7 +147,7 @@ def _misspell(folds: list[dict]) -> None:
     ],
 )
 def test_a_broken_hand_edit_is_refused_by_name(
-    tmp_path: Path, edit: Callable[[list[dict]], None], message: str
+    tmp_path: Path, edit: Callable[[list[dict[str, Any]]], None], message: str
 ) -> None:
     path = tmp_path / "folds.json"
     load_or_create_folds(path, COHORT)
@@ -176,6 +177,6 @@ def test_a_file_that_is_no_folds_file_is_one_line_of_error(tmp_path: Path, text:
     assert "\n" not in str(caught.value)
 
 
-def test_no_number_of_folds_leaves_one_patient_out():
+def test_no_number_of_folds_leaves_one_patient_out() -> None:
     folds = make_folds({"S1": "A", "S2": "A", "S3": "B", "S4": ""}, folds=0)
     assert sorted(fold.test for fold in folds) == [("S1", "S2"), ("S3",), ("S4",)]

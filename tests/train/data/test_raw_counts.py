@@ -17,7 +17,7 @@ from train.pipeline import fit
 
 
 @pytest.mark.parametrize("library", ["panel", "all", "none"])
-def test_counts_and_libraries_are_what_expression_was_made_of(small_store: Store, tmp_path: Path, library: str):
+def test_counts_and_libraries_are_what_expression_was_made_of(small_store: Store, tmp_path: Path, library: str) -> None:
     settings = config(small_store, tmp_path, "encoder.mode=frozen", f"data.normalise.library={library}")
     slide, predictor = parts(small_store, settings)
     panel = Genes(slide.genes.ids[:NUM_GENES], slide.genes.names[:NUM_GENES])
@@ -35,7 +35,7 @@ def test_counts_and_libraries_are_what_expression_was_made_of(small_store: Store
 
 
 @pytest.mark.parametrize("likelihood", ["poisson", "negative_binomial"])
-def test_a_run_learns_by_a_likelihood(small_store: Store, tmp_path: Path, likelihood: str):
+def test_a_run_learns_by_a_likelihood(small_store: Store, tmp_path: Path, likelihood: str) -> None:
     result = fit(
         config(small_store, tmp_path, f"loss.likelihood={likelihood}", "encoder.mode=frozen", "optim.epochs=5")
     )
@@ -43,7 +43,7 @@ def test_a_run_learns_by_a_likelihood(small_store: Store, tmp_path: Path, likeli
     assert losses[-1] < losses[0]
 
 
-def test_a_likelihood_wants_log_expression(small_store: Store, tmp_path: Path):
+def test_a_likelihood_wants_log_expression(small_store: Store, tmp_path: Path) -> None:
     wrong = config(small_store, tmp_path, "loss.likelihood=poisson", "data.normalise.log=false", "encoder.mode=frozen")
     with pytest.raises(MagnetError, match=r"expected log expression .*, found data\.normalise\.log=false"):
         fit(wrong)

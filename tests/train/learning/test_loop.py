@@ -70,7 +70,7 @@ class StoppedError(Exception):
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_a_training_that_goes_on_ends_as_one_that_never_stopped(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str], steps: int
-):
+) -> None:
     wanted = config(small_store, tmp_path, "compute.checkpoint_minutes=0", "optim.batch_size=70", *settings)
     expected = weights(train_anew(small_store, wanted, tmp_path / "whole"))
 
@@ -89,7 +89,7 @@ def test_a_training_that_goes_on_ends_as_one_that_never_stopped(
         torch.testing.assert_close(got[name], value, rtol=0, atol=0)
 
 
-def test_a_checkpoint_of_another_configuration_is_refused_by_name(small_store: Store, tmp_path: Path):
+def test_a_checkpoint_of_another_configuration_is_refused_by_name(small_store: Store, tmp_path: Path) -> None:
     settings = config(small_store, tmp_path)
     slide, predictor = parts(small_store, settings)
     state = start(magnet_trainee(predictor, side_of(slide, settings), settings), loop_settings(settings))
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_configuration_is_refused_by_name(small_store: S
 
 def test_a_finished_fit_leaves_no_checkpoint_and_a_stopped_one_goes_on(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     caplog.set_level(NOTICE, "magnet_hd")
     whole = fit(config(small_store, tmp_path / "whole"))
     assert not (whole.cell().folder / CHECKPOINT).exists()
@@ -126,7 +126,7 @@ def test_a_finished_fit_leaves_no_checkpoint_and_a_stopped_one_goes_on(
 
 def test_stopped_after_training_it_does_not_train_again(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     settings = config(small_store, tmp_path, "encoder.mode=frozen")
 
     def stop(*_: object, **__: object) -> None:
@@ -145,7 +145,9 @@ def test_stopped_after_training_it_does_not_train_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_it_saves_and_ends_with_130(small_store: Store, tmp_path: Path, signal_number: signal.Signals):
+def test_asked_to_stop_it_saves_and_ends_with_130(
+    small_store: Store, tmp_path: Path, signal_number: signal.Signals
+) -> None:
     settings = [
         f"--store={small_store.root}", f"--runs={tmp_path}", "--backbone=timm:test_convnext", "--name=stopped",
         "--set=data.panel=20", "--set=optim.epochs=400", "--set=optim.batch_size=32", "--set=model.width=32",
@@ -163,7 +165,7 @@ def test_asked_to_stop_it_saves_and_ends_with_130(small_store: Store, tmp_path: 
     assert list(tmp_path.glob(f"cells/magnet-*/{CHECKPOINT}"))
 
 
-def test_validation_slides_are_whole_patients_of_the_training_side(small_store: Store, tmp_path: Path):
+def test_validation_slides_are_whole_patients_of_the_training_side(small_store: Store, tmp_path: Path) -> None:
     settings = config(small_store, tmp_path, "validation.share=0.4")
     slides = [parts(small_store, settings, name)[0] for name in ("S1", "S2", "S3")]
     side = replace(side_of(slides[0], settings), slides=slides)
@@ -176,7 +178,7 @@ def test_validation_slides_are_whole_patients_of_the_training_side(small_store: 
     assert (few.learnt.slides, few.held_out) == (slides, [])
 
 
-def test_the_best_epoch_is_kept_and_training_stops_after_the_patience(small_store: Store, tmp_path: Path):
+def test_the_best_epoch_is_kept_and_training_stops_after_the_patience(small_store: Store, tmp_path: Path) -> None:
     settings = config(small_store, tmp_path, "optim.epochs=9", "validation.patience=2", "encoder.mode=frozen")
     slide, predictor = parts(small_store, settings)
     scores, seen = iter([0.1, 0.5, 0.3, 0.4, 0.9, 1.0]), []
@@ -195,7 +197,7 @@ def test_the_best_epoch_is_kept_and_training_stops_after_the_patience(small_stor
 
 def test_a_training_that_stopped_early_is_over_when_it_goes_on(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     settings = config(small_store, tmp_path, "optim.epochs=9", "validation.patience=1", "encoder.mode=frozen")
     slide, predictor = parts(small_store, settings)
     scores = iter([0.2, 0.1])
@@ -213,7 +215,7 @@ def test_a_training_that_stopped_early_is_over_when_it_goes_on(
         torch.testing.assert_close(value, kept[name], rtol=0, atol=0)
 
 
-def test_a_validated_fit_says_which_slides_chose(small_store: Store, tmp_path: Path):
+def test_a_validated_fit_says_which_slides_chose(small_store: Store, tmp_path: Path) -> None:
     result = fit(config(small_store, tmp_path, "validation.share=0.5", "encoder.mode=frozen"))
     described = json.loads((result.cell().folder / "run.json").read_text())
     assert len(described["validation_slides"]) == 1
@@ -222,7 +224,7 @@ def test_a_validated_fit_says_which_slides_chose(small_store: Store, tmp_path: P
     assert described["kept_epoch"] in (1, 2)
 
 
-def test_the_running_average_is_what_is_kept(small_store: Store, tmp_path: Path):
+def test_the_running_average_is_what_is_kept(small_store: Store, tmp_path: Path) -> None:
     settings = config(small_store, tmp_path, "optim.ema=0.5", "encoder.mode=frozen", "optim.epochs=1")
     slide, predictor = parts(small_store, settings)
     trainee = magnet_trainee(predictor, side_of(slide, settings), settings)
@@ -239,7 +241,7 @@ def test_the_running_average_is_what_is_kept(small_store: Store, tmp_path: Path)
 
 def test_frozen_bins_need_no_encoder_and_read_no_pixels(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     settings = config(small_store, tmp_path, "encoder.mode=frozen")
 
     def refuse(*_: object) -> np.ndarray:
@@ -251,14 +253,14 @@ def test_frozen_bins_need_no_encoder_and_read_no_pixels(
     assert predictor.encoder is None
 
 
-def test_a_frozen_run_is_loaded_without_encoder(small_store: Store, tmp_path: Path):
+def test_a_frozen_run_is_loaded_without_encoder(small_store: Store, tmp_path: Path) -> None:
     result = fit(config(small_store, tmp_path, "encoder.mode=frozen"))
     assert load_run(result.cell().folder).predictor.encoder is None
     assert all(name.startswith("model.") for name in load_file(result.cell().folder / "model.safetensors"))
 
 
 @pytest.mark.parametrize("mode", ["lora", "last"])
-def test_a_partly_tuned_run_is_loaded_with_ordinary_weights(small_store: Store, tmp_path: Path, mode: str):
+def test_a_partly_tuned_run_is_loaded_with_ordinary_weights(small_store: Store, tmp_path: Path, mode: str) -> None:
     settings = config(small_store, tmp_path, f"encoder.mode={mode}", "optim.epochs=1", "fold=1")
     result = fit(settings)
     loaded = load_run(result.cell().folder)
@@ -270,7 +272,7 @@ def test_a_partly_tuned_run_is_loaded_with_ordinary_weights(small_store: Store, 
     assert error == pytest.approx(result.systems["magnet"]["mse"], rel=1e-4)
 
 
-def test_ablations_and_frozen_bins_are_options(small_store: Store, tmp_path: Path):
+def test_ablations_and_frozen_bins_are_options(small_store: Store, tmp_path: Path) -> None:
     options = ["--store", str(small_store.root), "--runs", str(tmp_path), "--backbone", "timm:test_convnext"]
     small = ["--set", "data.panel=20", "--set", "optim.epochs=1", "--set", "model.width=32", "--name", "small"]
     left_out = ["--bins", "frozen", "--without", "gat", "--without", "consistency"]
@@ -289,19 +291,19 @@ def test_ablations_and_frozen_bins_are_options(small_store: Store, tmp_path: Pat
         (["--name", "../elsewhere"], "name: expected a folder below --runs"),
     ],
 )
-def test_options_that_contradict_or_lead_elsewhere_are_one_line(options: list[str], says: str):
+def test_options_that_contradict_or_lead_elsewhere_are_one_line(options: list[str], says: str) -> None:
     with pytest.raises(MagnetError, match=says):
         CliRunner().invoke(app, ["fit", *options], catch_exceptions=False)
 
 
-def test_a_name_of_digits_is_a_name_and_a_refused_run_leaves_no_folder(small_store: Store, tmp_path: Path):
+def test_a_name_of_digits_is_a_name_and_a_refused_run_leaves_no_folder(small_store: Store, tmp_path: Path) -> None:
     options = ["--store", str(small_store.root), "--runs", str(tmp_path), "--fold", "9", "--name", "2024"]
     with pytest.raises(MagnetError, match="--fold: expected 0 to 2"):
         CliRunner().invoke(app, ["fit", *options, "--backbone", "timm:test_convnext"], catch_exceptions=False)
     assert not (tmp_path / "2024").exists()
 
 
-def test_micro_batches_train_to_the_same_weights(small_store: Store, tmp_path: Path):
+def test_micro_batches_train_to_the_same_weights(small_store: Store, tmp_path: Path) -> None:
     settings = ["model.dropout=0", "optim.name=sgd", "optim.lr=1e-2", "optim.epochs=1"]
     direct = train_anew(small_store, config(small_store, tmp_path, *settings), tmp_path / "a")
     cached = train_anew(small_store, config(small_store, tmp_path, "compute.micro_batch=10", *settings), tmp_path / "b")
@@ -309,7 +311,7 @@ def test_micro_batches_train_to_the_same_weights(small_store: Store, tmp_path: P
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_slide_and_rows(small_store: Store, tmp_path: Path):
+def test_a_loss_that_is_not_finite_stops_with_step_slide_and_rows(small_store: Store, tmp_path: Path) -> None:
     settings = config(small_store, tmp_path, "optim.name=sgd", "optim.lr=1e30", "encoder.mode=frozen")
     with pytest.raises(
         MagnetError, match=r"step \d+, slide 'S1', rows \d+ to \d+: expected a finite loss, found (nan|inf)"

@@ -35,7 +35,7 @@ def gradient_of(output: Tensor, modules: list[nn.Module]) -> list[Tensor]:
 @pytest.mark.parametrize("rounds", [1, 2, 3])
 def test_spots_and_regions_of_a_batch_are_those_of_the_whole_slide(
     small_store: Store, tmp_path: Path, target: int, rounds: int
-):
+) -> None:
     settings = config(small_store, tmp_path, f"data.target={target}", f"model.rounds={rounds}", "encoder.mode=frozen")
     slide, predictor = parts(small_store, settings)
     predictor.eval()
@@ -55,7 +55,9 @@ def test_spots_and_regions_of_a_batch_are_those_of_the_whole_slide(
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_with_a_full_halo_fine_predictions_and_their_gradients_are_exact_too(small_store: Store, tmp_path: Path):
+def test_with_a_full_halo_fine_predictions_and_their_gradients_are_exact_too(
+    small_store: Store, tmp_path: Path
+) -> None:
     settings = config(small_store, tmp_path, "encoder.mode=frozen")
     slide, predictor = parts(small_store, settings)
     predictor.eval()
@@ -77,7 +79,7 @@ def test_with_a_full_halo_fine_predictions_and_their_gradients_are_exact_too(sma
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_the_halo_has_no_loss(small_store: Store, tmp_path: Path):
+def test_the_halo_has_no_loss(small_store: Store, tmp_path: Path) -> None:
     settings = config(small_store, tmp_path, "encoder.mode=frozen")
     slide, predictor = parts(small_store, settings)
     predictor.eval()
@@ -96,7 +98,9 @@ def test_the_halo_has_no_loss(small_store: Store, tmp_path: Path):
 
 
 @pytest.mark.parametrize("attend", ["tokens", "graph"])
-def test_predictions_do_not_depend_on_how_many_are_made_together(small_store: Store, tmp_path: Path, attend: str):
+def test_predictions_do_not_depend_on_how_many_are_made_together(
+    small_store: Store, tmp_path: Path, attend: str
+) -> None:
     settings = config(small_store, tmp_path, f"model.attend={attend}")
     slide, predictor = parts(small_store, settings)
     small, large = (predict_slide(predictor, slide, batch_size=size) for size in (64, 1024))

@@ -21,7 +21,7 @@ def gradients(module: nn.Module, patches: Tensor, *, micro_batch: int) -> list[T
 
 
 @pytest.mark.parametrize("micro_batch", [1, 4, 7, 20])
-def test_gradients_are_the_direct_ones(micro_batch: int):
+def test_gradients_are_the_direct_ones(micro_batch: int) -> None:
     module, patches = encoder().double(), torch.randn(20, 6, dtype=torch.float64)
     direct = gradients(module, patches, micro_batch=0)
     assert len(direct) == 4
@@ -29,7 +29,7 @@ def test_gradients_are_the_direct_ones(micro_batch: int):
         torch.testing.assert_close(cached, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_dropout_falls_on_the_same_values_in_both_passes():
+def test_dropout_falls_on_the_same_values_in_both_passes() -> None:
     module, patches = encoder(dropout=0.5).double(), torch.randn(12, 6, dtype=torch.float64)
 
     torch.manual_seed(3)
@@ -43,7 +43,7 @@ def test_dropout_falls_on_the_same_values_in_both_passes():
         torch.testing.assert_close(one, parameter.grad, rtol=1e-9, atol=1e-12)
 
 
-def test_autocast_is_replayed():
+def test_autocast_is_replayed() -> None:
     module, patches = encoder(), torch.randn(12, 6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         features = encode_in_parts(module, patches, micro_batch=5)
@@ -59,7 +59,7 @@ def test_autocast_is_replayed():
         torch.testing.assert_close(one, parameter.grad)
 
 
-def test_what_backward_needs_is_kept_of_one_micro_batch_at_a_time():
+def test_what_backward_needs_is_kept_of_one_micro_batch_at_a_time() -> None:
     module, patches = encoder(), torch.randn(20, 6)
 
     def kept_rows(micro_batch: int) -> int:
@@ -79,7 +79,7 @@ def test_what_backward_needs_is_kept_of_one_micro_batch_at_a_time():
     assert kept_rows(5) == 0
 
 
-def test_without_gradient_each_patch_is_encoded_once():
+def test_without_gradient_each_patch_is_encoded_once() -> None:
     patches = []
 
     def encode(part: Tensor) -> Tensor:

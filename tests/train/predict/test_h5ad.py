@@ -25,7 +25,7 @@ def prediction_of(store: Store, tmp_path: Path, target: int) -> SlidePrediction:
 @pytest.mark.parametrize(("target", "side_um"), [(8, 8), (16, 16), (55, 56)])
 def test_scale_factors_and_lattice_are_in_the_units_of_the_image(
     small_store: Store, tmp_path: Path, target: int, side_um: float
-):
+) -> None:
     prediction = prediction_of(small_store, tmp_path, target)
     table = as_anndata(prediction)
     factors = table.uns["spatial"]["S1"]["scalefactors"]
@@ -38,21 +38,21 @@ def test_scale_factors_and_lattice_are_in_the_units_of_the_image(
     np.testing.assert_allclose(steps_px, steps * factors["spot_diameter_fullres"], rtol=0.01)
 
 
-def test_values_are_not_copied_before_they_are_written(small_store: Store, tmp_path: Path):
+def test_values_are_not_copied_before_they_are_written(small_store: Store, tmp_path: Path) -> None:
     prediction = prediction_of(small_store, tmp_path, 8)
     assert np.shares_memory(as_anndata(prediction).X, prediction.values)
 
 
 def test_barcodes_that_name_no_lattice_give_no_array_columns(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     prediction = prediction_of(small_store, tmp_path, 55)
     barcodes = np.array([f"ACGT{row}-1" for row in range(len(prediction.values))])
     monkeypatch.setattr(prediction.slide.fine, "barcodes", lambda: barcodes)
     assert list(as_anndata(prediction).obs) == ["in_tissue"]
 
 
-def test_provenance_and_values_survive_the_file(small_store: Store, tmp_path: Path):
+def test_provenance_and_values_survive_the_file(small_store: Store, tmp_path: Path) -> None:
     prediction = prediction_of(small_store, tmp_path, 8)
     path = tmp_path / "deep" / "S1.h5ad"
     write_h5ad(as_anndata(prediction), path)
@@ -73,7 +73,7 @@ def test_provenance_and_values_survive_the_file(small_store: Store, tmp_path: Pa
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     table = as_anndata(prediction_of(small_store, tmp_path, 8))
     path = tmp_path / "S1.h5ad"
     write_h5ad(table, path)

@@ -69,7 +69,7 @@ def digest_of(store: Store, slide_id: str = "S1") -> str:
 @pytest.mark.parametrize("target", [8, 55])
 def test_the_file_holds_what_the_run_predicts_in_the_stores_order(
     small_store: Store, tmp_path: Path, fitted: Fitted, target: int
-):
+) -> None:
     out = tmp_path / "new" / "S2.h5ad"
     shown = predict(fitted(target), "--slide", "S2", "--out", out, "--measured")
     assert shown.exit_code == 0, shown.output
@@ -93,7 +93,7 @@ def test_the_file_holds_what_the_run_predicts_in_the_stores_order(
 
 def test_all_slides_go_into_the_runs_folder_and_what_is_there_is_not_replaced_unasked(
     fitted: Fitted, small_store: Store, tmp_path: Path
-):
+) -> None:
     folder = shutil.copytree(fitted(8), tmp_path / "run")
     shown = predict(folder, "--slide", "all")
     assert shown.exit_code == 0, shown.output
@@ -108,7 +108,7 @@ def test_all_slides_go_into_the_runs_folder_and_what_is_there_is_not_replaced_un
     assert list(anndata.read_h5ad(paths[0]).var_names) == [gene]
 
 
-def test_chosen_genes_are_columns_of_the_whole_in_the_order_asked(fitted: Fitted, tmp_path: Path):
+def test_chosen_genes_are_columns_of_the_whole_in_the_order_asked(fitted: Fitted, tmp_path: Path) -> None:
     panel = load_run(fitted(8)).panel
     asked = f"{panel.names[7]}, {panel.ids[2]},{panel.names[7]}"
     predict(fitted(8), "--slide", "S1", "--out", tmp_path / "all.h5ad")
@@ -123,7 +123,7 @@ def test_chosen_genes_are_columns_of_the_whole_in_the_order_asked(fitted: Fitted
 
 def test_a_slide_of_another_store_without_counts_is_predicted(
     small_store: Store, tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setitem(sys.modules, "scanpy", None)  # an import of it would fail
     image = small_store.root.parent / "data/S1/S1_tissue_image.btf"
     sheet = tmp_path / "samples.csv"
@@ -146,7 +146,7 @@ def test_a_slide_of_another_store_without_counts_is_predicted(
     assert "measured" not in table.layers
 
 
-def test_a_store_that_has_moved_is_named_by_option(small_store: Store, tmp_path: Path, fitted: Fitted):
+def test_a_store_that_has_moved_is_named_by_option(small_store: Store, tmp_path: Path, fitted: Fitted) -> None:
     moved = shutil.copytree(trained_run(fitted(8)), tmp_path / "run")
     description = json.loads((moved / "run.json").read_text())
     description["config"]["data"]["store"] = str(tmp_path / "gone")
@@ -172,20 +172,20 @@ def test_a_store_that_has_moved_is_named_by_option(small_store: Store, tmp_path:
         (["--slide", "S1", "--store", "nowhere"], "nowhere: expected a store"),
     ],
 )
-def test_wrong_options_are_one_line(fitted: Fitted, options: list[str], says: str):
+def test_wrong_options_are_one_line(fitted: Fitted, options: list[str], says: str) -> None:
     with pytest.raises(MagnetError, match=says) as caught:
         predict(fitted(8), *options)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_a_run_says_which_to_give(tmp_path: Path):
+def test_a_folder_without_a_run_says_which_to_give(tmp_path: Path) -> None:
     with pytest.raises(MagnetError, match=r"expected a finished run with run.json, found none; give the folder"):
         predict(tmp_path, "--slide", "S1")
 
 
 def test_a_slide_that_fails_is_named_and_the_others_are_predicted(
     small_store: Store, tmp_path: Path, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     def refuse_s2(run: TrainedRun, store: Store, slide_id: str) -> Slide:
         if slide_id == "S2":
             raise MagnetError("S2", expected="features", found="none", remedy="extract it")
@@ -200,7 +200,7 @@ def test_a_slide_that_fails_is_named_and_the_others_are_predicted(
     assert written == ["S1", "S3"]
 
 
-def test_features_of_other_settings_are_refused_but_for_the_views(small_store: Store, tmp_path: Path):
+def test_features_of_other_settings_are_refused_but_for_the_views(small_store: Store, tmp_path: Path) -> None:
     run = untrained(small_store, tmp_path, "encoder.mode=frozen")
     with pytest.raises(MagnetError, match=r"expected the settings of the training store \(0123\), found \w+; extract"):
         open_slide_for(replace(run, features_settings_digest="0123"), small_store, "S1")
@@ -210,7 +210,7 @@ def test_features_of_other_settings_are_refused_but_for_the_views(small_store: S
     assert slide.features_header["settings_digest"] == digest_of(small_store)
 
 
-def test_features_of_another_width_are_refused(small_store: Store, tmp_path: Path):
+def test_features_of_another_width_are_refused(small_store: Store, tmp_path: Path) -> None:
     run = untrained(small_store, tmp_path, "encoder.mode=frozen")
     widths = run.predictor.model.context_dims
     model = MagNet(run.config.model, fine_dim=7, context_dims=widths, num_genes=NUM_GENES)
@@ -219,7 +219,9 @@ def test_features_of_another_width_are_refused(small_store: Store, tmp_path: Pat
         open_slide_for(other, small_store, "S1")
 
 
-def test_a_slide_without_features_of_the_runs_backbone_is_refused_with_the_remedy(small_store: Store, tmp_path: Path):
+def test_a_slide_without_features_of_the_runs_backbone_is_refused_with_the_remedy(
+    small_store: Store, tmp_path: Path
+) -> None:
     run = untrained(small_store, tmp_path, "encoder.mode=frozen")
     config = run.config.changed(data={"backbone": "resnet18"})
     with pytest.raises(MagnetError, match="expected features of resnet18.*run 'extract run --backbone resnet18'"):
@@ -228,7 +230,7 @@ def test_a_slide_without_features_of_the_runs_backbone_is_refused_with_the_remed
 
 def test_a_finetuned_run_is_loaded_without_drawing_weights_and_predicts_the_same(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     run = replace(untrained(small_store, tmp_path), features_settings_digest=digest_of(small_store))
     save_run(tmp_path, run, extra={})
 
@@ -258,8 +260,8 @@ def test_a_finetuned_run_is_loaded_without_drawing_weights_and_predicts_the_same
         (40, "spot", "windows", False),
     ],
 )
-def test_a_sample_is_told_from_a_whole_slide(rows: int, fine: str, sampling: str, sampled: bool):
-    class Level(list):
+def test_a_sample_is_told_from_a_whole_slide(rows: int, fine: str, sampling: str, sampled: bool) -> None:
+    class Level(list[int]):
         name = fine
 
     slide = cast(Slide, SimpleNamespace(slide_id="S1", fine=Level(range(rows))))

@@ -13,7 +13,7 @@ from train.predict.spatialdata import write_spatialdata
 
 @pytest.mark.filterwarnings("ignore")  # third-party warnings while other packages load and write
 @pytest.mark.interop
-def test_bins_are_squares_that_the_table_annotates(small_store: Store, tmp_path: Path):
+def test_bins_are_squares_that_the_table_annotates(small_store: Store, tmp_path: Path) -> None:
     spatialdata = pytest.importorskip("spatialdata")
     prediction = prediction_of(small_store, tmp_path, 8)
     path = tmp_path / "S1.zarr"
@@ -32,7 +32,9 @@ def test_bins_are_squares_that_the_table_annotates(small_store: Store, tmp_path:
     np.testing.assert_array_equal(joined.obs_names, squares.index)
 
 
-def test_without_the_extra_the_error_names_it(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_the_extra_the_error_names_it(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "spatialdata", None)
     with pytest.raises(MissingExtraError, match=r"magnet-hd\[interop\]"):
         write_spatialdata(as_anndata(prediction_of(small_store, tmp_path, 8)), tmp_path / "S1.zarr")

@@ -6,11 +6,11 @@ from train.report.figures import MOST_TITLES, Curve, Estimate, Scale, curves, es
 
 
 @pytest.mark.parametrize(("raw", "step"), [(1.0, 1), (1.1, 2), (0.2, 0.2), (0.21, 0.5), (60, 100), (7e-4, 1e-3)])
-def test_steps_are_round(raw: float, step: float):
+def test_steps_are_round(raw: float, step: float) -> None:
     assert round_step(raw) == pytest.approx(step)
 
 
-def test_ticks_say_the_value_where_they_stand():
+def test_ticks_say_the_value_where_they_stand() -> None:
     scale = Scale(-0.13, 0.9, 100, 400)
     ticks = scale.ticks()
     assert [tick.label for tick in ticks] == ["0.0", "0.2", "0.4", "0.6", "0.8"]
@@ -18,12 +18,12 @@ def test_ticks_say_the_value_where_they_stand():
     assert (scale(-0.13), scale(0.9)) == (100, 400)
 
 
-def test_a_scale_of_one_value_holds_it():
+def test_a_scale_of_one_value_holds_it() -> None:
     assert Scale.over([0.0], 0, 10)(0.0) == 5
     assert len(Scale.over([7.0], 0, 10).ticks()) > 1
 
 
-def test_systems_lie_in_their_order_within_the_ceiling():
+def test_systems_lie_in_their_order_within_the_ceiling() -> None:
     rows = [Estimate("ours", 0.4, 0.3, 0.5, is_ours=True), Estimate("other", 0.2), Estimate("none", math.nan)]
     plot = estimates("8 µm", rows, x_title="PCC", ceiling=0.6)
     ours, other = plot.marks
@@ -38,7 +38,7 @@ def test_systems_lie_in_their_order_within_the_ceiling():
     assert [tick.label for tick in plot.y_ticks] == ["ours", "other", "none"]
 
 
-def test_a_point_on_the_line_of_equals_lies_on_it():
+def test_a_point_on_the_line_of_equals_lies_on_it() -> None:
     plot = scatter("genes", [(0.5, 0.5, "even"), (0.8, -0.2, "under")], x_title="x", y_title="y")
     left, top, right, bottom = plot.frame
     even, under = plot.marks
@@ -46,13 +46,13 @@ def test_a_point_on_the_line_of_equals_lies_on_it():
     assert under.y > even.y
 
 
-def test_a_crowd_of_points_is_one_path_without_names():
+def test_a_crowd_of_points_is_one_path_without_names() -> None:
     plot = scatter("genes", [(0.1, 0.2, "gene")] * (MOST_TITLES + 1), x_title="x", y_title="y")
     assert plot.marks == []
     assert plot.paths[-1].d.count("h0") == MOST_TITLES + 1
 
 
-def test_a_curve_leaves_out_what_is_unknown_and_marks_the_epoch_kept():
+def test_a_curve_leaves_out_what_is_unknown_and_marks_the_epoch_kept() -> None:
     drawn = [Curve("MagNet", "fold 0", [3.0, math.nan, 1.0], 3), Curve("w/o GAT", "fold 0", [2.0], 1)]
     plot = curves("loss", drawn, y_title="loss")
     assert plot.paths[0].d.count("L") == 1

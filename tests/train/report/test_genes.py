@@ -15,7 +15,7 @@ def genes(*rows: tuple[str, str, str, float | None, float | None]) -> pl.DataFra
     )
 
 
-def test_a_gene_is_the_mean_over_the_slides_on_which_it_varies():
+def test_a_gene_is_the_mean_over_the_slides_on_which_it_varies() -> None:
     found = by_gene(
         genes(
             ("S1", "a", "A", 0.2, 0.5), ("S2", "a", "A", 0.4, 0.7), ("S3", "a", "A", math.nan, 0.9),
@@ -29,7 +29,7 @@ def test_a_gene_is_the_mean_over_the_slides_on_which_it_varies():
     assert found["share"].to_list() == [None, pytest.approx(0.5), None]
 
 
-def test_the_best_come_first_and_the_worst_come_worst_first():
+def test_the_best_come_first_and_the_worst_come_worst_first() -> None:
     many = by_gene(genes(*(("S1", f"g{index}", f"G{index}", index / 100, 0.5) for index in range(40))))
     (block,) = best_and_worst("8 µm", many)
     assert isinstance(block, Tables)
@@ -39,7 +39,7 @@ def test_the_best_come_first_and_the_worst_come_worst_first():
     assert best.rows[0] == ["G39", "0.390", "0.500", "0.78", "1"]
 
 
-def test_few_genes_are_shown_once_and_none_not_at_all():
+def test_few_genes_are_shown_once_and_none_not_at_all() -> None:
     few = by_gene(genes(("S1", "a", "A", 0.2, None), ("S1", "b", "B", 0.4, None)))
     (block,) = best_and_worst("8 µm", few)
     assert isinstance(block, Table)
@@ -48,7 +48,7 @@ def test_few_genes_are_shown_once_and_none_not_at_all():
     assert best_and_worst("8 µm", few.clear()) == []
 
 
-def test_points_are_named_and_left_out_where_nothing_is_known():
+def test_points_are_named_and_left_out_where_nothing_is_known() -> None:
     known = by_gene(genes(("S1", "a", "A", 0.2, 0.8), ("S1", "b", "B", 0.4, None)))
     plot = against_ceiling("8 µm", known)
     assert plot is not None

@@ -12,7 +12,7 @@ def line(title: str, pcc: float | None, *, behind: bool = False) -> Line:
     return Line("8 µm", title, False, 2, 2, metrics, 0.5, gain, None)
 
 
-def test_the_main_line_is_the_one_others_are_behind():
+def test_the_main_line_is_the_one_others_are_behind() -> None:
     ceiling = Line("8 µm", "noise ceiling", False, 2, 2, {"pcc_gene": Statistic(0.9, 0.0)}, 1.0, None, None)
     lines = [line("gene mean", 0.0, behind=True), line("MagNet", 0.2), line("ridge", 0.3, behind=True), ceiling]
     found = main_line(lines, "8 µm")
@@ -20,7 +20,7 @@ def test_the_main_line_is_the_one_others_are_behind():
     assert found.title == "MagNet"
 
 
-def test_where_none_is_ours_the_main_line_is_the_best():
+def test_where_none_is_ours_the_main_line_is_the_best() -> None:
     lines = [line("gene mean", 0.0), line("ridge", 0.3), line("failed", None)]
     found = main_line(lines, "8 µm")
     assert found is not None
@@ -28,7 +28,7 @@ def test_where_none_is_ours_the_main_line_is_the_best():
     assert main_line([line("failed", None)], "8 µm") is None
 
 
-def test_a_number_that_is_not_known_is_read_as_such(tmp_path: Path):
+def test_a_number_that_is_not_known_is_read_as_such(tmp_path: Path) -> None:
     unknown = Statistic(math.nan, math.nan)
     metrics = {"mse": Statistic(1.5, math.nan), "mae": unknown, "pcc_bin": unknown, "pcc_gene": unknown}
     written = [Line("8 µm", "constant", False, 1, 1, metrics, math.nan, None, None), line("failed", None)]
@@ -42,6 +42,6 @@ def test_a_number_that_is_not_known_is_read_as_such(tmp_path: Path):
     assert table.best == {(0, 2)}
 
 
-def test_the_fold_is_read_from_a_cells_name():
+def test_the_fold_is_read_from_a_cells_name() -> None:
     assert fold_of("magnet-8um-timm-folded-net-fold3-0123456789ab") == "fold 3"
     assert fold_of(Path("cells/magnet").name) == "magnet"

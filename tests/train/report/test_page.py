@@ -66,7 +66,7 @@ def sweep(small_store: Store, runs: Path) -> Path:
     return run_sweep(sweep_of(small_store, runs, epochs=1, settings="validation.share = 0.5"), trials=2).folder
 
 
-def test_every_number_of_the_table_is_on_the_page(study: Path, tmp_path: Path):
+def test_every_number_of_the_table_is_on_the_page(study: Path, tmp_path: Path) -> None:
     _, page = page_of(study, out=tmp_path)
     heading, *shown = page.rows("Systems")
     table = pl.read_csv(study / "table.csv").to_dicts()
@@ -88,7 +88,7 @@ def test_every_number_of_the_table_is_on_the_page(study: Path, tmp_path: Path):
     ]
 
 
-def test_a_page_needs_nothing_from_elsewhere(study: Path, fitted: Path, sweep: Path, tmp_path: Path):
+def test_a_page_needs_nothing_from_elsewhere(study: Path, fitted: Path, sweep: Path, tmp_path: Path) -> None:
     text, page = page_of(study, fitted, sweep, out=tmp_path)
     assert "http://" not in text
     assert "https://" not in text
@@ -102,7 +102,7 @@ def test_a_page_needs_nothing_from_elsewhere(study: Path, fitted: Path, sweep: P
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_results_of_all_kinds_stand_side_by_side(study: Path, fitted: Path, sweep: Path, tmp_path: Path):
+def test_results_of_all_kinds_stand_side_by_side(study: Path, fitted: Path, sweep: Path, tmp_path: Path) -> None:
     _, page = page_of(study, fitted, sweep, out=tmp_path)
     rows = {(row[0], row[1]): row for row in page.rows("All results")}
     table = pl.read_csv(study / "table.csv").filter(pl.col("system") == "MagNet")
@@ -119,7 +119,7 @@ def test_results_of_all_kinds_stand_side_by_side(study: Path, fitted: Path, swee
     assert len(page.rows("Best trials")) == 1 + len(trials)
 
 
-def test_a_fit_is_shown_with_its_interval_losses_and_genes(fitted: Path, tmp_path: Path):
+def test_a_fit_is_shown_with_its_interval_losses_and_genes(fitted: Path, tmp_path: Path) -> None:
     text, page = page_of(fitted, out=tmp_path)
     table = pl.read_csv(fitted / "table.csv")
     systems, ceiling = page.rows("Systems")[1:-1], page.rows("Systems")[-1]
@@ -138,7 +138,7 @@ def test_a_fit_is_shown_with_its_interval_losses_and_genes(fitted: Path, tmp_pat
     assert "All results" not in text
 
 
-def test_text_of_users_is_escaped(study: Path, tmp_path: Path):
+def test_text_of_users_is_escaped(study: Path, tmp_path: Path) -> None:
     folder = copied(study, tmp_path)
     name = "<b>\"&'gene"
     genes = pl.read_parquet(folder / "genes.parquet").with_columns(gene_name=pl.lit(name) + pl.col("gene_id"))
@@ -155,7 +155,7 @@ def test_text_of_users_is_escaped(study: Path, tmp_path: Path):
     assert any(title.startswith(name) for title in page.titles)
 
 
-def test_settings_that_differ_are_told_beside_their_defaults(study: Path, tmp_path: Path):
+def test_settings_that_differ_are_told_beside_their_defaults(study: Path, tmp_path: Path) -> None:
     text, page = page_of(study, out=tmp_path)
     differing = {row[0]: row[1:] for row in page.rows("Settings that differ from the defaults")}
     assert differing["optim.lr"] == ["0.003", "0.0001"]
@@ -164,7 +164,7 @@ def test_settings_that_differ_are_told_beside_their_defaults(study: Path, tmp_pa
     assert "optim.momentum = 0.9" in text
 
 
-def test_a_study_that_was_moved_with_its_cells_keeps_its_losses(study: Path, tmp_path: Path):
+def test_a_study_that_was_moved_with_its_cells_keeps_its_losses(study: Path, tmp_path: Path) -> None:
     alone, moved = copied(study, tmp_path / "alone"), copied(study, tmp_path / "moved")
     record = json.loads((study / "study.json").read_text())
     for row in record["rows"]:
@@ -176,7 +176,9 @@ def test_a_study_that_was_moved_with_its_cells_keeps_its_losses(study: Path, tmp
     assert ", kept" not in page_of(alone, out=tmp_path)[0]
 
 
-def test_maps_are_inside_as_far_as_a_page_stays_small(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_maps_are_inside_as_far_as_a_page_stays_small(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = copied(study, tmp_path)
     (there, *_) = sorted(folder.glob("maps-*.png"))
     Image.effect_noise((1500, 1500), 90).convert("RGB").save(folder / "maps-ZZZ-8um.png")
@@ -189,7 +191,7 @@ def test_maps_are_inside_as_far_as_a_page_stays_small(study: Path, tmp_path: Pat
     assert "to keep this page small: maps-ZZZ-8um.png" in text
 
 
-def test_what_failed_is_told(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_failed_is_told(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(cell: Cell, folder: Path) -> object:
         raise MagnetError(cell.title, expected="luck", found="none", remedy="try again")
 
@@ -206,7 +208,7 @@ def test_what_failed_is_told(small_store: Store, tmp_path: Path, monkeypatch: py
     assert "<li>nothing</li>" in whole
 
 
-def test_a_folder_without_a_finished_result_is_one_line(study: Path, fitted: Path, tmp_path: Path):
+def test_a_folder_without_a_finished_result_is_one_line(study: Path, fitted: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     with pytest.raises(MagnetError, match="none: expected the folder of a result, found no folder"):
         write_report([tmp_path / "none"], out)
@@ -230,7 +232,7 @@ def test_a_folder_without_a_finished_result_is_one_line(study: Path, fitted: Pat
     assert not out.exists()
 
 
-def test_the_command_writes_the_page_and_says_where(fitted: Path, tmp_path: Path):
+def test_the_command_writes_the_page_and_says_where(fitted: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(report_command)
     out = tmp_path / "there" / "page.html"
@@ -240,7 +242,7 @@ def test_the_command_writes_the_page_and_says_where(fitted: Path, tmp_path: Path
     read_page(out.read_text(encoding="utf-8"))
 
 
-def test_folders_that_share_a_name_are_told_apart_by_their_paths(fitted: Path, tmp_path: Path):
+def test_folders_that_share_a_name_are_told_apart_by_their_paths(fitted: Path, tmp_path: Path) -> None:
     other = copied(fitted, tmp_path / "moved")
     text, page = page_of(fitted, other, out=tmp_path)
     assert {row[0] for row in page.rows("All results")[1:]} == {str(fitted), str(other)}

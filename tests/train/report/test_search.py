@@ -37,7 +37,7 @@ def told(store: Store, runs: Path, value: float | None, *, trials: int) -> str:
     return write_report([sweep.folder], sweep.folder / "report.html").read_text()
 
 
-def test_a_page_holds_history_importance_and_slices_itself(small_store: Store, tmp_path: Path):
+def test_a_page_holds_history_importance_and_slices_itself(small_store: Store, tmp_path: Path) -> None:
     page = told(small_store, tmp_path / "runs", None, trials=40)
     assert page.count("data:image/png;base64,") == 1 + 1 + 2
     assert "http" not in page
@@ -47,10 +47,10 @@ def test_a_page_holds_history_importance_and_slices_itself(small_store: Store, t
 @pytest.mark.parametrize(
     ("trials", "says"), [(3, "needs 10 whole trials; there are 3"), (12, "All whole trials have the same value")]
 )
-def test_a_page_says_why_it_has_no_importance(small_store: Store, tmp_path: Path, trials: int, says: str):
+def test_a_page_says_why_it_has_no_importance(small_store: Store, tmp_path: Path, trials: int, says: str) -> None:
     page = told(small_store, tmp_path / "runs", 0.5, trials=trials)
     assert says in page
 
 
-def test_a_single_trial_can_be_drawn(small_store: Store, tmp_path: Path):
+def test_a_single_trial_can_be_drawn(small_store: Store, tmp_path: Path) -> None:
     assert "1 whole" in told(small_store, tmp_path / "runs", 0.5, trials=1)

@@ -183,7 +183,7 @@ def another(name: str, value: Any) -> Any:
     return not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value / 2 or 0.5
 
 
-def test_the_defaults_are_these():
+def test_the_defaults_are_these() -> None:
     assert FitConfig().plain() == FIT
     rivals = {name: {**LATER, **values} for name, values in DEFAULT_RIVALS.items()}
     assert rivals_config().plain() == rivals
@@ -193,18 +193,18 @@ def test_the_defaults_are_these():
     assert [canonical_json(config.plain()) for config in (FitConfig(), rivals_config())] == spelt
 
 
-def test_what_leaves_the_output_as_it_is_is_said_in_one_place():
+def test_what_leaves_the_output_as_it_is_is_said_in_one_place() -> None:
     assert {"device", "overwrite", "compute.checkpoint_minutes", "compute.resident"} == OUTPUT_NEUTRAL
     assert OUTPUT_NEUTRAL < ELSEWHERE
 
 
-def test_cells_written_before_keep_their_names():
+def test_cells_written_before_keep_their_names() -> None:
     digests = {system: digest_of(system, FitConfig()) for system in ("magnet", "egn", "gene_mean")}
     assert digests == {"magnet": "80c200133fef", "egn": "2887b83c4db7", "gene_mean": "47b1388d466f"}
 
 
 @pytest.mark.parametrize("name", flat(FIT))
-def test_a_setting_changes_the_cell_unless_it_is_neutral_or_elsewhere(name: str):
+def test_a_setting_changes_the_cell_unless_it_is_neutral_or_elsewhere(name: str) -> None:
     value = another(name, flat(FIT)[name])
     other = FitConfig().changed(**nested({name: value}, where=name))
     assert flat(other.plain()) == flat(FIT) | {name: value}

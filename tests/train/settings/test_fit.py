@@ -8,7 +8,7 @@ from train.settings.fit import FitConfig, load_config
 from train.studies.settings import load_study_config
 
 
-def test_the_defaults_are_the_papers():
+def test_the_defaults_are_the_papers() -> None:
     config = load_config(None)
     assert (config.optim.name, config.optim.lr, config.optim.momentum) == ("sgd", 1e-4, 0.9)
     assert (config.optim.weight_decay, config.optim.final_lr, config.optim.batch_size) == (1e-4, 0.01, 256)
@@ -16,7 +16,7 @@ def test_the_defaults_are_the_papers():
     assert (config.loss.gamma_prediction, config.loss.gamma_consistency, config.data.panel) == (1.0, 0.25, 250)
 
 
-def test_settings_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path):
+def test_settings_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text('seed = 7\n[optim]\nname = "adamw"\nlr = 1e-3\n')
     config = load_config(tmp_path / "recipe.toml", ["optim.lr=5e-4", "data.target=55", "data.backbone=timm:resnet18"])
     assert (config.seed, config.optim.name, config.optim.lr) == (7, "adamw", 5e-4)
@@ -43,12 +43,12 @@ def test_settings_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path:
         ("model.heads=3", "--set: model.width: expected a multiple of heads=3, found 256"),
     ],
 )
-def test_a_wrong_setting_is_one_line(setting: str, says: str):
+def test_a_wrong_setting_is_one_line(setting: str, says: str) -> None:
     with pytest.raises(MagnetError, match=says):
         load_config(None, [setting])
 
 
-def test_an_error_names_the_recipe_or_the_option_that_said_it(tmp_path: Path):
+def test_an_error_names_the_recipe_or_the_option_that_said_it(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[optim]\nlr = 0\nepochs = 0\n[rivals.egn]\nheads = 3\n")
     options = {"optim.lr": ("--lr", 1e-3), "data.target": ("--target", 55), "optim.epochs": ("--epochs", None)}
@@ -64,7 +64,7 @@ def test_an_error_names_the_recipe_or_the_option_that_said_it(tmp_path: Path):
         load_study_config(None, ["rivals=3"])
 
 
-def test_a_broken_or_absent_recipe_is_one_line(tmp_path: Path):
+def test_a_broken_or_absent_recipe_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("optim = [")
     with pytest.raises(MagnetError, match="broken.toml: expected TOML"):
         load_config(tmp_path / "broken.toml")
@@ -72,6 +72,6 @@ def test_a_broken_or_absent_recipe_is_one_line(tmp_path: Path):
         load_config(tmp_path / "absent.toml")
 
 
-def test_a_configuration_survives_json():
+def test_a_configuration_survives_json() -> None:
     config = load_config(None, ["optim.lr=5e-4", "model.rounds=3", "loss.pcc_over=bins"])
     assert FitConfig.build(json.loads(json.dumps(config.plain())), where="run.json") == config

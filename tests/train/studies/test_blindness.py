@@ -109,7 +109,7 @@ def computed(
 @pytest.mark.parametrize(("system", "target"), [*((system, 8) for system in SYSTEMS), ("magnet", 55), ("triplex", 55)])
 def test_a_marker_in_the_counts_of_a_test_slide_leaves_no_trace_in_a_system(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, target: int
-):
+) -> None:
     plain, predictions, error = computed(small_store, tmp_path / "a", system, target, monkeypatch, marked=False)
     marked, again, error_then = computed(small_store, tmp_path / "b", system, target, monkeypatch, marked=True)
     np.testing.assert_array_equal(predictions["S2"], again["S2"])

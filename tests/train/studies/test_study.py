@@ -17,8 +17,9 @@ from tests.train.setting import config
 from train import pipeline
 from train.data import fold_choice
 from train.data.fold_choice import choose_folds, targets_of
-from train.data.fold_sides import FoldSides, TrainingSide, open_fold
+from train.data.fold_sides import FoldSides, open_fold
 from train.data.slide import open_slide_data
+from train.data.training_side import TrainingSide
 from train.pipeline import make_table, run_cells
 from train.places import CELL
 from train.studies import pivotal
@@ -44,7 +45,9 @@ def planned(study: StudyConfig, *, targets: tuple[int, ...] = (55,), systems: tu
     return planner.baselines(targets, systems, name="table", title="A table")
 
 
-def test_the_table_is_the_mean_over_folds_of_metrics_of_the_kept_predictions(small_store: Store, tmp_path: Path):
+def test_the_table_is_the_mean_over_folds_of_metrics_of_the_kept_predictions(
+    small_store: Store, tmp_path: Path
+) -> None:
     study = small_study(small_store, tmp_path)
     plan = planned(study)
     result = make_table(plan, study)
@@ -72,7 +75,7 @@ def test_the_table_is_the_mean_over_folds_of_metrics_of_the_kept_predictions(sma
 
 def test_a_finished_cell_is_not_computed_again_and_an_unfinished_one_is(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     study = small_study(small_store, tmp_path)
     plan = planned(study, systems=("gene_mean", "colour_ridge"))
     first = make_table(plan, study)
@@ -94,7 +97,7 @@ def test_a_finished_cell_is_not_computed_again_and_an_unfinished_one_is(
 
 def test_a_cell_that_fails_is_told_of_and_the_others_go_on(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     study = small_study(small_store, tmp_path)
     build = pipeline.build_system
 
@@ -116,7 +119,7 @@ def test_a_cell_that_fails_is_told_of_and_the_others_go_on(
     assert pl.read_csv(whole.folder / "table.csv")["folds"].to_list() == [2, 2, 2]
 
 
-def test_tables_share_the_cells_they_have_in_common(small_store: Store, tmp_path: Path):
+def test_tables_share_the_cells_they_have_in_common(small_store: Store, tmp_path: Path) -> None:
     study = small_study(small_store, tmp_path)
     planner = Planner(study, choose_folds(study.fit, None))
     ours = planner.baselines((16,), ("magnet",), name="a", title="").rows[0]
@@ -145,7 +148,7 @@ def test_tables_share_the_cells_they_have_in_common(small_store: Store, tmp_path
 )
 def test_a_cell_is_named_after_what_decides_its_content(
     small_store: Store, tmp_path: Path, system: str, setting: str, same: bool
-):
+) -> None:
     def folder(*settings: str) -> Path:
         study = small_study(small_store, tmp_path, *settings)
         (cell, *_) = Planner(study, choose_folds(study.fit, None)).cells(system, study.fit)
@@ -154,7 +157,7 @@ def test_a_cell_is_named_after_what_decides_its_content(
     assert (folder() == folder(setting)) is same
 
 
-def test_single_genes_are_compared_and_drawn(small_store: Store, tmp_path: Path):
+def test_single_genes_are_compared_and_drawn(small_store: Store, tmp_path: Path) -> None:
     study = small_study(small_store, tmp_path, "data.panel=10")
     plan = planned(study, targets=(8,), systems=("magnet", "gene_mean"))
     gene = run_cells(plan.cells, tmp_path).cells[plan.rows[0].cells[0]].panel.names[0]
@@ -166,7 +169,7 @@ def test_single_genes_are_compared_and_drawn(small_store: Store, tmp_path: Path)
     assert (result.folder / f"maps-{gene}-8um.png").stat().st_size > 10_000
 
 
-def test_every_form_of_the_table_says_which_data_a_column_is(small_store: Store, tmp_path: Path):
+def test_every_form_of_the_table_says_which_data_a_column_is(small_store: Store, tmp_path: Path) -> None:
     study = small_study(small_store, tmp_path)
     result = make_table(planned(study), study, published=True)
     for form in ("txt", "md", "tex"):
@@ -180,7 +183,7 @@ def test_every_form_of_the_table_says_which_data_a_column_is(small_store: Store,
     assert all(Path(cell).is_dir() for row in description["rows"] for cell in row["cells"])
 
 
-def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path):
+def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path) -> None:
     study = small_study(small_store, tmp_path)
     with pytest.raises(MagnetError, match=r"--systems: expected a known name, found 'nonesuch'"):
         planned(study, systems=("nonesuch",))
@@ -188,7 +191,7 @@ def test_wrong_input_is_one_line(small_store: Store, tmp_path: Path):
         choose_folds(study.fit, (7,))
 
 
-def test_folds_may_be_cut_by_slide(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_folds_may_be_cut_by_slide(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [row | {"patient": "one"} for row in small_store.samples()]
     monkeypatch.setattr(Store, "samples", lambda self: samples)
     with pytest.raises(MagnetError, match="expected slides of 2 patients or more"):
@@ -199,7 +202,7 @@ def test_folds_may_be_cut_by_slide(small_store: Store, tmp_path: Path, monkeypat
 
 def test_a_cell_that_another_process_is_at_is_waited_for(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     study = small_study(small_store, tmp_path)
     plan = planned(study, systems=("gene_mean",))
     (taken, other) = plan.rows[0].cells
@@ -225,7 +228,7 @@ def test_a_cell_that_another_process_is_at_is_waited_for(
 
 def test_targets_that_the_store_lacks_are_refused_before_anything_is_computed(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     study = small_study(small_store, tmp_path)
     folds = choose_folds(study.fit, None)
     assert targets_of(study.fit, folds, None, (8, 16, 55)) == [8, 16, 55]
@@ -238,7 +241,7 @@ def test_targets_that_the_store_lacks_are_refused_before_anything_is_computed(
 @pytest.mark.parametrize("damage", ["blocks", "genes", "description", "prediction"])
 def test_a_damaged_cell_is_one_line_that_says_how_to_have_it_again_and_the_others_go_on(
     small_store: Store, tmp_path: Path, damage: str
-):
+) -> None:
     study = small_study(small_store, tmp_path)
     plan = planned(study, systems=("gene_mean",))
     make_table(plan, study)
@@ -257,7 +260,7 @@ def test_a_damaged_cell_is_one_line_that_says_how_to_have_it_again_and_the_other
 
 def test_a_folder_of_another_command_is_left_alone_and_a_replaced_table_is_said(
     small_store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     caplog.set_level(NOTICE, "magnet_hd")
     study = small_study(small_store, tmp_path)
     plan = planned(study, systems=("gene_mean",))
@@ -272,7 +275,9 @@ def test_a_folder_of_another_command_is_left_alone_and_a_replaced_table_is_said(
         make_table(replace(plan, name="../elsewhere"), study)
 
 
-def test_single_genes_are_drawn_of_one_slide(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_single_genes_are_drawn_of_one_slide(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = small_study(small_store, tmp_path, "data.panel=10")
     plan = planned(study, targets=(8,), systems=("gene_mean", "colour_ridge"))
     results = run_cells(plan.cells, tmp_path)
@@ -290,7 +295,7 @@ def test_single_genes_are_drawn_of_one_slide(small_store: Store, tmp_path: Path,
 @pytest.mark.parametrize("protocol", ["paper", "triplex", "hest"])
 def test_every_protocol_makes_a_table_of_its_own_folds_and_genes(
     small_store: Store, tmp_path: Path, protocol: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.chdir(tmp_path)
     settings = [f"data.store={small_store.root}", "data.backbone=timm:test_convnext", "data.target=55"]
     settings += ["data.panel=10"] * (protocol != "hest") + ["encoder.mode=frozen"]
@@ -305,7 +310,7 @@ def test_every_protocol_makes_a_table_of_its_own_folds_and_genes(
     assert (tmp_path / "runs" / ("folds-triplex.json" if protocol == "triplex" else "folds.json")).exists()
 
 
-def test_a_recipe_wins_over_its_protocol_and_a_setting_over_both(tmp_path: Path):
+def test_a_recipe_wins_over_its_protocol_and_a_setting_over_both(tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text("[data]\npanel = 30\n[rivals.egn]\nwidth = 32\n")
     study = load_study_config(tmp_path / "recipe.toml", ["rivals.egn.heads=2"], protocol="hest")
     assert (study.fit.data.panel, study.fit.data.panel_by, study.fit.data.normalise.library) == (30, "variance", "none")
@@ -319,7 +324,7 @@ def test_a_recipe_wins_over_its_protocol_and_a_setting_over_both(tmp_path: Path)
 @pytest.mark.parametrize(
     ("finetune", "settings", "mode"), [(False, [], "frozen"), (True, [], "full"), (True, ["encoder.mode=lora"], "lora")]
 )
-def test_encoders_are_trained_where_that_is_asked_for(finetune: bool, settings: list[str], mode: str):
+def test_encoders_are_trained_where_that_is_asked_for(finetune: bool, settings: list[str], mode: str) -> None:
     def mode_of(finetune: bool, *settings: str) -> str:
         asked = StudyRequest(None, None, None, None, None, settings, "paper", finetune=finetune, folds=None, genes=())
         return configure(asked).fit.encoder.mode
@@ -329,7 +334,7 @@ def test_encoders_are_trained_where_that_is_asked_for(finetune: bool, settings: 
         mode_of(not finetune, f"encoder.mode={mode}")
 
 
-def test_the_best_of_a_group_is_among_rows_of_all_folds():
+def test_the_best_of_a_group_is_among_rows_of_all_folds() -> None:
     def line(title: str, folds: int, mse: float) -> Line:
         metrics = {name: Statistic(mse, 0.1) for name in ("mse", "mae", "pcc_bin", "pcc_gene")}
         return Line("8 µm", title, False, folds, folds, metrics, 0.5, None, None)

@@ -8,7 +8,8 @@ import pytest
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from tests.train.sweep.setting import sweep_of
-from train.data.fold_sides import FoldSides, choose_fold
+from train.data.fold_choice import choose_fold
+from train.data.fold_sides import FoldSides
 from train.data.slide import Slide
 from train.pipeline import fit
 from train.report.page import write_report
@@ -20,7 +21,7 @@ def trials_of(folder: Path) -> pl.DataFrame:
     return pl.read_csv(folder / "trials.csv")
 
 
-def test_a_sweep_ends_goes_on_and_leaves_its_best_as_a_recipe(small_store: Store, tmp_path: Path):
+def test_a_sweep_ends_goes_on_and_leaves_its_best_as_a_recipe(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     first = run_sweep(sweep, trials=4)
     assert first.finished == 4
@@ -44,7 +45,7 @@ def test_a_sweep_ends_goes_on_and_leaves_its_best_as_a_recipe(small_store: Store
     assert not any((result.folder / "scratch").iterdir())
 
 
-def test_a_trials_value_is_the_validation_score_of_a_fit_with_its_settings(small_store: Store, tmp_path: Path):
+def test_a_trials_value_is_the_validation_score_of_a_fit_with_its_settings(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs", settings="validation.share = 0.5")
     result = run_sweep(sweep, trials=2)
     config = load_config(result.folder / "best.toml", ["name=again", "device=cpu"])
@@ -56,7 +57,7 @@ def test_a_trials_value_is_the_validation_score_of_a_fit_with_its_settings(small
 
 def test_the_labels_of_test_slides_are_never_asked_for(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     plain = sweep_of(small_store, tmp_path / "plain")
     expected = run_sweep(plain, trials=2)
     fold = choose_fold(plain.base)
@@ -86,7 +87,7 @@ def test_the_labels_of_test_slides_are_never_asked_for(
 
 def test_a_sweep_that_was_stopped_draws_what_it_would_have_drawn(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     whole = run_sweep(sweep_of(small_store, tmp_path / "whole"), trials=5)
     sweep = sweep_of(small_store, tmp_path / "stopped")
     run_sweep(sweep, trials=3)
@@ -106,7 +107,7 @@ def test_a_sweep_that_was_stopped_draws_what_it_would_have_drawn(
     assert result.value == whole.value
 
 
-def test_a_sweep_of_other_settings_or_space_is_one_line(small_store: Store, tmp_path: Path):
+def test_a_sweep_of_other_settings_or_space_is_one_line(small_store: Store, tmp_path: Path) -> None:
     run_sweep(sweep_of(small_store, tmp_path / "runs"), trials=1)
     with pytest.raises(MagnetError, match="one that differs in loss.lambda_fine; give another --name"):
         run_sweep(sweep_of(small_store, tmp_path / "runs", settings="loss.lambda_fine = 0.5"), trials=2)
@@ -117,7 +118,7 @@ def test_a_sweep_of_other_settings_or_space_is_one_line(small_store: Store, tmp_
         )
 
 
-def test_a_combination_that_is_refused_is_kept_with_its_line(small_store: Store, tmp_path: Path):
+def test_a_combination_that_is_refused_is_kept_with_its_line(small_store: Store, tmp_path: Path) -> None:
     space = '"model.width" = {choices = [30, 32]}\n"model.heads" = {choices = [3, 4]}'
     sweep = sweep_of(small_store, tmp_path / "runs", space=space, search='sampler = "random"\nseed = 1')
     result = run_sweep(sweep, trials=8)

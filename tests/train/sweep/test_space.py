@@ -16,7 +16,7 @@ def read(tmp_path: Path, text: str, *settings: str) -> Sweep:
     return read_sweep(tmp_path / "sweep.toml", {}, settings)
 
 
-def test_dotted_keys_and_nested_tables_are_one_space(tmp_path: Path):
+def test_dotted_keys_and_nested_tables_are_one_space(tmp_path: Path) -> None:
     dotted = read(
         tmp_path, '[space]\n"optim.lr" = {low = 1e-4, high = 1, log = true}\nmodel.rounds = {low = 1, high = 3}'
     )
@@ -27,7 +27,7 @@ def test_dotted_keys_and_nested_tables_are_one_space(tmp_path: Path):
     assert dotted.space == tables.space == expected
 
 
-def test_values_are_drawn_of_the_settings_kind_and_within_their_limits():
+def test_values_are_drawn_of_the_settings_kind_and_within_their_limits() -> None:
     space = parse_space(
         {
             "optim.batch_size": {"low": 64, "high": 256, "step": 64},
@@ -50,7 +50,7 @@ def test_values_are_drawn_of_the_settings_kind_and_within_their_limits():
     assert space["optim.name"] == Choice(("sgd", "adamw"))
 
 
-def test_layers_lie_over_one_another(tmp_path: Path):
+def test_layers_lie_over_one_another(tmp_path: Path) -> None:
     (tmp_path / "base.toml").write_text("seed = 7\n[optim]\nlr = 0.5\nmomentum = 0.3\n[encoder]\nmode = 'full'\n")
     fixed = "'optim.epochs' = 3\noptim.warmup = 0.1"
     text = f"recipe = 'base.toml'\n[settings]\n{fixed}\n[space]\nmodel.rounds = {{low = 1, high = 3}}"
@@ -62,13 +62,13 @@ def test_layers_lie_over_one_another(tmp_path: Path):
     assert config.run_name == "sweep"
 
 
-def test_the_recipe_for_newcomers_is_a_sweep_over_quick():
+def test_the_recipe_for_newcomers_is_a_sweep_over_quick() -> None:
     sweep = read_sweep(RECIPES / "sweep.toml")
     assert sweep.base.optim.name == load_config(RECIPES / "quick.toml").optim.name == "adamw"
     assert "optim.lr" in sweep.space
 
 
-def test_a_value_that_fits_in_some_combination_is_taken(tmp_path: Path):
+def test_a_value_that_fits_in_some_combination_is_taken(tmp_path: Path) -> None:
     sweep = read(tmp_path, "[space]\nmodel.width = {choices = [60, 64]}\nmodel.heads = {choices = [3, 4, 8]}")
     assert sweep.config({"model.width": 60, "model.heads": 3}).model.width == 60
     with pytest.raises(MagnetError, match="expected a multiple of heads=3, found 64"):
@@ -100,7 +100,7 @@ def test_a_value_that_fits_in_some_combination_is_taken(tmp_path: Path):
         ("", "expected settings to search, found none"),
     ],
 )
-def test_a_wrong_space_is_one_line(tmp_path: Path, space: str, says: str):
+def test_a_wrong_space_is_one_line(tmp_path: Path, space: str, says: str) -> None:
     with pytest.raises(MagnetError, match=says):
         read(tmp_path, f"[space]\n{space}")
 
@@ -122,12 +122,12 @@ def test_a_wrong_space_is_one_line(tmp_path: Path, space: str, says: str):
         ("space = 3", "expected a table 'space'"),
     ],
 )
-def test_a_wrong_sweep_file_is_one_line(tmp_path: Path, text: str, says: str):
+def test_a_wrong_sweep_file_is_one_line(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(MagnetError, match=says):
         read(tmp_path, text)
 
 
-def test_the_mode_of_the_encoder_is_said_once(tmp_path: Path):
+def test_the_mode_of_the_encoder_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "sweep.toml").write_text("[space]\nencoder.mode = {choices = ['last', 'lora']}")
     assert read_sweep(tmp_path / "sweep.toml").config({"encoder.mode": "lora"}).encoder.mode == "lora"
     with pytest.raises(MagnetError, match="--bins: expected --bins or encoder.mode, found both"):

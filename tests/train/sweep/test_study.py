@@ -59,7 +59,7 @@ def draw_and_be_killed(sweep: Sweep, total: int) -> None:
 
 
 @pytest.mark.parametrize("pruner", ["median", "asha"])
-def test_a_trial_that_lags_is_pruned_and_a_leading_one_is_not(small_store: Store, tmp_path: Path, pruner: str):
+def test_a_trial_that_lags_is_pruned_and_a_leading_one_is_not(small_store: Store, tmp_path: Path, pruner: str) -> None:
     search = f'pruner = "{pruner}"\nreduction = 2'
     sweep = sweep_of(small_store, tmp_path / "runs", search=search, epochs=4)
     good, bad = [0.2, 0.3, 0.4, 0.5], [0.1, 0.1, 0.1, 0.1]
@@ -72,7 +72,7 @@ def test_a_trial_that_lags_is_pruned_and_a_leading_one_is_not(small_store: Store
     assert trials[4].user_attrs["kept_epoch"] == 3
 
 
-def test_a_killed_process_s_trial_does_not_count(small_store: Store, tmp_path: Path):
+def test_a_killed_process_s_trial_does_not_count(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     process = multiprocessing.get_context("spawn").Process(target=draw_and_be_killed, args=(sweep, 2))
     process.start()
@@ -86,7 +86,7 @@ def test_a_killed_process_s_trial_does_not_count(small_store: Store, tmp_path: P
     assert len(finished(trials)) == 2
 
 
-def test_a_signal_that_a_training_took_at_its_end_stops_the_sweep(small_store: Store, tmp_path: Path):
+def test_a_signal_that_a_training_took_at_its_end_stops_the_sweep(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     with open_study(sweep.folder, sweep.search) as study:
         with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
@@ -95,7 +95,9 @@ def test_a_signal_that_a_training_took_at_its_end_stops_the_sweep(small_store: S
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_trial_under_way_elsewhere_is_left_alone_and_counts_towards_the_total(small_store: Store, tmp_path: Path):
+def test_a_trial_under_way_elsewhere_is_left_alone_and_counts_towards_the_total(
+    small_store: Store, tmp_path: Path
+) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     with (
         open_study(sweep.folder, sweep.search) as one,
@@ -109,13 +111,13 @@ def test_a_trial_under_way_elsewhere_is_left_alone_and_counts_towards_the_total(
         assert [trial.state for trial in one.get_trials()] == [TrialState.RUNNING] * 2
 
 
-def test_a_trial_that_diverges_is_kept_with_its_line(small_store: Store, tmp_path: Path):
+def test_a_trial_that_diverges_is_kept_with_its_line(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs", space='"optim.lr" = {choices = [1e30]}')
     with pytest.raises(MagnetError, match="found none of 1, the first refused by: .*expected a finite loss"):
         run_sweep(sweep, trials=1)
 
 
-def test_one_patient_is_held_out_where_the_share_comes_to_none(small_store: Store, tmp_path: Path):
+def test_one_patient_is_held_out_where_the_share_comes_to_none(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     side = open_fold(sweep.base).training
     held = hold_out_one(side, sweep.base)
@@ -127,7 +129,7 @@ def test_one_patient_is_held_out_where_the_share_comes_to_none(small_store: Stor
 
 def test_a_refit_trains_the_encoder_that_was_frozen_for_speed_and_leaves_another_mode(
     small_store: Store, tmp_path: Path
-):
+) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     config = refit_config(sweep, {"optim.lr": 5e-3, "model.rounds": 2})
     assert (config.encoder.mode, config.optim.lr, config.model.rounds) == ("full", 5e-3, 2)
@@ -136,7 +138,7 @@ def test_a_refit_trains_the_encoder_that_was_frozen_for_speed_and_leaves_another
     assert refit_config(lora, {}).encoder.mode == "lora"
 
 
-def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path):
+def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs", settings="baselines = false")
     first = run_sweep(sweep, trials=1, refit=True)
     assert first.refit is not None
@@ -153,7 +155,7 @@ def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_sweep(small_store: Store, tmp_path: Path):
+def test_two_processes_share_a_sweep(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     result = run_sweep(sweep, trials=5, jobs=2)
     assert result.finished == 5
@@ -166,7 +168,7 @@ def test_two_processes_share_a_sweep(small_store: Store, tmp_path: Path):
 @pytest.mark.parametrize("validates", [True, False])
 def test_a_trial_is_judged_by_the_epoch_that_a_fit_would_keep(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validates: bool
-):
+) -> None:
     scores = iter([0.1, 0.9, 0.4])
     monkeypatch.setattr(magnet, "validator", lambda side, predict: lambda: next(scores))
     share = "validation.share=0.5" if validates else "validation.share=0.2"  # of two training patients: one, none

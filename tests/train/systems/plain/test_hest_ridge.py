@@ -11,7 +11,7 @@ from train.systems.plain.ridge import Standardiser, principal_axes
 
 def test_it_is_the_normal_equations_of_the_published_penalty_around_the_training_mean(
     small_store: Store, tmp_path: Path
-):
+) -> None:
     sides = open_fold(config(small_store, tmp_path))
     slides, labels = sides.training.slides, sides.training.all_fine().astype(np.float64)
     inputs = np.concatenate([slide.fine.pooled(np.arange(len(slide.fine))) for slide in slides]).astype(np.float32)

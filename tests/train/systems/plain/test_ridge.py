@@ -3,7 +3,7 @@ import numpy as np
 from train.systems.plain.ridge import PENALTIES, Ridge
 
 
-def test_ridge_is_the_normal_equations_at_the_penalty_it_chose():
+def test_ridge_is_the_normal_equations_at_the_penalty_it_chose() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(80, 5)) + 3
     labels = inputs @ rng.normal(size=(5, 4)) + rng.normal(size=(80, 4))
@@ -16,7 +16,7 @@ def test_ridge_is_the_normal_equations_at_the_penalty_it_chose():
     np.testing.assert_allclose(ridge.predict(inputs), expected, rtol=1e-5)
 
 
-def test_the_penalty_is_the_one_of_least_generalised_cross_validation_error():
+def test_the_penalty_is_the_one_of_least_generalised_cross_validation_error() -> None:
     rng = np.random.default_rng(1)
     inputs, labels = rng.normal(size=(40, 30)), rng.normal(size=(40, 3))
     labels += 2 * inputs[:, :3]
@@ -29,14 +29,14 @@ def test_the_penalty_is_the_one_of_least_generalised_cross_validation_error():
     assert Ridge().fit(inputs, labels).penalty == min(PENALTIES, key=error)
 
 
-def test_noise_without_signal_is_shrunk_to_the_mean():
+def test_noise_without_signal_is_shrunk_to_the_mean() -> None:
     rng = np.random.default_rng(2)
     ridge = Ridge().fit(rng.normal(size=(60, 50)), rng.normal(size=(60, 20)))
     fresh = ridge.predict(rng.normal(size=(200, 50)))
     assert fresh.std(axis=0).mean() < 0.1
 
 
-def test_with_several_patients_the_penalty_is_the_best_for_one_that_is_left_out():
+def test_with_several_patients_the_penalty_is_the_best_for_one_that_is_left_out() -> None:
     rng = np.random.default_rng(3)
     patients = np.repeat(["a", "b", "c"], 30)
     context = np.repeat(rng.normal(size=(3, 12)), 30, axis=0) + 0.01 * rng.normal(size=(90, 12))

@@ -29,13 +29,13 @@ def embeddings(rows: int = 12, width: int = 8) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(rows, width)), rng.normal(size=(rows, width))
 
 
-def test_bleep_learns_its_training_slides(small_store: Store, tmp_path: Path):
+def test_bleep_learns_its_training_slides(small_store: Store, tmp_path: Path) -> None:
     config = BLEEPConfig(width=64, batch_size=128, epochs=80)
     assert_learns(BLEEP(config, Setting()), training_of(small_store, tmp_path))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_the_loss_is_the_mean_cross_entropy_of_both_directions(temperature: float):
+def test_the_loss_is_the_mean_cross_entropy_of_both_directions(temperature: float) -> None:
     images, expression = embeddings()
     rows = len(images)
     total = 0.0
@@ -53,7 +53,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_both_directions(temperature: floa
     assert float(found) == pytest.approx(total / (2 * rows), rel=1e-9)
 
 
-def test_the_targets_of_a_row_sum_to_one_and_favour_what_is_alike():
+def test_the_targets_of_a_row_sum_to_one_and_favour_what_is_alike() -> None:
     images, expression = (torch.from_numpy(each) for each in embeddings())
     images[3], expression[3] = images[7], expression[7]
     targets = soft_targets(images, expression, temperature=1.0)
@@ -62,13 +62,13 @@ def test_the_targets_of_a_row_sum_to_one_and_favour_what_is_alike():
     assert targets[3, 3] + targets[3, 7] > 0.9
 
 
-def test_a_batch_that_agrees_has_less_loss_than_one_that_is_mixed_up():
+def test_a_batch_that_agrees_has_less_loss_than_one_that_is_mixed_up() -> None:
     images = torch.from_numpy(embeddings()[0])
     matched = contrastive_loss(images, images, temperature=1.0)
     assert matched < 0.5 * contrastive_loss(images, images.roll(1, dims=0), temperature=1.0)
 
 
-def test_the_projection_is_a_residual_around_its_first_layer():
+def test_the_projection_is_a_residual_around_its_first_layer() -> None:
     head = ProjectionHead(6, SMALL).eval()
     rows = torch.randn(5, 6)
     torch.nn.init.zeros_(head.mix.weight)
@@ -78,14 +78,14 @@ def test_the_projection_is_a_residual_around_its_first_layer():
     torch.testing.assert_close(head(rows), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_both_heads_get_a_gradient_everywhere():
+def test_both_heads_get_a_gradient_everywhere() -> None:
     heads = torch.nn.ModuleList([ProjectionHead(6, SMALL), ProjectionHead(5, SMALL)])
     contrastive_loss(heads[0](torch.randn(9, 6)), heads[1](torch.randn(9, 5)), temperature=1.0).backward()
     silent = [name for name, value in heads.named_parameters() if value.grad is None or not value.grad.any()]
     assert silent == []
 
 
-def test_a_prediction_is_the_mean_of_the_most_similar_training_rows(small_store: Store, tmp_path: Path):
+def test_a_prediction_is_the_mean_of_the_most_similar_training_rows(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     system, tested = BLEEP(SMALL, Setting()), sides.test_slides[0]
     system.fit(sides.training)
@@ -94,7 +94,8 @@ def test_a_prediction_is_the_mean_of_the_most_similar_training_rows(small_store:
     assert len(system.bank_embeddings) == len(truth)
 
     def unit(rows: np.ndarray) -> np.ndarray:
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        result: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return result
 
     cosine = unit(system.embed_images(tested, np.arange(len(tested.fine)))) @ unit(system.bank_embeddings).T
     nearest = np.argsort(-cosine, axis=1)[:, : SMALL.neighbours]
@@ -105,7 +106,7 @@ def test_a_prediction_is_the_mean_of_the_most_similar_training_rows(small_store:
     assert (predicted <= truth.max(axis=0) + 1e-4).all()
 
 
-def test_fewer_training_rows_than_neighbours_give_their_mean(small_store: Store, tmp_path: Path):
+def test_fewer_training_rows_than_neighbours_give_their_mean(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     system = BLEEP(SMALL.changed(neighbours=10_000, epochs=1), Setting())
     system.fit(sides.training)
@@ -117,7 +118,7 @@ def test_fewer_training_rows_than_neighbours_give_their_mean(small_store: Store,
 
 def test_a_prediction_does_not_depend_on_the_chunks(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     sides = training_of(small_store, tmp_path)
     system = BLEEP(SMALL, Setting())
     system.fit(sides.training)
@@ -127,11 +128,13 @@ def test_a_prediction_does_not_depend_on_the_chunks(
     assert_same(system.predict(sides.test_slides[0]), whole)
 
 
-def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(small_store: Store, tmp_path: Path):
+def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(
+    small_store: Store, tmp_path: Path
+) -> None:
     assert_the_seed_decides(partial(BLEEP, SMALL), training_of(small_store, tmp_path))
 
 
-def test_finetuning_moves_the_encoder(small_store: Store, tmp_path: Path):
+def test_finetuning_moves_the_encoder(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     training = replace(sides.training, slides=sides.training.slides[:1])
     system = BLEEP(SMALL.changed(epochs=1), Setting(finetune=True))
@@ -146,5 +149,5 @@ def test_finetuning_moves_the_encoder(small_store: Store, tmp_path: Path):
 @pytest.mark.parametrize(
     "settings", [{"neighbours": 0}, {"temperature": 0.0}, {"dropout": 1.0}, {"weight_decay": -1.0}]
 )
-def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]):
+def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]) -> None:
     assert_refused(BLEEPConfig, "bleep", **settings)

@@ -15,7 +15,7 @@ from tests.train.systems.rivals.setting import (
     assert_the_seed_decides,
     training_of,
 )
-from train.data.fold_sides import TrainingSide
+from train.data.training_side import TrainingSide
 from train.learning.setting import Setting
 from train.model.build import rebuild_encoder
 from train.settings.rivals import EGNConfig
@@ -38,13 +38,13 @@ def brute_force(queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return np.argsort(-cosine, axis=1, kind="stable")
 
 
-def test_egn_learns_its_training_slides(small_store: Store, tmp_path: Path):
+def test_egn_learns_its_training_slides(small_store: Store, tmp_path: Path) -> None:
     assert_learns(EGN(SMALL.changed(epochs=15), Setting()), training_of(small_store, tmp_path))
 
 
 def test_exemplars_are_training_rows_and_those_of_a_training_row_are_of_another_patient(
     small_store: Store, tmp_path: Path
-):
+) -> None:
     sides = training_of(small_store, tmp_path)
     bank = ExemplarBank(sides.training)
     np.testing.assert_array_equal(bank.expression, sides.training.all_fine())
@@ -59,7 +59,7 @@ def test_exemplars_are_training_rows_and_those_of_a_training_row_are_of_another_
         assert not np.isin(bank.patient_of[bank.similar_to_others(slide, 4, device=CPU)], [slide.patient]).any()
 
 
-def test_of_one_patient_the_exemplars_come_from_its_other_slides(small_store: Store, tmp_path: Path):
+def test_of_one_patient_the_exemplars_come_from_its_other_slides(small_store: Store, tmp_path: Path) -> None:
     training = training_of(small_store, tmp_path).training
     training = replace(training, slides=[replace(slide, patient="one") for slide in training.slides])
     bank = ExemplarBank(training)
@@ -71,7 +71,9 @@ def one_slide(training: TrainingSide) -> TrainingSide:
     return replace(training, slides=training.slides[:1])
 
 
-def test_of_one_slide_a_row_is_never_its_own_exemplar_even_where_patches_are_alike(small_store: Store, tmp_path: Path):
+def test_of_one_slide_a_row_is_never_its_own_exemplar_even_where_patches_are_alike(
+    small_store: Store, tmp_path: Path
+) -> None:
     training = one_slide(training_of(small_store, tmp_path).training)
     bank, slide = ExemplarBank(training), training.slides[0]
     own = np.arange(len(slide.fine))
@@ -85,7 +87,7 @@ def test_of_one_slide_a_row_is_never_its_own_exemplar_even_where_patches_are_ali
     assert (bank.similar_to_others(slide, 4, device=CPU) != own[:, None]).all()
 
 
-def test_a_closed_gate_lets_query_and_keys_pass_unchanged():
+def test_a_closed_gate_lets_query_and_keys_pass_unchanged() -> None:
     block = ExemplarBlock(8)
     torch.nn.init.zeros_(block.gate.weight)
     torch.nn.init.constant_(block.gate.bias, -1e4)
@@ -95,7 +97,7 @@ def test_a_closed_gate_lets_query_and_keys_pass_unchanged():
     assert torch.equal(new_keys, keys)
 
 
-def test_the_block_is_its_formula_exemplar_by_exemplar():
+def test_the_block_is_its_formula_exemplar_by_exemplar() -> None:
     torch.manual_seed(1)
     block = ExemplarBlock(8)
     query, keys = torch.randn(3, 8), torch.randn(3, 4, 8)
@@ -110,7 +112,7 @@ def test_the_block_is_its_formula_exemplar_by_exemplar():
         torch.testing.assert_close(new_query[row], query[row] + to_query)
 
 
-def test_permuting_the_exemplars_permutes_the_keys_and_leaves_the_output():
+def test_permuting_the_exemplars_permutes_the_keys_and_leaves_the_output() -> None:
     order = torch.tensor([2, 0, 3, 1])
     block = ExemplarBlock(8)
     query, keys = torch.randn(3, 8), torch.randn(3, 4, 8)
@@ -122,21 +124,21 @@ def test_permuting_the_exemplars_permutes_the_keys_and_leaves_the_output():
     torch.testing.assert_close(whole(patches, exemplars), whole(patches, exemplars[:, order]))
 
 
-def test_exemplars_and_the_place_of_a_token_change_the_output():
+def test_exemplars_and_the_place_of_a_token_change_the_output() -> None:
     whole, patches, exemplars = network(), torch.randn(3, 4, 6), torch.randn(3, 4, 11)
     output = whole(patches, exemplars)
     assert (whole(patches, exemplars + 1) - output).abs().max() > 1e-3
     assert (whole(patches[:, [0, 3, 2, 1]], exemplars) - output).abs().max() > 1e-4
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_gets_a_gradient() -> None:
     whole = network()
     whole(torch.randn(3, 4, 6), torch.randn(3, 4, 11)).square().sum().backward()
     silent = [name for name, value in whole.named_parameters() if value.grad is None or not value.grad.any()]
     assert silent == []
 
 
-def test_the_loss_is_the_squared_error_and_each_genes_correlation_over_the_batch():
+def test_the_loss_is_the_squared_error_and_each_genes_correlation_over_the_batch() -> None:
     rng = np.random.default_rng(0)
     predicted, truth = rng.normal(size=(30, 5)), rng.normal(size=(30, 5))
     correlations = [pearsonr(predicted[:, gene], truth[:, gene]).statistic for gene in range(5)]
@@ -147,7 +149,7 @@ def test_the_loss_is_the_squared_error_and_each_genes_correlation_over_the_batch
 
 def test_a_prediction_does_not_depend_on_the_chunks(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     sides = training_of(small_store, tmp_path)
     system = EGN(SMALL, Setting())
     system.fit(sides.training)
@@ -157,11 +159,13 @@ def test_a_prediction_does_not_depend_on_the_chunks(
     assert_same(system.predict(sides.test_slides[0]), whole)
 
 
-def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(small_store: Store, tmp_path: Path):
+def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(
+    small_store: Store, tmp_path: Path
+) -> None:
     assert_the_seed_decides(partial(EGN, SMALL.changed(epochs=1)), training_of(small_store, tmp_path))
 
 
-def test_finetuning_moves_the_encoder_and_leaves_the_exemplars(small_store: Store, tmp_path: Path):
+def test_finetuning_moves_the_encoder_and_leaves_the_exemplars(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     training = one_slide(sides.training)
     system = EGN(SMALL.changed(epochs=1, batch_size=100), Setting(finetune=True))
@@ -178,5 +182,5 @@ def test_finetuning_moves_the_encoder_and_leaves_the_exemplars(small_store: Stor
 
 
 @pytest.mark.parametrize("settings", [{"exemplars": 0}, {"dropout": 1.0}, {"lr": 0.0}, {"width": 30, "heads": 16}])
-def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]):
+def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]) -> None:
     assert_refused(EGNConfig, "egn", **settings)

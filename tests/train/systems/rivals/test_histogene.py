@@ -26,18 +26,18 @@ def _window(n: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, 10), torch.stack([torch.arange(n) % 4, torch.arange(n) // 4], dim=1)
 
 
-def test_it_learns_its_training_slides(small_store: Store, tmp_path: Path):
+def test_it_learns_its_training_slides(small_store: Store, tmp_path: Path) -> None:
     assert_learns(HisToGene(SMALL, Setting()), training_of(small_store, tmp_path))
 
 
-def test_the_order_of_rows_does_not_matter():
+def test_the_order_of_rows_does_not_matter() -> None:
     patches, positions = _window()
     order = torch.randperm(len(patches))
     net = _net()
     torch.testing.assert_close(net(patches[order], positions[order]), net(patches, positions)[order])
 
 
-def test_a_row_that_moves_changes_its_own_prediction_and_those_of_its_window():
+def test_a_row_that_moves_changes_its_own_prediction_and_those_of_its_window() -> None:
     patches, positions = _window()
     moved = positions.clone()
     moved[0] = torch.tensor([9, 9])
@@ -46,19 +46,19 @@ def test_a_row_that_moves_changes_its_own_prediction_and_those_of_its_window():
     assert (change > 1e-5).all()
 
 
-def test_x_and_y_are_told_apart():
+def test_x_and_y_are_told_apart() -> None:
     patches, positions = _window()
     net = _net()
     assert not torch.allclose(net(patches, positions.flip(1)), net(patches, positions))
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_gets_a_gradient() -> None:
     net = _net().train()
     net(*_window()).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
-def test_a_prediction_depends_on_its_window_alone(small_store: Store, tmp_path: Path):
+def test_a_prediction_depends_on_its_window_alone(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     system = HisToGene(SHORT, Setting())
     system.fit(sides.training)
@@ -74,11 +74,13 @@ def test_a_prediction_depends_on_its_window_alone(small_store: Store, tmp_path: 
 
 
 @pytest.mark.parametrize("finetune", [False, True])
-def test_the_seed_decides_and_the_callers_randomness_is_left_alone(small_store: Store, tmp_path: Path, finetune: bool):
+def test_the_seed_decides_and_the_callers_randomness_is_left_alone(
+    small_store: Store, tmp_path: Path, finetune: bool
+) -> None:
     assert_the_seed_decides(partial(HisToGene, SHORT), training_of(small_store, tmp_path), finetune=finetune)
 
 
-def test_fine_tuned_it_learns_from_pixels(small_store: Store, tmp_path: Path):
+def test_fine_tuned_it_learns_from_pixels(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     weights = []
     for lr in (1e-30, 1e-3):
@@ -94,5 +96,5 @@ def test_fine_tuned_it_learns_from_pixels(small_store: Store, tmp_path: Path):
 @pytest.mark.parametrize(
     "settings", [{"epochs": 0}, {"lr": 0.0}, {"positions": 1}, {"dropout": 1.0}, {"width": 64, "heads": 3}]
 )
-def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]):
+def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]) -> None:
     assert_refused(HisToGeneConfig, "histogene", **settings)

@@ -26,13 +26,13 @@ FINETUNE = STNetConfig(lr=1e-5, batch_size=128, epochs=1)
 TUNED = Setting(finetune=True)
 
 
-def test_st_net_learns_its_training_slides(small_store: Store, tmp_path: Path):
+def test_st_net_learns_its_training_slides(small_store: Store, tmp_path: Path) -> None:
     assert_learns(STNet(QUICK, Setting()), training_of(small_store, tmp_path))
 
 
 def test_one_step_moves_weights_and_bias_by_the_gradient_of_the_summed_squared_error(
     small_store: Store, tmp_path: Path
-):
+) -> None:
     training = training_of(small_store, tmp_path).training
     system = STNet(STNetConfig(lr=1e-6, batch_size=10_000, epochs=1), Setting())
     system.fit(training)
@@ -51,7 +51,7 @@ def test_one_step_moves_weights_and_bias_by_the_gradient_of_the_summed_squared_e
 
 def test_an_untrained_prediction_is_the_training_mean_and_training_at_the_published_rate_leaves_it(
     small_store: Store, tmp_path: Path
-):
+) -> None:
     sides = training_of(small_store, tmp_path)
     mean = sides.training.all_fine().mean(axis=0)
     system = STNet(STNetConfig(lr=1e-12, epochs=1), Setting())
@@ -64,7 +64,7 @@ def test_an_untrained_prediction_is_the_training_mean_and_training_at_the_publis
     assert np.abs(system.predict(sides.test_slides[0]) - mean).max() > 0.05
 
 
-def test_a_prediction_is_the_mean_over_the_eight_symmetries_of_the_pixels(small_store: Store, tmp_path: Path):
+def test_a_prediction_is_the_mean_over_the_eight_symmetries_of_the_pixels(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     slide, rows = sides.test_slides[0], np.arange(12)
     system = STNet(FINETUNE, TUNED)
@@ -80,7 +80,7 @@ def test_a_prediction_is_the_mean_over_the_eight_symmetries_of_the_pixels(small_
     assert_same(system.predict(slide)[rows], torch.stack(each).mean(dim=0).numpy())
 
 
-def test_finetuning_moves_the_encoder(small_store: Store, tmp_path: Path):
+def test_finetuning_moves_the_encoder(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     system = STNet(FINETUNE, TUNED)
     system.fit(sides.training)
@@ -93,17 +93,19 @@ def test_finetuning_moves_the_encoder(small_store: Store, tmp_path: Path):
     assert np.isfinite(system.predict(sides.test_slides[0])).all()
 
 
-def test_frozen_features_need_no_encoder(small_store: Store, tmp_path: Path):
+def test_frozen_features_need_no_encoder(small_store: Store, tmp_path: Path) -> None:
     system = STNet(STNetConfig(epochs=1), Setting())
     system.fit(training_of(small_store, tmp_path).training)
     assert list(system.encoder.parameters()) == []
 
 
-def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(small_store: Store, tmp_path: Path):
+def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(
+    small_store: Store, tmp_path: Path
+) -> None:
     assert_the_seed_decides(partial(STNet, STNetConfig(lr=1e-5, epochs=2)), training_of(small_store, tmp_path))
 
 
-def test_a_row_is_predicted_alike_alone_and_among_others(small_store: Store, tmp_path: Path):
+def test_a_row_is_predicted_alike_alone_and_among_others(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     system = STNet(QUICK, Setting())
     system.fit(sides.training)
@@ -114,11 +116,11 @@ def test_a_row_is_predicted_alike_alone_and_among_others(small_store: Store, tmp
 
 
 @pytest.mark.parametrize("settings", [{"lr": 0.0}, {"momentum": 1.0}, {"batch_size": 0}, {"epochs": 0}])
-def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]):
+def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]) -> None:
     assert_refused(STNetConfig, "st_net", **settings)
 
 
-def test_the_encoder_of_frozen_features_tells_one_view(small_store: Store, tmp_path: Path):
+def test_the_encoder_of_frozen_features_tells_one_view(small_store: Store, tmp_path: Path) -> None:
     slide = training_of(small_store, tmp_path).training.slides[0]
     assert PatchEncoder(slide, Setting()).num_views(slide) == slide.fine.num_views
     assert PatchEncoder(slide, TUNED).num_views(slide) == NUM_SYMMETRIES

@@ -13,7 +13,7 @@ from magnet_core.errors import MagnetError
 from tests.train.systems.rivals.setting import training_of
 from train.data.fold_sides import FoldSides
 from train.learning import progress
-from train.learning.checkpoint import CHECKPOINT
+from train.learning.checkpoint import CHECKPOINT, write_checkpoint
 from train.learning.setting import Setting
 from train.settings.fit import ComputeConfig
 from train.settings.rivals import (
@@ -42,7 +42,7 @@ EVERY_STEP = ComputeConfig(checkpoint_minutes=0.0)
 @pytest.fixture
 def stops_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let a training be killed after so many checkpoints."""
-    write = progress.write_checkpoint
+    write = write_checkpoint
 
     def stop_after(count: int) -> None:
         written = 0
@@ -62,11 +62,13 @@ def stops_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 @pytest.mark.parametrize("name", [name for name, row in SYSTEMS.items() if row.settings])
 def test_a_rival_goes_on_as_if_it_had_never_stopped(
     name: str, small_store: Store, tmp_path: Path, stops_at: Callable[[int], None]
-):
+) -> None:
     assert_goes_on(name, training_of(small_store, tmp_path), tmp_path, stops_at)
 
 
-def test_an_encoder_that_is_trained_goes_on_too(small_store: Store, tmp_path: Path, stops_at: Callable[[int], None]):
+def test_an_encoder_that_is_trained_goes_on_too(
+    small_store: Store, tmp_path: Path, stops_at: Callable[[int], None]
+) -> None:
     assert_goes_on("st_net", training_of(small_store, tmp_path, "data.target=55"), tmp_path, stops_at, finetune=True)
 
 
@@ -100,7 +102,8 @@ def learn_a_line(setting: Setting, at_step: Callable[[int], None] = lambda _: No
         nonlocal steps
         at_step(steps)
         steps += 1
-        return (module(batch) - 2 * batch + torch.rand(1)).square().mean()
+        result: Tensor = (module(batch) - 2 * batch + torch.rand(1)).square().mean()
+        return result
 
     with seeded(setting):
         module = nn.Linear(1, 1)
@@ -110,7 +113,7 @@ def learn_a_line(setting: Setting, at_step: Callable[[int], None] = lambda _: No
 
 
 @pytest.mark.parametrize("step", [0, 3, 4, 6, 11])
-def test_a_signal_stops_after_the_step_and_leaves_where_to_go_on(step: int, tmp_path: Path):
+def test_a_signal_stops_after_the_step_and_leaves_where_to_go_on(step: int, tmp_path: Path) -> None:
     whole, history = learn_a_line(Setting())
     with pytest.raises(KeyboardInterrupt):
         learn_a_line(Setting(folder=tmp_path), lambda at: signal.raise_signal(signal.SIGTERM) if at == step else None)
@@ -121,21 +124,21 @@ def test_a_signal_stops_after_the_step_and_leaves_where_to_go_on(step: int, tmp_
     assert torch.equal(resumed.weight, whole.weight)
 
 
-def test_without_a_folder_a_signal_stops_and_nothing_is_kept(tmp_path: Path):
+def test_without_a_folder_a_signal_stops_and_nothing_is_kept(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         learn_a_line(Setting(), lambda _: signal.raise_signal(signal.SIGTERM))
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK half of it", b"a text file\n", b"\x80\x02}q\x00("])
-def test_a_damaged_checkpoint_is_told_in_one_line(content: bytes, tmp_path: Path):
+def test_a_damaged_checkpoint_is_told_in_one_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(content)
     with pytest.raises(MagnetError, match=r"checkpoint\.pt: expected a checkpoint, whole, found .*; delete it") as told:
         learn_a_line(Setting(folder=tmp_path))
     assert "\n" not in str(told.value)
 
 
-def test_a_checkpoint_with_one_changed_byte_is_not_gone_on_with(tmp_path: Path):
+def test_a_checkpoint_with_one_changed_byte_is_not_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         learn_a_line(Setting(folder=tmp_path), lambda _: signal.raise_signal(signal.SIGTERM))
     path = tmp_path / CHECKPOINT
@@ -148,7 +151,7 @@ def test_a_checkpoint_with_one_changed_byte_is_not_gone_on_with(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", ["module", "progress", "draws"])
-def test_a_checkpoint_of_another_program_is_told_in_one_line(damage: str, tmp_path: Path):
+def test_a_checkpoint_of_another_program_is_told_in_one_line(damage: str, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         learn_a_line(Setting(folder=tmp_path), lambda _: signal.raise_signal(signal.SIGTERM))
     values = torch.load(tmp_path / CHECKPOINT, weights_only=True)
@@ -159,7 +162,7 @@ def test_a_checkpoint_of_another_program_is_told_in_one_line(damage: str, tmp_pa
     assert "\n" not in str(told.value)
 
 
-def test_memory_that_runs_out_is_no_fault_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_memory_that_runs_out_is_no_fault_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_out(*_: object) -> None:
         raise torch.OutOfMemoryError
 
@@ -170,7 +173,7 @@ def test_memory_that_runs_out_is_no_fault_of_the_checkpoint(tmp_path: Path, monk
         learn_a_line(Setting(folder=tmp_path))
 
 
-def test_a_signal_in_a_step_that_fails_stops_too():
+def test_a_signal_in_a_step_that_fails_stops_too() -> None:
     def fail(_: int) -> None:
         signal.raise_signal(signal.SIGTERM)
         raise MagnetError("training", expected="a finite loss", found="nan", remedy="lower its learning rate")

@@ -25,12 +25,12 @@ SHORT = SMALL.changed(epochs=1, batch_size=128)
 
 
 @pytest.mark.parametrize("target", [8, 55])
-def test_it_learns_its_training_slides(small_store: Store, tmp_path: Path, target: int):
+def test_it_learns_its_training_slides(small_store: Store, tmp_path: Path, target: int) -> None:
     config = SMALL.changed(epochs=60) if target == 55 else SMALL  # few spots, few steps an epoch
     assert_learns(Triplex(config, Setting()), training_of(small_store, tmp_path, f"data.target={target}"))
 
 
-def test_the_relative_bias_depends_on_the_offset_of_two_tokens():
+def test_the_relative_bias_depends_on_the_offset_of_two_tokens() -> None:
     grid, heads = 3, 2
     bias = RelativeBias(grid, heads)
     table = bias.table.unflatten(0, (2 * grid - 1, 2 * grid - 1))
@@ -40,7 +40,7 @@ def test_the_relative_bias_depends_on_the_offset_of_two_tokens():
             assert torch.equal(bias()[:, query, key], table[down + grid - 1, right + grid - 1])
 
 
-def test_the_bias_is_added_to_the_attention_logits():
+def test_the_bias_is_added_to_the_attention_logits() -> None:
     torch.manual_seed(0)
     block = triplex.Block(SMALL.changed(width=8, heads=2, mlp=8)).eval()
     tokens, bias = torch.randn(1, 4, 8), torch.randn(2, 4, 4)
@@ -55,7 +55,7 @@ def test_the_bias_is_added_to_the_attention_logits():
     torch.testing.assert_close(block(tokens, bias=bias)[0], expected + block.mlp(expected))
 
 
-def test_the_grid_encoding_is_a_convolution_over_the_spots_that_touch():
+def test_the_grid_encoding_is_a_convolution_over_the_spots_that_touch() -> None:
     torch.manual_seed(0)
     encoding = GridEncoding(5)
     positions = torch.tensor([[0, 0], [1, 0], [3, 0], [1, 1], [4, 2], [0, 3]])
@@ -70,7 +70,7 @@ def test_the_grid_encoding_is_a_convolution_over_the_spots_that_touch():
     torch.testing.assert_close(encoding(spots, positions), expected)
 
 
-def test_spots_of_one_position_show_their_mean():
+def test_spots_of_one_position_show_their_mean() -> None:
     encoding = GridEncoding(3)
     spots = torch.randn(2, 3)
     both = encoding(spots, torch.zeros(2, 2, dtype=torch.int64)) - spots
@@ -78,7 +78,7 @@ def test_spots_of_one_position_show_their_mean():
     torch.testing.assert_close(both, alone.expand(2, 3))
 
 
-def test_the_loss_is_that_of_the_fusion_and_of_each_head_between_label_and_fusion():
+def test_the_loss_is_that_of_the_fusion_and_of_each_head_between_label_and_fusion() -> None:
     labels = torch.zeros(2, 3)
     predictions = torch.stack([torch.full((2, 3), value) for value in (1.0, 2.0, 3.0, 4.0)]).requires_grad_()
     loss = triplex_loss(predictions, labels, distil=0.3)
@@ -91,7 +91,7 @@ def test_the_loss_is_that_of_the_fusion_and_of_each_head_between_label_and_fusio
     torch.testing.assert_close(gradients[3].item(), 0.7 * 2 * 4 + 0.3 * 2 * 3, rtol=1e-5, atol=0)
 
 
-def test_every_parameter_gets_a_gradient():
+def test_every_parameter_gets_a_gradient() -> None:
     torch.manual_seed(0)
     net = TriplexNet(SMALL.changed(fusion_layers=2), (10, 11, 12), region_grid=2, mean=torch.zeros(5))
     positions = torch.stack([torch.arange(6) % 3, torch.arange(6) // 3], dim=1)
@@ -107,7 +107,7 @@ def test_every_parameter_gets_a_gradient():
 @pytest.mark.parametrize("target", [8, 55])
 def test_a_prediction_does_not_depend_on_chunks(
     small_store: Store, tmp_path: Path, target: int, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     sides = training_of(small_store, tmp_path, f"data.target={target}")
     system = Triplex(SHORT.changed(global_window=20), Setting())
     system.fit(sides.training)
@@ -118,7 +118,7 @@ def test_a_prediction_does_not_depend_on_chunks(
     assert_same(system.predict(slide), whole)
 
 
-def test_an_epoch_holds_every_row_once_with_its_own_spot(small_store: Store, tmp_path: Path):
+def test_an_epoch_holds_every_row_once_with_its_own_spot(small_store: Store, tmp_path: Path) -> None:
     slides = training_of(small_store, tmp_path).training.slides
     config = SMALL.changed(global_window=20)
     views = [triplex._Global.of(slide, config) for slide in slides]
@@ -133,11 +133,13 @@ def test_an_epoch_holds_every_row_once_with_its_own_spot(small_store: Store, tmp
             np.testing.assert_array_equal(batch.window.rows[batch.place], slide.pairs["spot"][batch.piece.rows])
 
 
-def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(small_store: Store, tmp_path: Path):
+def test_one_seed_gives_one_prediction_and_leaves_the_callers_random_state_alone(
+    small_store: Store, tmp_path: Path
+) -> None:
     assert_the_seed_decides(partial(Triplex, SHORT), training_of(small_store, tmp_path))
 
 
-def test_fine_tuned_its_encoder_learns(small_store: Store, tmp_path: Path):
+def test_fine_tuned_its_encoder_learns(small_store: Store, tmp_path: Path) -> None:
     sides = training_of(small_store, tmp_path)
     encoders = []
     for lr in (1e-30, 1e-3):
@@ -152,5 +154,5 @@ def test_fine_tuned_its_encoder_learns(small_store: Store, tmp_path: Path):
 @pytest.mark.parametrize(
     "settings", [{"epochs": 0}, {"distil": 1.1}, {"dropout": 1.0}, {"width": 64, "heads": 3}, {"lr": 0.0}]
 )
-def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]):
+def test_a_setting_out_of_range_is_refused_by_name(settings: dict[str, float]) -> None:
     assert_refused(TriplexConfig, "triplex", **settings)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from train.systems.rivals.windows import Window, WindowRows, cut_windows, fine_w
 def _grid(columns: int, rows: int, *, pitch_um: float = 8.0, turn: float = 0.0) -> np.ndarray:
     y, x = np.divmod(np.arange(columns * rows), columns)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    return np.stack([x, y], axis=1) * pitch_um @ rotation
+    result: np.ndarray = np.stack([x, y], axis=1) * pitch_um @ rotation
+    return result
 
 
 def _hexagonal(columns: int, rows: int) -> np.ndarray:
@@ -37,7 +40,7 @@ def _cut(centres_um: np.ndarray, *, window: int = 576, positions: int = 64) -> l
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_row_is_in_one_window_that_fits_its_limits(layout: str):
+def test_every_row_is_in_one_window_that_fits_its_limits(layout: str) -> None:
     windows = _cut(LAYOUTS[layout], window=300, positions=32)
     np.testing.assert_array_equal(np.sort(np.concatenate([w.rows for w in windows])), np.arange(len(LAYOUTS[layout])))
     for window in windows:
@@ -48,42 +51,42 @@ def test_every_row_is_in_one_window_that_fits_its_limits(layout: str):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_moving_a_slide_changes_neither_its_windows_nor_the_positions(layout: str):
+def test_moving_a_slide_changes_neither_its_windows_nor_the_positions(layout: str) -> None:
     for here, there in zip(_cut(LAYOUTS[layout]), _cut(LAYOUTS[layout] + [1234.567, -89.1]), strict=True):
         np.testing.assert_array_equal(here.rows, there.rows)
         np.testing.assert_array_equal(here.positions, there.positions)
 
 
 @pytest.mark.parametrize("turn", [0.0, 0.01])
-def test_positions_are_the_columns_and_rows_of_the_grid(turn: float):
+def test_positions_are_the_columns_and_rows_of_the_grid(turn: float) -> None:
     for window in _cut(_grid(50, 50, turn=turn)):
         y, x = np.divmod(window.rows, 50)
         np.testing.assert_array_equal(window.positions, np.stack([x - x.min(), y - y.min()], axis=1))
 
 
-def test_windows_of_dense_tissue_are_full_and_nearly_square():
+def test_windows_of_dense_tissue_are_full_and_nearly_square() -> None:
     windows = _cut(_grid(96, 96))
     assert [len(window.rows) for window in windows] == [576] * 16
     assert max(window.positions.max() for window in windows) == 23
 
 
-def test_tissue_that_lies_apart_stays_whole():
+def test_tissue_that_lies_apart_stays_whole() -> None:
     windows = _cut(SCATTERED)
     assert sorted(int(window.rows.min()) for window in windows) == [0, 576, 1152, 1728]
     assert all(len(window.rows) == 576 for window in windows)
 
 
-def test_rows_beyond_the_table_get_a_window_of_their_own():
+def test_rows_beyond_the_table_get_a_window_of_their_own() -> None:
     centres_um = np.concatenate([_grid(10, 10), [[8.0 * 200, 0.0]]])
     assert [len(window.rows) for window in _cut(centres_um)] == [100, 1]
 
 
-def test_the_pitch_is_that_of_the_level(small_store: Store, tmp_path):
+def test_the_pitch_is_that_of_the_level(small_store: Store, tmp_path: Path) -> None:
     for slide in training_of(small_store, tmp_path).training.slides:
         assert level_pitch_um(slide.fine.centres_um, slide.fine.edges) == pytest.approx(8, rel=0.01)
 
 
-def test_pixels_of_a_window_are_averaged_to_one_side(small_store: Store, tmp_path):
+def test_pixels_of_a_window_are_averaged_to_one_side(small_store: Store, tmp_path: Path) -> None:
     slides = training_of(small_store, tmp_path).training.slides
     item = fine_windows(slides, window=50, positions=64)[-1]
     assert isinstance(item, WindowRows)
