@@ -48,7 +48,7 @@ demo: $(STAMP) demo/data/samples.csv ## synthetic slides through extract and tra
 	@$(BIN)/train fit --fold 0 --store demo/store --runs demo/runs --name demo --overwrite \
 	  --backbone $(DEMO_BACKBONE) --recipe recipes/demo.toml
 	@echo
-	@echo 'made:      demo/data/samples.csv and its slides, demo/store, demo/runs/demo/summary.json'
+	@echo 'made:      demo/data/samples.csv and its slides, demo/store, demo/runs/demo/table.txt'
 	@echo 'look at:   .venv/bin/cache info demo/store'
 	@echo 'try next:  .venv/bin/train fit --fold 1 --store demo/store --runs demo/runs \'
 	@echo '             --backbone $(DEMO_BACKBONE) --recipe recipes/demo.toml --set model.rounds=3'
