@@ -33,12 +33,11 @@ from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.places import CELL, CELLS
 from train.settings.fit import FitConfig
-from train.studies.cell import Cell, CellResult, prediction_path, read
+from train.studies.cell import Cell, CellResult, Results, prediction_path, read
 from train.studies.open_fold import OpenFold, data_key
 from train.studies.pivotal import pivotal_genes
 from train.studies.plans import Plan, Planner
 from train.studies.record import check_folder, write_table
-from train.studies.results import Results
 from train.studies.settings import StudyConfig
 from train.studies.summary import fold_means
 from train.systems.base import System

@@ -4,23 +4,57 @@ A recipe has them as `[rivals.egn]`, `--set` as `rivals.egn.lr=1e-3`. What each 
 `train.systems.rivals` says.
 """
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from magnet_core.settings import Settings, refusal
 from magnet_core.settings.model import check_heads
 
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
 
 class RivalSettings(Settings):
-    """What every rival's training can be given beside what was published; `table` is `rivals.` and its name.
+    """What every rival's training is given; `table` is `rivals.` and its name. The last two were never published.
 
     clip_norm  the gradient is scaled down to this norm; 0 leaves it
     ema        share of the past that a running average of the weights keeps at each step; 0 for none
     """
 
-    clip_norm: float = Field(default=0.0, ge=0)
-    ema: float = Field(default=0.0, ge=0, lt=1)
+    epochs: Count
+    lr: Positive
+    clip_norm: Weight = 0.0
+    ema: Share = 0.0
+
+
+class AttentionSettings(RivalSettings):
+    """Sizes of layers of attention: features of a node, heads that share them evenly, width inside a layer."""
+
+    width: Count
+    heads: Count
+    mlp: Count
+    dropout: Share
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        check_heads(width=self.width, heads=self.heads)
+        return self
+
+
+class TransformerSettings(AttentionSettings):
+    """Sizes of a transformer: layers of attention one after the other."""
+
+    depth: Count
+
+
+class FallingRateSettings(RivalSettings):
+    """A learning rate that is multiplied by `step_factor` after every `step_epochs` epochs."""
+
+    step_epochs: Count = 50
+    step_factor: Positive = 0.9
 
 
 class STNetConfig(RivalSettings):
@@ -32,17 +66,16 @@ class STNetConfig(RivalSettings):
 
     table: ClassVar[str] = "rivals.st_net"
 
-    lr: float = Field(default=1e-6, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    batch_size: int = Field(default=32, ge=1)
-    epochs: int = Field(default=50, ge=1)
+    lr: Positive = 1e-6
+    momentum: Share = 0.9
+    batch_size: Count = 32
+    epochs: Count = 50
 
 
-class EGNConfig(RivalSettings):
+class EGNConfig(TransformerSettings):
     """Published settings.
 
     exemplars   training rows that guide each patch
-    mlp         width inside a transformer layer
     every       layers after which an exemplar block follows
     token_grid  tokens a side of a fine patch, where its encoder is trained
     pcc_weight  weight of 1 - PCC beside the MSE
@@ -50,52 +83,41 @@ class EGNConfig(RivalSettings):
 
     table: ClassVar[str] = "rivals.egn"
 
-    exemplars: int = Field(default=9, ge=1)
-    width: int = Field(default=1024, ge=1)
-    depth: int = Field(default=8, ge=1)
-    heads: int = Field(default=16, ge=1)
-    mlp: int = Field(default=4096, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    every: int = Field(default=2, ge=1)
-    token_grid: int = Field(default=4, ge=1)
-    pcc_weight: float = Field(default=0.5, ge=0)
-    lr: float = Field(default=5e-4, gt=0)
-    weight_decay: float = Field(default=1e-4, ge=0)
-    batch_size: int = Field(default=32, ge=1)
-    epochs: int = Field(default=50, ge=1)
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Self:
-        check_heads(width=self.width, heads=self.heads)
-        return self
+    exemplars: Count = 9
+    width: Count = 1024
+    depth: Count = 8
+    heads: Count = 16
+    mlp: Count = 4096
+    dropout: Share = 0.1
+    every: Count = 2
+    token_grid: Count = 4
+    pcc_weight: Weight = 0.5
+    lr: Positive = 5e-4
+    weight_decay: Weight = 1e-4
+    batch_size: Count = 32
+    epochs: Count = 50
 
 
-class HisToGeneConfig(RivalSettings):
+class HisToGeneConfig(TransformerSettings):
     """Published settings; `window` is ours.
 
     window      rows of a window at most: 24 × 24 bins
     positions   rows of the tables of x and of y embeddings
-    mlp         width inside a layer
     pixel_side  pixels that the linear layer reads, a side, where it reads pixels
     """
 
     table: ClassVar[str] = "rivals.histogene"
 
-    epochs: int = Field(default=100, ge=1)
-    lr: float = Field(default=1e-5, gt=0)
-    window: int = Field(default=576, ge=1)
+    epochs: Count = 100
+    lr: Positive = 1e-5
+    window: Count = 576
     positions: int = Field(default=64, ge=2)
-    width: int = Field(default=1024, ge=1)
-    depth: int = Field(default=8, ge=1)
-    heads: int = Field(default=16, ge=1)
-    mlp: int = Field(default=2048, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    pixel_side: int = Field(default=112, ge=1)
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Self:
-        check_heads(width=self.width, heads=self.heads)
-        return self
+    width: Count = 1024
+    depth: Count = 8
+    heads: Count = 16
+    mlp: Count = 2048
+    dropout: Share = 0.1
+    pixel_side: Count = 112
 
 
 class BLEEPConfig(RivalSettings):
@@ -107,23 +129,21 @@ class BLEEPConfig(RivalSettings):
 
     table: ClassVar[str] = "rivals.bleep"
 
-    width: int = Field(default=256, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    temperature: float = Field(default=1.0, gt=0)
-    neighbours: int = Field(default=50, ge=1)
-    lr: float = Field(default=1e-3, gt=0)
-    weight_decay: float = Field(default=1e-3, ge=0)
-    batch_size: int = Field(default=512, ge=1)
-    epochs: int = Field(default=150, ge=1)
+    width: Count = 256
+    dropout: Share = 0.1
+    temperature: Positive = 1.0
+    neighbours: Count = 50
+    lr: Positive = 1e-3
+    weight_decay: Weight = 1e-3
+    batch_size: Count = 512
+    epochs: Count = 150
 
 
-class His2STConfig(RivalSettings):
+class His2STConfig(TransformerSettings, FallingRateSettings):
     """Published settings; `window` is ours.
 
-    step_epochs   the learning rate is multiplied by `step_factor` after so many epochs, again and again
     window        rows of a window at most: 24 × 24 bins
     positions     rows of the tables of x and of y embeddings
-    mlp           width inside a transformer layer
     neighbours    nearest rows that a SAGE layer averages, those of them within the window
     pixel_side    pixels that the convolutions read, a side
     patch         pixels, a side, that the first of them makes one
@@ -133,68 +153,56 @@ class His2STConfig(RivalSettings):
 
     table: ClassVar[str] = "rivals.his2st"
 
-    epochs: int = Field(default=350, ge=1)
-    lr: float = Field(default=1e-5, gt=0)
-    step_epochs: int = Field(default=50, ge=1)
-    step_factor: float = Field(default=0.9, gt=0)
-    window: int = Field(default=576, ge=1)
+    epochs: Count = 350
+    lr: Positive = 1e-5
+    window: Count = 576
     positions: int = Field(default=64, ge=2)
-    width: int = Field(default=1024, ge=1)
-    depth: int = Field(default=8, ge=1)
-    heads: int = Field(default=16, ge=1)
-    mlp: int = Field(default=1024, ge=1)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    sage_layers: int = Field(default=4, ge=1)
-    neighbours: int = Field(default=4, ge=1)
-    lstm_layers: int = Field(default=2, ge=1)
-    pixel_side: int = Field(default=112, ge=1)
-    patch: int = Field(default=7, ge=1)
-    channels: int = Field(default=32, ge=1)
-    mixers: int = Field(default=2, ge=1)
-    kernel: int = Field(default=5, ge=1)
-    zinb: float = Field(default=0.25, ge=0)
-    distil: float = Field(default=0.5, ge=0)
+    width: Count = 1024
+    depth: Count = 8
+    heads: Count = 16
+    mlp: Count = 1024
+    dropout: Share = 0.2
+    sage_layers: Count = 4
+    neighbours: Count = 4
+    lstm_layers: Count = 2
+    pixel_side: Count = 112
+    patch: Count = 7
+    channels: Count = 32
+    mixers: Count = 2
+    kernel: Count = 5
+    zinb: Weight = 0.25
+    distil: Weight = 0.5
     views: int = Field(default=5, ge=1, le=8)
 
     @model_validator(mode="after")
-    def _heads_and_places_share_the_width(self) -> Self:
-        check_heads(width=self.width, heads=self.heads)
+    def _places_share_the_width(self) -> Self:
         if self.pixel_side < self.patch or self.width % (self.pixel_side // self.patch) ** 2:
             expected = "a multiple of (pixel_side // patch)², which is not 0"
             raise refusal("width", "pixel_side", "patch", expected=expected, found=self.width)
         return self
 
 
-class TriplexConfig(RivalSettings):
+class TriplexConfig(AttentionSettings, FallingRateSettings):
     """Published settings, but for the epochs; `global_window` is ours.
 
     batch_size     fine rows of one slide
-    step_epochs    the learning rate is multiplied by `step_factor` after so many epochs, again and again
     distil         α of a view's loss, (1 - α) MSE(view, label) + α MSE(view, fusion)
     token_grid     tokens a side of a fine patch, where its encoder is trained
-    mlp            width inside a layer
     global_window  spots that attend to each other at most
     """
 
     table: ClassVar[str] = "rivals.triplex"
 
-    epochs: int = Field(default=50, ge=1)
-    lr: float = Field(default=1e-4, gt=0)
-    batch_size: int = Field(default=128, ge=1)
-    step_epochs: int = Field(default=50, ge=1)
-    step_factor: float = Field(default=0.9, gt=0)
+    epochs: Count = 50
+    lr: Positive = 1e-4
+    batch_size: Count = 128
     distil: float = Field(default=0.3, ge=0, le=1)
-    token_grid: int = Field(default=7, ge=1)
-    width: int = Field(default=512, ge=1)
-    heads: int = Field(default=8, ge=1)
-    mlp: int = Field(default=2048, ge=1)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    neighbour_layers: int = Field(default=4, ge=1)
-    global_layers: int = Field(default=5, ge=1)
-    fusion_layers: int = Field(default=1, ge=1)
-    global_window: int = Field(default=4096, ge=1)
-
-    @model_validator(mode="after")
-    def _heads_share_the_width(self) -> Self:
-        check_heads(width=self.width, heads=self.heads)
-        return self
+    token_grid: Count = 7
+    width: Count = 512
+    heads: Count = 8
+    mlp: Count = 2048
+    dropout: Share = 0.1
+    neighbour_layers: Count = 4
+    global_layers: Count = 5
+    fusion_layers: Count = 1
+    global_window: Count = 4096

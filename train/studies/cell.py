@@ -115,6 +115,14 @@ class CellResult:
         return values
 
 
+@dataclass(frozen=True)
+class Results:
+    """Finished cells, and the one-line faults of those that failed."""
+
+    cells: dict[Cell, CellResult]
+    faults: dict[Cell, str]
+
+
 def read(cell: Cell, folder: Path) -> CellResult:
     """Read a finished cell; one whose files are damaged or lost is an error that says how to have it again."""
     try:

@@ -17,10 +17,9 @@ from magnet_core.structure import map_similarity, median_pitch_um
 from train.data.fold_sides import open_from_store
 from train.data.labels import fine_labels
 from train.data.slide import Slide
-from train.studies.cell import CellResult
+from train.studies.cell import CellResult, Results
 from train.studies.figures import Map, draw_maps
 from train.studies.plans import Plan
-from train.studies.results import Results
 from train.studies.summary import finished
 
 # N fine rows of a slide

@@ -21,10 +21,10 @@ from train.evaluation.scores import write_genes
 from train.places import FORMER_FIT, RUN, TABLE, WEIGHTS, read_record
 from train.settings.fit import OUTPUT_NEUTRAL, check_name
 from train.settings.protocols import PROTOCOLS
+from train.studies.cell import Results
 from train.studies.figures import draw_table
 from train.studies.plans import Plan
 from train.studies.render import FORMS, csv_table, render
-from train.studies.results import Results
 from train.studies.settings import StudyConfig
 from train.studies.summary import Line, genes_of, slides_of, summarise
 

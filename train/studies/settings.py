@@ -10,11 +10,9 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from magnet_core.registry import look_up
 from magnet_core.settings import Layers, Options, Settings
-from train.settings.fit import OUTPUT_NEUTRAL, FitConfig, build_fit
+from train.settings.fit import FitConfig, build_fit
 from train.settings.protocols import PROTOCOLS
 from train.systems.table import RivalsConfig, rivals_config, rivals_kind
-
-OUTPUT_NEUTRAL_OF_STUDY = frozenset(f"fit.{name}" for name in OUTPUT_NEUTRAL)
 
 
 class StudyConfig(Settings):

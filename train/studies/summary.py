@@ -12,10 +12,9 @@ import polars as pl
 
 from magnet_core.resampling import METRICS, BlockSums, interval, metrics_of, pool, resample
 from train.settings.protocols import Pooling
-from train.studies.cell import Cell, CellResult
+from train.studies.cell import Cell, CellResult, Results
 from train.studies.plans import Plan, Row
 from train.studies.published import Figures
-from train.studies.results import Results
 
 # R resamples
 

@@ -102,5 +102,5 @@ def build_rival(name: str, rivals: RivalsConfig, setting: "Setting") -> "System"
 @cache
 def _kind_of(kinds: tuple[tuple[str, type[RivalSettings]], ...]) -> type[RivalsConfig]:
     """One class for one set of fields, so that equal settings are equal."""
-    fields: dict[str, Any] = {name: (kind, kind()) for name, kind in kinds}
+    fields: dict[str, Any] = {name: (kind, kind.build({}, where=name)) for name, kind in kinds}
     return create_model("RivalsConfig", __base__=RivalsConfig, **fields)

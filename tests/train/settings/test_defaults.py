@@ -10,7 +10,8 @@ from magnet_core.settings import differing, flat, nested
 from train.data.folds import Fold
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
 from train.studies.cell import ELSEWHERE, LATER, Cell
-from train.studies.settings import OUTPUT_NEUTRAL_OF_STUDY, StudyConfig
+from train.studies.record import WHERE, other_settings
+from train.studies.settings import StudyConfig
 from train.systems.table import rivals_config
 
 FIT: dict[str, Any] = {
@@ -211,5 +212,5 @@ def test_a_setting_changes_the_cell_unless_it_is_neutral_or_elsewhere(name: str)
     left_out = any(name == each or name.startswith(f"{each}.") for each in ELSEWHERE)
     assert (digest_of("magnet", other) == digest_of("magnet", FitConfig())) is left_out
     assert bool(differing(other.plain(), FIT, neutral=OUTPUT_NEUTRAL)) is (name not in OUTPUT_NEUTRAL)
-    study = StudyConfig(fit=other).plain(), StudyConfig().plain()
-    assert bool(differing(*study, neutral=OUTPUT_NEUTRAL_OF_STUDY)) is (name not in OUTPUT_NEUTRAL)
+    different = other_settings(StudyConfig(fit=other).plain(), StudyConfig().plain())
+    assert different == ([] if name in {*OUTPUT_NEUTRAL, *WHERE} else [name])

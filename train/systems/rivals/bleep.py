@@ -75,15 +75,10 @@ class BLEEP:
 
             modules = nn.ModuleList([self.encoder, self.image_head, self.expression_head])
             done = learn(
-                modules,
-                partial(mixed_batches, learnt.slides, config.batch_size),
-                loss_of,
+                modules, partial(mixed_batches, learnt.slides, config.batch_size), loss_of,
                 optimiser=torch.optim.AdamW(trainable(modules), lr=config.lr, weight_decay=config.weight_decay),
-                course=config,
-                setting=setting,
-                side=training,
-                predict=self._predict_as_embedded_now,
-            )
+                course=config, setting=setting, side=training, predict=self._predict_as_embedded_now,
+            )  # fmt: skip
         self.bank_embeddings = self._embed_expression(self.bank_expression)
         return done
 

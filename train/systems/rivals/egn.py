@@ -177,15 +177,9 @@ class EGN:
             modules = nn.ModuleList([self.encoder, self.net])
             optimiser = torch.optim.Adam(trainable(modules), lr=config.lr, weight_decay=config.weight_decay)
             return learn(
-                modules,
-                partial(mixed_batches, learnt.slides, config.batch_size),
-                loss_of,
-                optimiser=optimiser,
-                course=config,
-                setting=setting,
-                side=training,
-                predict=self.predict,
-            )
+                modules, partial(mixed_batches, learnt.slides, config.batch_size), loss_of,
+                optimiser=optimiser, course=config, setting=setting, side=training, predict=self.predict,
+            )  # fmt: skip
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""

@@ -187,21 +187,10 @@ class His2ST:
             self.net = His2STNet(config, stem, mean=mean, log_rate=self._counts.log_mean).to(setting.device)
             optimiser = torch.optim.Adam(trainable([self.net]), lr=config.lr)
             done = learn(
-                self.net,
-                partial(self._steps, windows),
-                self._loss,
-                optimiser=optimiser,
-                course=config,
-                setting=setting,
-                side=training,
-                predict=self.predict,
-                schedule=falling(
-                    optimiser,
-                    factor=config.step_factor,
-                    every_epochs=config.step_epochs,
-                    steps_of_epoch=len(windows),
-                ),
-            )
+                self.net, partial(self._steps, windows), self._loss,
+                optimiser=optimiser, course=config, setting=setting, side=training, predict=self.predict,
+                schedule=falling(optimiser, config, steps_of_epoch=len(windows)),
+            )  # fmt: skip
         del self._labels, self._counts
         return done
 

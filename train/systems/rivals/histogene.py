@@ -69,11 +69,8 @@ class HisToGene:
                 partial(shuffled, windows),
                 lambda item: F.mse_loss(self._predict(item), labels_of([item], labels, setting.device)),
                 optimiser=torch.optim.Adam(trainable([self.net]), lr=config.lr),
-                course=config,
-                setting=setting,
-                side=training,
-                predict=self.predict,
-            )
+                course=config, setting=setting, side=training, predict=self.predict,
+            )  # fmt: skip
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P), window by window."""

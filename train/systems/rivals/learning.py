@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,28 +20,13 @@ from train.learning.loop import LoopSettings, Terms, Trainee, train
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.learning.validation import validator
+from train.settings.rivals import FallingRateSettings, RivalSettings
 
 # N fine rows of a slide, n rows of a chunk, D features, P panel genes
 
 Batch = TypeVar("Batch")
 
 _CHUNK, _ENCODED_CHUNK = 512, 128  # rows predicted at a time: of cached features, and of pixels that are encoded
-
-
-class Course(Protocol):
-    """What a rival's settings say of its training, see `train.settings.rivals`."""
-
-    @property
-    def epochs(self) -> int:
-        """Epochs at most."""
-
-    @property
-    def clip_norm(self) -> float:
-        """The largest norm of a gradient; 0 leaves it."""
-
-    @property
-    def ema(self) -> float:
-        """Share of the past that a running average of the weights keeps; 0 for none."""
 
 
 @contextmanager
@@ -93,7 +78,7 @@ def learn(
     loss_of: Callable[[Batch], Tensor],
     *,
     optimiser: torch.optim.Optimizer,
-    course: Course,
+    course: RivalSettings,
     setting: Setting,
     side: TrainingSide | None = None,
     predict: Callable[[Slide], np.ndarray] | None = None,
@@ -122,11 +107,11 @@ def learn(
 
 
 def falling(
-    optimiser: torch.optim.Optimizer, *, factor: float, every_epochs: int, steps_of_epoch: int
+    optimiser: torch.optim.Optimizer, config: FallingRateSettings, *, steps_of_epoch: int
 ) -> torch.optim.lr_scheduler.LambdaLR:
-    """A schedule that multiplies the learning rate by `factor` after every so many epochs."""
-    steps = every_epochs * steps_of_epoch
-    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: factor ** (step // steps))
+    """A learning rate that falls as its settings say."""
+    steps = config.step_epochs * steps_of_epoch
+    return torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: config.step_factor ** (step // steps))
 
 
 def chunk_rows(setting: Setting) -> int:

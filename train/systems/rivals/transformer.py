@@ -1,37 +1,13 @@
 """Parts of a transformer that several rivals have alike: its layers, and the places of rows on the grid of a window."""
 
-from typing import Protocol
-
 from torch import Tensor, nn
+
+from train.settings.rivals import TransformerSettings
 
 # n rows of a window, D width
 
 
-class Sizes(Protocol):
-    """What a rival's settings say of its layers."""
-
-    @property
-    def width(self) -> int:
-        """Features D of a node."""
-
-    @property
-    def depth(self) -> int:
-        """Number of layers."""
-
-    @property
-    def heads(self) -> int:
-        """Heads of attention, which share the width evenly."""
-
-    @property
-    def mlp(self) -> int:
-        """Width inside a layer."""
-
-    @property
-    def dropout(self) -> float:
-        """Share of activations that are dropped in training."""
-
-
-def transformer_layers(sizes: Sizes) -> nn.Sequential:
+def transformer_layers(sizes: TransformerSettings) -> nn.Sequential:
     """Build `depth` layers of self-attention over (batch, sequence, D), normalised before each of their two parts."""
     return nn.Sequential(
         *(

@@ -250,21 +250,10 @@ class Triplex:
                 return triplex_loss(self._predict(batch.piece, tokens), wanted, distil=config.distil)
 
             return learn(
-                modules,
-                batches_of,
-                loss_of,
-                optimiser=optimiser,
-                course=config,
-                setting=setting,
-                side=training,
-                predict=self.predict,
-                schedule=falling(
-                    optimiser,
-                    factor=config.step_factor,
-                    every_epochs=config.step_epochs,
-                    steps_of_epoch=len(batches_of(np.random.default_rng(0))),
-                ),
-            )
+                modules, batches_of, loss_of,
+                optimiser=optimiser, course=config, setting=setting, side=training, predict=self.predict,
+                schedule=falling(optimiser, config, steps_of_epoch=len(batches_of(np.random.default_rng(0)))),
+            )  # fmt: skip
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P); the tokens of the slide's spots are computed once."""
