@@ -21,7 +21,7 @@ from train.report.parts import Block, Listing, Plots, Section, Table, unrepeated
 from train.report.pictures import maps
 from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import training_plots
-from train.studies.numbers import difference, number, span, spread
+from train.studies.numbers import counted, difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
 from train.studies.render import best_of
 from train.studies.summary import Line, Statistic
@@ -70,7 +70,7 @@ def study_section(folder: Path, *, picture_bytes: int) -> Section:
     about = [
         ("targets", ", ".join(groups_of(lines))),
         *facts(config.get("fit", {}), protocol=config.get("protocol", "")),
-        ("tested on", f"{len(tested)} slides in {len(folds)} folds: {', '.join(tested)}"),
+        ("tested on", f"{counted(len(tested), 'slide')} in {counted(len(folds), 'fold')}: {', '.join(tested)}"),
     ]
     main = [main_row(folder.name, line, tested) for line in shown.values()]
     return Section(f"{folder.name}: {record['title']}", str(folder), about, blocks, main)

@@ -12,6 +12,11 @@ def rounded(value: float, digits: int = 3) -> float:
     return round(value, digits) + 0.0
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number, or a dash where there is none."""
     return NOTHING if value is None or not math.isfinite(value) else f"{rounded(value, digits):.{digits}f}"

@@ -23,6 +23,7 @@ from train.settings.fit import OUTPUT_NEUTRAL, check_name
 from train.settings.protocols import PROTOCOLS
 from train.studies.cell import Results
 from train.studies.figures import draw_table
+from train.studies.numbers import counted
 from train.studies.plans import Plan
 from train.studies.render import FORMS, csv_table, render
 from train.studies.settings import StudyConfig
@@ -104,8 +105,9 @@ def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published:
     data = config.fit.data
     backbones = list(dict.fromkeys(cell.config.data.backbone for cell in plan.cells))
     bins = "cached features, no encoder trained" if config.fit.encoder.mode == "frozen" else "encoders fine-tuned"
+    tested = f"{counted(slides, 'test slide')} in {counted(fold_count, 'fold')}"
     notes = [
-        f"data: {data.store} ({slides} test slides in {fold_count} folds), features of {', '.join(backbones)}, {bins}",
+        f"data: {data.store} ({tested}), features of {', '.join(backbones)}, {bins}",
         f"protocol: {PROTOCOLS[config.protocol].says}; {data.panel} genes",
         "mean±sd over folds; 95 %: bootstrap over patients and over neighbourhoods of bins within their slides",
         "÷ ceiling: PCC per gene as a share of the noise ceiling; ours − system: what MagNet, or the row marked 'all "
