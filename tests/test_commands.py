@@ -155,19 +155,19 @@ def test_ctrl_c_during_a_run_is_one_line_and_leaves_a_store_that_resumes(tmp_pat
     rows = ["--targets", "8", "--bins", "1500", "--spots", "60"]
     command = ["extract", "run", "--samples", str(samples), "--store", str(store), *encoder, *rows]
     process = start(*command)
-    while not any(store.rglob("*.partial")):
+    while not any(store.rglob("*.lmdb.partial")):
         assert process.poll() is None
         time.sleep(0.01)
     lines = interrupt(process)
     assert process.returncode == 130
     assert lines[-1] == "interrupted; run again to resume"
     assert not [line for line in lines if "Traceback" in line or "Error" in line]
-    assert any(store.rglob("*.partial"))
+    assert any(store.rglob("*.lmdb.partial"))
 
     resumed = subprocess.run([sys.executable, "-m", *command], capture_output=True, timeout=300, check=True)
     assert b"\r" not in resumed.stdout + resumed.stderr  # as a job's log shows every one of them
     assert b"slides  1/1 slides  100 %" in resumed.stderr
-    assert not any(store.rglob("*.partial"))
+    assert not any(store.rglob("*.lmdb.partial"))
     for path in store.rglob("*.lmdb"):
         with ArrayFile(path) as file:
             assert file.verify() == []

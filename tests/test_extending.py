@@ -30,10 +30,10 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import REGION, SPOT, TARGETS, Target, bin_level
 from magnet_core.records import Assay, Genes, SlideCounts
 from magnet_core.resampling import METRICS, BlockSums, Metric, mean_squared_error
+from magnet_core.settings import Settings
 from train.data.slide import Slide
 from train.data.training_side import TrainingSide
 from train.learning.setting import Setting
-from train.settings.rivals import RivalSettings
 from train.systems.table import SYSTEMS, SystemRow
 
 MOST_LINES = 60
@@ -133,7 +133,7 @@ def test_a_backbone(samples: Path, monkeypatch: pytest.MonkeyPatch, command: Com
     assert pooled.std(axis=0).max() > 0
 
 
-class NearestConfig(RivalSettings):
+class NearestConfig(Settings):
     """Settings of a compared system, those of a recipe's table [rivals.nearest]."""
 
     table = "rivals.nearest"

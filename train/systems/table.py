@@ -21,7 +21,6 @@ from train.settings.rivals import (
     EGNConfig,
     His2STConfig,
     HisToGeneConfig,
-    RivalSettings,
     STNetConfig,
     TriplexConfig,
 )
@@ -42,7 +41,7 @@ class SystemRow:
 
     title: str
     built_by: str
-    settings: type[RivalSettings] | None = None
+    settings: type[Settings] | None = None
 
 
 # In the order of tables: the paper's Table 1, then the plain baselines, which learn in no epochs.
@@ -100,7 +99,7 @@ def build_rival(name: str, rivals: RivalsConfig, setting: "Setting") -> "System"
 
 
 @cache
-def _kind_of(kinds: tuple[tuple[str, type[RivalSettings]], ...]) -> type[RivalsConfig]:
+def _kind_of(kinds: tuple[tuple[str, type[Settings]], ...]) -> type[RivalsConfig]:
     """One class for one set of fields, so that equal settings are equal."""
     fields: dict[str, Any] = {name: (kind, kind.build({}, where=name)) for name, kind in kinds}
     return create_model("RivalsConfig", __base__=RivalsConfig, **fields)
