@@ -12,7 +12,7 @@ from typing import Any
 from magnet_core.errors import MagnetError
 
 CELLS = "cells"
-TABLE, SWEEP, CELL = "study.json", "sweep.json", "cell.json"  # each is written last
+TABLE, SWEEP, CELL = "study.json", "sweep.json", "cell.json"  # a table and a cell are whole where theirs is
 RUN, WEIGHTS = "run.json", "model.safetensors"
 FORMER_FIT = "summary.json"  # a fit of version 0.1 ended with it
 

@@ -89,9 +89,9 @@ class Planner:
         rows = []
         for target in targets:
             for system in systems:
-                title, published = title_of(system), BASELINES.get((target, system))
+                published = BASELINES.get((target, system))
                 cells = self.cells(system, self.at(target))
-                rows.append(Row(group(target), title, cells, system == MAGNET, published))
+                rows.append(Row(group(target), title_of(system), cells, system == MAGNET, published))
         return Plan(name, title, tuple(rows), self._ceilings(targets), self._pooling)
 
     def blocks(self, targets: Sequence[int], variants: Sequence[str], *, name: str, title: str) -> Plan:
