@@ -41,7 +41,8 @@ def run(backbone):
     return {"code": code, "error": error.getvalue(), "seconds": time.monotonic() - start}
 """
 BUILD = """
-from magnet_core.backbones import build_encoder, find_backbone
+from magnet_core.backbones.encoder import build_encoder
+from magnet_core.backbones.find import find_backbone
 from magnet_core.errors import MagnetError
 def build(backbone):
     try:
