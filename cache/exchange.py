@@ -1,4 +1,4 @@
-"""Features made elsewhere come into the store, those of the store go out: `cache import`, `cache export`.
+"""Imports features made elsewhere into the store, and exports features from it: `cache import`, `cache export`.
 
 In: an h5 file of patch features (`cache.feature_h5`), and a slide whose geometry is in the store. Patches are matched
 to the rows of one level by their centres. Out: a feature file in the store's own layout, whose `weights.source` is
@@ -26,8 +26,8 @@ from magnet_core.registry import look_up
 
 # N rows of a level, M patches of a file, D features
 
-IMPORTED = "imported"  # weights.source of features that no encoder of ours has made
-CONTEXT_LEVELS = (SPOT, CENTRE, REGION)  # have tokens beside the pooled feature; of imported ones, one a patch
+IMPORTED = "imported"  # weights.source of features that were made elsewhere
+CONTEXT_LEVELS = (SPOT, CENTRE, REGION)  # have tokens beside the pooled feature; imported ones have one token a patch
 SIZE_CONFLICT = 0.01  # stated sizes of a patch further apart than this contradict each other
 
 
@@ -68,8 +68,8 @@ def import_features(
     earlier = _imported_before(store, slide_id, backbone, geometry_digest)
     levels = {} if earlier is None else _levels_of(earlier)
     source = {"content": _content_digest(pooled), "patch_um": side_px * mpp, "width": pooled.shape[1]}
-    known = levels.get(level, source)
-    if known != source:
+    imported_source = levels.get(level, source)
+    if imported_source != source:
         raise MagnetError(
             f"{slide_id}, level '{level}', backbone '{backbone}'",
             expected="no other features",
@@ -168,7 +168,7 @@ def _as_float16(path: Path, features: np.ndarray) -> np.ndarray:
 
 
 def _imported_before(store: Store, slide_id: str, backbone: str, geometry_digest: str) -> FeatureFile | None:
-    """Find the file that earlier imports under this name have made; one that an encoder of ours made is an error."""
+    """Find the file that earlier imports under this name have made; a file that we extracted is an error."""
     for file in store.feature_files(slide_id):
         if file.backbone != backbone:
             continue
@@ -193,7 +193,7 @@ def _levels_of(file: FeatureFile) -> dict[str, Any]:
 
 
 def _header(backbone: str, levels: Mapping[str, Any], geometry_digest: str) -> dict[str, Any]:
-    """Return a header like that of extracted features; `settings` are the same for all slides imported alike."""
+    """Return a header like that of extracted features; slides imported in the same way have the same `settings`."""
     settings = {
         "schema": SCHEMA_VERSION,
         "backbone": backbone,
@@ -216,7 +216,7 @@ def _header(backbone: str, levels: Mapping[str, Any], geometry_digest: str) -> d
 def _write(
     target: Path, header: Mapping[str, Any], pooled: Mapping[str, np.ndarray], earlier: FeatureFile | None
 ) -> None:
-    """Write the new level and those of the earlier file, which goes when the new one is whole."""
+    """Write the new level and those of the earlier file, which is removed when the new file is whole."""
     with ArrayWriter(target, header) as writer:
         for level, values in pooled.items():
             writer.put(f"{level}/pooled", values)

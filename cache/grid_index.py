@@ -1,7 +1,7 @@
 """FAISS candidates from a coordinate grid: an inverted file whose lists are the cells of a square grid.
 
 In: points in a plane and the side of a cell. Out: for chosen points, the nearest candidates in the 3x3 cells around
-them, and a distance nearer than which no point outside those cells lies. Serves the graphs of the paper's section 3 at
+them, and a lower bound of the distance to any point outside those cells. Serves the graphs of the paper's section 3 at
 whole slides: the cells are known by arithmetic, so there is nothing to train and nothing to search coarsely.
 """
 
@@ -33,7 +33,7 @@ class CoordinateGrid:
     reach_um: np.ndarray
 
     def counts_around(self, proposed: np.ndarray) -> np.ndarray:
-        """How many of the `proposed` points (P,) lie in the 3x3 cells around each cell, (C,)."""
+        """Count the `proposed` points (P,) in the 3x3 cells around each cell, (C,)."""
         counts = np.bincount(self.cell[proposed], minlength=len(self.around))
         around: np.ndarray = np.where(self.around >= 0, counts[self.around], 0).sum(axis=1)
         return around
@@ -46,16 +46,16 @@ def build_grid(points_um: np.ndarray, side_um: float) -> CoordinateGrid:
     width = int(column_row[:, 1].max()) + 3  # an empty row on each side: neighbours never wrap round
     keys = (column_row[:, 0] + 1) * width + column_row[:, 1] + 1
     occupied, cell = np.unique(keys, return_inverse=True)
-    wanted = occupied[:, None] + NEAREST_FIRST @ [width, 1]
-    around = np.searchsorted(occupied, wanted).clip(max=len(occupied) - 1)
-    around[occupied[around] != wanted] = -1
+    keys_around = occupied[:, None] + NEAREST_FIRST @ [width, 1]
+    around = np.searchsorted(occupied, keys_around).clip(max=len(occupied) - 1)
+    around[occupied[around] != keys_around] = -1
     within = place - column_row
     reach_um = (1 + np.minimum(within, 1 - within).min(axis=1)) * side_um
     return CoordinateGrid(cell, around, reach_um)
 
 
 def crowd_side(points_um: np.ndarray, points_per_cell: int) -> float:
-    """Side in µm of cells that hold about `points_per_cell` points where most points are.
+    """Return the side in µm of cells that hold about `points_per_cell` points where most points are.
 
     Tissue fills part of its bounding box and clusters fill less: the side shrinks until nine points in ten lie in
     cells that are not crowded.
@@ -83,7 +83,7 @@ def grid_candidates(
     asked: np.ndarray,
     width: int,
 ) -> np.ndarray:
-    """The `width` points nearest by float32 distance in the 3x3 cells around each asked point, itself included.
+    """Return the `width` points nearest by float32 distance in the 3x3 cells around each asked point, with itself.
 
     `points32` (N, 2) are centred float32 coordinates, `proposed` (P,) and `asked` (R,) index them, in rising order.
     Returns (R, W) int64; -1 fills the rows of points with fewer around them.
@@ -96,7 +96,7 @@ def grid_candidates(
     by_cell = np.argsort(grid.cell[asked], kind="stable")  # points of one cell read the same lists
     in_turn = asked[by_cell]
     probes = grid.around[grid.cell[in_turn]]
-    _, found = index.search_preassigned(points32[in_turn], width, probes, None)
-    candidates: np.ndarray = np.empty_like(found)
-    candidates[by_cell] = found
+    _, nearest = index.search_preassigned(points32[in_turn], width, probes, None)
+    candidates: np.ndarray = np.empty_like(nearest)
+    candidates[by_cell] = nearest
     return candidates

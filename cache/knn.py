@@ -26,11 +26,11 @@ NO_KEY = np.iinfo(np.int64).max
 
 
 def knn_edges(coords_um: np.ndarray, k: int, *, device: str = "cpu") -> np.ndarray:
-    """The K = min(k, N-1) nearest other points of each point, (N, K) int32, ordered by (distance, index).
+    """Return the K = min(k, N-1) nearest other points of each point, (N, K) int32, ordered by (distance, index).
 
     `coords_um` is (N, 2) float64. Distances are Euclidean, rounded to `QUANTUM_UM`, and ties go to the lower index: the
-    answer is exact and the same on every device. On a CUDA device with a GPU build of FAISS a flat search there
-    proposes first. Raises `MissingExtraError` where FAISS is needed and not installed.
+    answer is exact and the same on every device. On a CUDA device with a GPU build of FAISS, a flat search on the
+    GPU proposes first. Raises `MissingExtraError` where FAISS is needed and not installed.
     """
     points_um = _checked_points(coords_um, k)
     edges = np.empty((len(points_um), min(k, max(len(points_um) - 1, 0))), np.int32)
@@ -50,7 +50,7 @@ def knn_edges(coords_um: np.ndarray, k: int, *, device: str = "cpu") -> np.ndarr
 def cosine_neighbours(
     queries: np.ndarray, keys: np.ndarray, k: int, *, device: str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The K = min(k, M) rows of `keys` most similar to each query by cosine, the most similar first.
+    """Return the K = min(k, M) rows of `keys` most similar to each query by cosine, the most similar first.
 
     `queries` (Q, D) and `keys` (M, D) are floats; the keys are the training rows and nothing else. Returns indices
     (Q, K) int64 and similarities (Q, K) float32. A row of zeros has similarity 0 to everything.
@@ -72,7 +72,7 @@ def cosine_neighbours(
 
 
 def import_faiss() -> ModuleType:
-    """FAISS, or the error that names the extras that bring it."""
+    """Import FAISS, or raise the error that names the extras that bring it."""
     try:
         import faiss
     except ImportError as error:
@@ -96,14 +96,14 @@ def _settle_on_grids(
     while len(rows) * len(proposed) > LAST_RESORT_PAIRS and width <= WIDEST:
         grid = build_grid(points_um, side_um)
         able = grid.counts_around(proposed)[grid.cell[rows]] > k
-        asked = rows[able]
+        searched = rows[able]
         candidates = grid_candidates(
-            faiss, points32, grid=grid, proposed=proposed, asked=asked, width=min(width, len(proposed))
+            faiss, points32, grid=grid, proposed=proposed, asked=searched, width=min(width, len(proposed))
         )
-        near_um, cut_um = _settle(points_um, edges, rows=asked, candidates=candidates)
+        near_um, cut_um = _settle(points_um, edges, rows=searched, candidates=candidates)
         is_cut = near_um + QUANTUM_UM >= cut_um - 2 * error_um
-        is_settled = ~is_cut & (near_um + QUANTUM_UM < grid.reach_um[asked])
-        rows = np.sort(np.concatenate([rows[~able], asked[~is_settled]]))
+        is_settled = ~is_cut & (near_um + QUANTUM_UM < grid.reach_um[searched])
+        rows = np.sort(np.concatenate([rows[~able], searched[~is_settled]]))
         side_um *= 2
         width *= 2 if is_cut.any() else 1
     return rows
@@ -122,9 +122,9 @@ def _settle_on_gpu(
     index = faiss.index_cpu_to_gpu(resources, _ordinal(device), faiss.IndexFlatL2(2))
     index.add(points32[proposed])
     width = min(edges.shape[1] + 1 + SPARE_CANDIDATES, len(proposed))
-    _, found = index.search(points32, width)
+    _, nearest = index.search(points32, width)
     rows = np.arange(len(points_um))
-    near_um, cut_um = _settle(points_um, edges, rows=rows, candidates=proposed[found])
+    near_um, cut_um = _settle(points_um, edges, rows=rows, candidates=proposed[nearest])
     unsettled: np.ndarray = rows[np.square(near_um + QUANTUM_UM) >= np.square(cut_um) - error_um2]
     return unsettled
 
@@ -167,7 +167,7 @@ def _settle(
 
 
 def _distinct_enough(points_um: np.ndarray, *, copies: int) -> np.ndarray:
-    """Points that may be neighbours, (P,) rising: of those at one place, only the first `copies`.
+    """Return the points that may be neighbours, (P,) rising: only the first `copies` of those at one place.
 
     Ties go to the lower index, so with K+1 copies (one may be the point itself) no other can be among the K.
     """
@@ -180,7 +180,7 @@ def _distinct_enough(points_um: np.ndarray, *, copies: int) -> np.ndarray:
 
 
 def _checked_points(coords_um: np.ndarray, k: int) -> np.ndarray:
-    """Coordinates as contiguous (N, 2) float64, or an error."""
+    """Return coordinates as contiguous (N, 2) float64, or raise an error."""
     points_um = np.ascontiguousarray(coords_um, np.float64)
     if points_um.ndim != 2 or points_um.shape[1] != 2 or k < 0:
         found = f"{points_um.shape}, k={k}"
@@ -199,7 +199,7 @@ def _checked_points(coords_um: np.ndarray, k: int) -> np.ndarray:
 
 
 def _unit_rows(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1 (or 0), contiguous float32."""
+    """Scale rows to length 1 (rows of zeros stay 0), contiguous float32."""
     features = np.ascontiguousarray(features, np.float32)
     length = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.where(length > 0, length, 1)
@@ -210,5 +210,5 @@ def _on_gpu(faiss: ModuleType, device: str) -> bool:
 
 
 def _ordinal(device: str) -> int:
-    """GPU number of 'cuda' or 'cuda:1'."""
+    """Return the GPU number of 'cuda' or 'cuda:1'."""
     return int(device.partition(":")[2] or 0)

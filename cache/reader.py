@@ -31,7 +31,7 @@ from magnet_core.registry import look_up
 
 
 class _MapSpan:
-    """Part of the map as NumPy sees it; arrays over it keep it, and so the map, alive."""
+    """A part of the map as NumPy sees it; arrays over it keep the part, and so the map, alive."""
 
     def __init__(self, address: int, nbytes: int, keeps: lmdb.Transaction) -> None:
         self.keeps = keeps
@@ -119,7 +119,7 @@ class ArrayFile:
 
     May be pickled (it reopens by path in the other process) and used after a fork (the child inherits the map, which
     needs no lock). Arrays that are views of the file stay valid after `close`. Opening raises `AbsentFileError` for a
-    file that is missing, unfinished, truncated or not LMDB, and `MagnetError` for one of a newer schema version.
+    file that is missing, unfinished, truncated or not LMDB, and `MagnetError` for a newer schema version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -138,7 +138,7 @@ class ArrayFile:
 
     @property
     def header(self) -> dict[str, Any]:
-        """What the writer was given as header."""
+        """The header that the writer was given."""
         return self._file_map().header
 
     def names(self) -> list[str]:
@@ -146,7 +146,7 @@ class ArrayFile:
         return list(self._file_map().specs)
 
     def spec(self, name: str) -> ArraySpec:
-        """Shape, dtype and blocks of one array; an unknown name is an error that lists the near ones."""
+        """Return shape, dtype and blocks of one array; an unknown name is an error that lists near names."""
         return look_up(self._file_map().specs, name, where=f"{self.path}: array")
 
     def read(self, name: str) -> np.ndarray:
@@ -184,8 +184,8 @@ class ArrayFile:
         faults: list[str] = []
         for spec in file_map.specs.values() if names is None else map(self.spec, names):
             try:
-                found = (block_fault(file_map.txn, spec, block) for block in range(spec.num_blocks))
-                faults += [fault for fault in found if fault]
+                block_faults = (block_fault(file_map.txn, spec, block) for block in range(spec.num_blocks))
+                faults += [fault for fault in block_faults if fault]
             except lmdb.Error as error:
                 faults.append(f"{spec.name}: {error}")
         return faults
@@ -202,7 +202,7 @@ class ArrayFile:
             )
 
     def close(self) -> None:
-        """Let go of the file; it opens again when used again."""
+        """Close the file; it opens again when it is used again."""
         self._map = None
 
     def _file_map(self) -> _FileMap:

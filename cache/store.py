@@ -58,7 +58,7 @@ class Store:
 
     @classmethod
     def create(cls, root: str | Path) -> "Store":
-        """Make a store, or open the one that is there."""
+        """Make a store, or open the existing one."""
         index = Path(root) / "store.json"
         index.parent.mkdir(parents=True, exist_ok=True)
         empty = {
@@ -67,20 +67,20 @@ class Store:
             "provenance": package_versions(),
             "samples": [],
         }
-        _update(index, lambda found: found or empty)
+        _update(index, lambda content: content or empty)
         return cls(root)
 
     def register(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Add rows of the sample table, each with its `slide_id`; a slide that is known is replaced.
+        """Add rows of the sample table, each with its `slide_id`; the row of a registered slide is replaced.
 
-        Safe when many jobs do so at once: the table is read, changed and replaced under a lock.
+        Many jobs may do so at once: the table is read, changed and replaced under a lock.
         """
         added = {check_slide_id(str(row["slide_id"])): json.loads(canonical_json(dict(row))) for row in rows}
 
-        def with_rows(found: dict[str, Any]) -> dict[str, Any]:
-            table = {row["slide_id"]: row for row in found["samples"]} | added
+        def with_rows(content: dict[str, Any]) -> dict[str, Any]:
+            table = {row["slide_id"]: row for row in content["samples"]} | added
             samples = [table[slide_id] for slide_id in sorted(table)]
-            return found | {"samples": samples, "provenance": package_versions(), "updated": _now()}
+            return content | {"samples": samples, "provenance": package_versions(), "updated": _now()}
 
         _update(self._index, with_rows)
 
@@ -99,21 +99,21 @@ class Store:
         return [row["slide_id"] for row in self.samples()]
 
     def geometry_path(self, slide_id: str) -> Path:
-        """Where a slide's geometry lies, or will lie."""
+        """Return the path of a slide's geometry, which need not exist yet."""
         return self.root / check_slide_id(slide_id) / GEOMETRY
 
     def features_path(self, slide_id: str, backbone: str, digest: str) -> Path:
-        """Where a slide's features of one backbone lie, or will lie."""
+        """Return the path of a slide's features of one backbone, which need not exist yet."""
         return self.root / check_slide_id(slide_id) / f"{backbone_slug(backbone)}-{digest}.lmdb"
 
     def geometry(self, slide_id: str) -> ArrayFile:
-        """Open a slide's geometry; absent or unfinished is an `AbsentFileError`."""
+        """Open a slide's geometry; an absent or unfinished file is an `AbsentFileError`."""
         look_up(dict.fromkeys(self.slide_ids()), slide_id, where=f"{self.root}: slide")
         return ArrayFile(self.geometry_path(slide_id))
 
     def feature_files(self, slide_id: str) -> list[FeatureFile]:
         """The finished feature files of a slide, ordered by file name."""
-        found = []
+        files = []
         for path in sorted((self.root / check_slide_id(slide_id)).glob("*.lmdb")):
             if path.name == GEOMETRY:
                 continue
@@ -123,10 +123,10 @@ class Store:
             except AbsentFileError:
                 continue
             digest = path.stem.rpartition("-")[2]
-            found.append(
+            files.append(
                 FeatureFile(header["backbone"], digest, path, header["settings_digest"], header.get("geometry_digest"))
             )
-        return found
+        return files
 
     def features(self, slide_id: str, backbone: str, settings_digest: str | None = None) -> ArrayFile:
         """Open a slide's features of one backbone; with several settings, `settings_digest` chooses."""
@@ -142,17 +142,17 @@ class Store:
                 found=f"{len(chosen)}: {', '.join(file.path.name for file in chosen)}",
                 remedy=f"choose by settings_digest: {', '.join(file.settings_digest for file in chosen)}",
             )
-        wanted = backbone if settings_digest is None else f"{backbone} with settings {settings_digest}"
-        there = sorted({f"{file.backbone} with settings {file.settings_digest}" for file in files})
+        features_sought = backbone if settings_digest is None else f"{backbone} with settings {settings_digest}"
+        features_in_store = sorted({f"{file.backbone} with settings {file.settings_digest}" for file in files})
         raise AbsentFileError(
             f"{self.root}: {slide_id}",
-            expected=f"features of {wanted}",
-            found=", ".join(there) or "no features",
+            expected=f"features of {features_sought}",
+            found=", ".join(features_in_store) or "no features",
             remedy=f"run 'extract run --backbone {backbone}'",
         )
 
     def _fits_geometry(self, slide_id: str, file: FeatureFile) -> bool:
-        """Whether features are of the geometry that is there now; those of one that was deleted stay in the folder."""
+        """Whether features belong to the present geometry; those of a deleted geometry may still be in the folder."""
         try:
             with ArrayFile(self.geometry_path(slide_id)) as geometry:
                 return file.geometry_digest in (None, geometry.header.get("digest"))
@@ -160,7 +160,7 @@ class Store:
             return True
 
     def unfinished(self) -> list[Path]:
-        """Partial files that a killed or still running extraction has left."""
+        """List partial files that a killed or still running extraction has left."""
         return sorted(self.root.glob("*/*.partial"))
 
     def _read_index(self) -> dict[str, Any]:
@@ -224,12 +224,12 @@ def _parse_index(index: Path) -> dict[str, Any]:
 
 
 def _update(index: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Replace store.json by `change` of it, under a lock and in one step: a reader sees the old or the new."""
+    """Replace store.json by `change` of its content, under a lock and in one step: readers see the old or the new."""
     lock = FileLock(index.with_name(f"{index.name}.lock"))
     lock.acquire(wait=True)
     try:
-        found = _parse_index(index) if index.is_file() else {}
-        text = json.dumps(change(found), indent=2, sort_keys=True, ensure_ascii=False)
+        content = _parse_index(index) if index.is_file() else {}
+        text = json.dumps(change(content), indent=2, sort_keys=True, ensure_ascii=False)
         write_text(index, f"{text}\n")
     finally:
         lock.release()

@@ -53,15 +53,15 @@ RESUME = "free disk space or memory and run again; finished blocks are kept"
 
 
 def partial_path(path: str | Path) -> Path:
-    """Where the unfinished work for `path` lies."""
+    """Return the path of the unfinished work for `path`."""
     return Path(f"{path}.partial")
 
 
 class ArrayWriter:
     """The one writer of a cache file, in one process, as a context manager.
 
-    An existing partial file with the identical header (canonical JSON) and schema version is resumed, any other is
-    started afresh. Leaving without `commit` keeps the partial file. A second live writer is a one-line error that
+    A partial file with the identical header (canonical JSON) and schema version is resumed; any other is started
+    afresh. Leaving without `commit` keeps the partial file. A second live writer is a one-line error that
     names the first.
     """
 
@@ -104,20 +104,20 @@ class ArrayWriter:
     def declare(
         self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, *, block_rows: int | None = None
     ) -> ArraySpec:
-        """State an array's shape (N, ...) and dtype before its blocks; again on resume, with the same result.
+        """Declare an array's shape (N, ...) and dtype before its blocks; a resumed run declares it again.
 
         Text of dtype 'U<n>' holds n UTF-8 bytes a value; `put` finds n by itself.
         """
         spec = make_spec(name, tuple(shape), dtype=dtype, block_rows=block_rows)
-        known = self._specs.get(name)
-        if known is not None and known != spec:
+        declared = self._specs.get(name)
+        if declared is not None and declared != spec:
             raise MagnetError(
                 f"{self.partial}: {name}",
-                expected=f"{known.shape} {known.dtype} in blocks of {known.block_rows}, as declared before",
+                expected=f"{declared.shape} {declared.dtype} in blocks of {declared.block_rows}, as declared before",
                 found=f"{spec.shape} {spec.dtype} in blocks of {spec.block_rows}",
                 remedy=f"delete {self.partial.name}, or put what differs into the header",
             )
-        if known is None:
+        if declared is None:
             self._specs[name] = spec
             self._reserve(spec.nbytes + 3 * spec.num_blocks * page_bytes(self._open_env()))
             self._put({spec_key(name): spec.to_json()})
@@ -145,7 +145,7 @@ class ArrayWriter:
         self._put({block_key(name, block): value, check_key(name, block): checksum})
 
     def put(self, name: str, array: np.ndarray) -> None:
-        """Write all blocks of an array (N, ...) that are still missing; declare it first where that was not done."""
+        """Write all blocks of an array (N, ...) that are still missing; declare the array first if necessary."""
         array = np.asarray(array)
         if name not in self._specs:
             text = array.dtype.kind == "U"
@@ -158,7 +158,7 @@ class ArrayWriter:
     def commit(self) -> None:
         """Check every block against its checksum, mark the file complete, sync it, close it, and give it its name.
 
-        Damaged blocks are dropped, so that a next run writes them again; they and missing blocks are an error.
+        Damaged blocks are dropped, so that the next run writes them again. Damaged and missing blocks are an error.
         """
         env = self._open_env()
         self._check_blocks(env)
@@ -202,8 +202,8 @@ class ArrayWriter:
         except AbsentFileError:
             return False
         with env, env.begin() as txn:
-            found = txn.get(SCHEMA_KEY), txn.get(HEADER_KEY)
-        return found == (str(SCHEMA_VERSION).encode(), self._header.encode())
+            begun_with = txn.get(SCHEMA_KEY), txn.get(HEADER_KEY)
+        return begun_with == (str(SCHEMA_VERSION).encode(), self._header.encode())
 
     def _check_blocks(self, env: lmdb.Environment) -> None:
         faulty: dict[tuple[str, int], str] = {}
@@ -265,7 +265,7 @@ class ArrayWriter:
         return self._env
 
     def _reserve(self, nbytes: int) -> None:
-        """Let the map reach `nbytes` past the last used page. Only this process has the file open, so that is safe."""
+        """Grow the map to `nbytes` past the last used page, which is safe as only this process has the file open."""
         env = self._open_env()
         needed = used_bytes(env) + nbytes
         if needed > env.info()["map_size"]:

@@ -1,8 +1,8 @@
 """Whether this machine is fit for stage one: `extract doctor`.
 
-In: the folder where the store would be. Out: one line a check, ok, note or problem, with a remedy. It can be run by
-itself (`python -m extract.doctor`), where a broken package keeps the `extract` command from starting at all: hence no
-package is imported before it is checked.
+In: the folder where the store would be. Out: one line a check, ok, note or problem, with a remedy. It also runs on its
+own (`python -m extract.doctor`), for when a broken package keeps the `extract` command from starting. No package is
+therefore imported before it is checked.
 """
 
 import importlib
@@ -44,7 +44,7 @@ REINSTALL = "make venv, or pip install -r requirements.lock"
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, how it stands, and what to do about it."""
+    """One line: what was checked, its state, and what to do about it."""
 
     name: str
     state: Literal["ok", "note", "problem"]
@@ -80,21 +80,21 @@ def check_python() -> Check:
 
 def check_torch() -> Check:
     """The builds of torch and torchvision belong together: they are imported in turn."""
-    found = []
+    builds = []
     for name in ("torch", "torchvision"):
         module = try_import(name)
         if isinstance(module, str):
             return Check(name, "problem", module, f"take torch and torchvision from one place: {REINSTALL}")
-        found.append(f"{name} {module.__version__}")
-    return Check("torch", "ok", " with ".join(found))
+        builds.append(f"{name} {module.__version__}")
+    return Check("torch", "ok", " with ".join(builds))
 
 
 def check_packages() -> Iterator[Check]:
     """Every other package is installed."""
     versions = {name: _version(name) for name in PACKAGES}
     missing = [name for name, version in versions.items() if version is None]
-    there = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
-    yield Check("packages", "ok", there or "none")
+    installed = ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
+    yield Check("packages", "ok", installed or "none")
     if missing:
         yield Check("packages", "problem", f"missing: {', '.join(missing)}", REINSTALL)
 
@@ -154,7 +154,7 @@ def check_hub() -> Iterator[Check]:
 
 
 def unreachable(endpoint: str, *, timeout_s: float = HUB_TIMEOUT_S) -> str | None:
-    """Why an address gives no answer within the timeout; None if it gives any, a refusal included."""
+    """Say why an address does not answer within the timeout; None if it answers at all, even with a refusal."""
     try:
         request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "magnet-hd"})
         with urllib.request.urlopen(request, timeout=timeout_s):
@@ -167,19 +167,19 @@ def unreachable(endpoint: str, *, timeout_s: float = HUB_TIMEOUT_S) -> str | Non
 
 
 def check_disk(store: Path) -> Check:
-    """Free space and the right to write where the store is, or would be made."""
+    """Check free space and the right to write at the store's place."""
     folder = store.absolute()
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         return Check("disk", "problem", f"{folder} cannot be written to", "choose another --store")
     free = shutil.disk_usage(folder).free
-    found = f"{human_bytes(free)} free in {folder}"
+    free_space = f"{human_bytes(free)} free in {folder}"
     if free < TOO_LITTLE_DISK:
-        return Check("disk", "problem", found, "free some, or choose another --store")
+        return Check("disk", "problem", free_space, "free some, or choose another --store")
     if free < LITTLE_DISK:
-        return Check("disk", "note", found, "'extract run --dry-run' tells what is needed")
-    return Check("disk", "ok", found)
+        return Check("disk", "note", free_space, "'extract run --dry-run' tells what is needed")
+    return Check("disk", "ok", free_space)
 
 
 def check_memory() -> Check:

@@ -1,4 +1,4 @@
-"""What there is on a slide before anything is extracted: `extract inspect`.
+"""Facts of each slide before anything is extracted: `extract inspect`.
 
 In: samples.csv. Out: the facts of each slide (size, µm/px and who states it, tissue, bins, UMI, genes), warnings where
 they do not fit together, and an overlay picture (`extract.overlay`). A slide that cannot be read is one line.
@@ -48,13 +48,13 @@ class AssayFacts:
 
     @property
     def name(self) -> str:
-        """As people call it."""
+        """The name for people."""
         return f"{self.bin_um} µm bins" if self.bin_um else "spots"
 
 
 @dataclass(frozen=True)
 class SlideFacts:
-    """What was found of one slide, by its platform or, without counts, by its tissue."""
+    """The facts of one slide, from its platform or, without counts, from its tissue."""
 
     sample: Sample
     size_px: tuple[int, int]
@@ -200,7 +200,7 @@ def _mpp_warnings(chosen: ResolvedMpp, statements: tuple[ResolvedMpp, ...]) -> l
 
 
 def _lattice_warnings(bin_um: int, assay: Assay, lattice: Lattice | None, resolution: ResolvedMpp) -> list[str]:
-    """Neighbours lie one pitch apart, or the µm/px is wrong, or the coordinates are of an image of another size."""
+    """Warn if neighbours do not lie one pitch apart: the µm/px is wrong, or the coordinates are of another image."""
     if lattice is None or not assay.pitch_um:
         return []
     found_um = lattice.pitch_px * resolution.mpp
@@ -213,7 +213,7 @@ def _lattice_warnings(bin_um: int, assay: Assay, lattice: Lattice | None, resolu
 
 
 def _place_warnings(centres_px: np.ndarray, slide: SlideImage, picture: np.ndarray, *, scale: float) -> list[str]:
-    """Centres lie inside the image, and on tissue; if they would do better with x and y swapped, say so.
+    """Warn if centres lie outside the image or off the tissue, and say if swapping x and y would help.
 
     `picture` is a thumbnail of the slide, `scale` its pixels per pixel of the slide.
     """
@@ -221,20 +221,20 @@ def _place_warnings(centres_px: np.ndarray, slide: SlideImage, picture: np.ndarr
     outside, swapped_outside = (
         float(((points < 0) | (points > size)).any(axis=1).mean()) for points in (centres_px, centres_px[:, ::-1])
     )
-    found = []
+    warnings = []
     if outside > 0:
         refused = "; 'extract run' will refuse the slide" if outside > OUTSIDE_REFUSED else ""
         swapped = "; x and y may be swapped" if swapped_outside < outside / 10 else ""
-        found.append(f"{outside:.1%} of the centres lie outside the image{swapped}{refused}")
+        warnings.append(f"{outside:.1%} of the centres lie outside the image{swapped}{refused}")
     glass, swapped_glass = glass_shares(centres_px * scale, picture)
     if glass > ON_GLASS:
         swapped = f"; with x and y swapped it would be {swapped_glass:.0%}" if swapped_glass < glass / 2 else ""
-        found.append(f"{glass:.0%} of the centres in tissue lie on bare glass{swapped}: look at the picture")
-    return found
+        warnings.append(f"{glass:.0%} of the centres in tissue lie on bare glass{swapped}: look at the picture")
+    return warnings
 
 
 def glass_shares(centres_px: np.ndarray, picture: np.ndarray) -> tuple[float, float]:
-    """Share of centres (N, 2) that lie on bare glass in a picture (h, w, 3), as given, and with x and y swapped."""
+    """Return the shares of centres (N, 2) on bare glass in a picture (h, w, 3): as given, and with x and y swapped."""
     glass = (picture.min(axis=2) >= GLASS_MIN) & (np.ptp(picture, axis=2) <= GLASS_SPREAD)
     height, width = glass.shape
     x, y = np.floor(centres_px).astype(np.int64).T

@@ -1,4 +1,4 @@
-"""The levels of one slide: which rows each has, where they lie, whom they are paired with, and their raw counts.
+"""The levels of one slide: the rows of each, where they lie, the rows they are paired with, and their raw counts.
 
 In: a slide's counts and its µm/px. Out: `Level`s, rows in the order in which a slide is read (128 µm bands from the
 top, left to right), kNN edges among the rows, pairing by coordinates only (paper section 3).
@@ -48,7 +48,7 @@ class Level:
 
 
 def lay_levels(counts: SlideCounts, mpp: float, config: GeometryConfig, *, slide_id: str) -> list[Level]:
-    """Lay all levels of one slide that its platform and the wanted targets allow."""
+    """Lay all levels of one slide that its platform and the chosen targets allow."""
     _check_not_empty(counts, slide_id=slide_id)
     if counts.spots is not None:
         if 55 not in config.targets:
@@ -76,7 +76,7 @@ def _lay_on_bins(bins: dict[int, Assay], mpp: float, config: GeometryConfig, *, 
     spots = tile(finest_points_um, config.spot_patch_um, pitch_um=finest_um)
 
     sampled = {
-        um: _sample(assay, mpp, config, pitch_um=um, wanted=config.bins, rng=named_rng(config.seed, slide_id, str(um)))
+        um: _sample(assay, mpp, config, pitch_um=um, count=config.bins, rng=named_rng(config.seed, slide_id, str(um)))
         for um, assay in bins.items()
         if um in config.targets
     }
@@ -108,7 +108,7 @@ def _lay_on_bins(bins: dict[int, Assay], mpp: float, config: GeometryConfig, *, 
 def _lay_on_spots(spots: Assay, mpp: float, config: GeometryConfig, *, slide_id: str) -> list[Level]:
     """Visium and legacy ST: spots are measured, regions are squares that sum the spots inside, bins are unmeasured."""
     rng = named_rng(config.seed, slide_id, SPOT)
-    rows = _sample(spots, mpp, config, pitch_um=spots.pitch_um or 100.0, wanted=config.spots, rng=rng)
+    rows = _sample(spots, mpp, config, pitch_um=spots.pitch_um or 100.0, count=config.spots, rng=rng)
     points_um = spots.centres_px[rows] * mpp
     regions = tile(points_um, config.region_patch_um)
     spot_counts = None if spots.counts is None else spots.counts[rows]
@@ -171,7 +171,7 @@ def _level(
 
 
 def _sum_inside(counts: sparse.csr_matrix | None, points_um: np.ndarray, tiling: Tiling) -> sparse.csr_matrix | None:
-    """Sum the counts at the points into the squares that hold them (Eq. 6), None where nothing was measured."""
+    """Sum the counts at the points into the squares that hold them (Eq. 6); None where nothing was measured."""
     return None if counts is None else sum_by_owner(counts, tiling.rows_of(points_um), len(tiling))
 
 
@@ -212,17 +212,17 @@ def _rows_in_level(context: Level, tiling: Tiling, points_um: np.ndarray) -> np.
 
 
 def _sample(
-    assay: Assay, mpp: float, config: GeometryConfig, *, pitch_um: float, wanted: int, rng: np.random.Generator
+    assay: Assay, mpp: float, config: GeometryConfig, *, pitch_um: float, count: int, rng: np.random.Generator
 ) -> np.ndarray:
     return sample_rows(
-        assay.centres_px * mpp, wanted, how=config.sampling, pitch_um=pitch_um, window=config.window, rng=rng
+        assay.centres_px * mpp, count, how=config.sampling, pitch_um=pitch_um, window=config.window, rng=rng
     )
 
 
 def _wanted_spots(
     spots: Tiling, bin_points_um: list[np.ndarray], config: GeometryConfig, *, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rows of all spots that hold a sampled bin, their neighbours, and further sampled ones up to `config.spots`."""
+    """Return the spots that hold a sampled bin, their neighbours, and further sampled spots up to `config.spots`."""
     if config.sampling == "all":
         return np.arange(len(spots))
     held = np.unique(np.concatenate([np.empty(0, np.int64), *(spots.rows_of(points) for points in bin_points_um)]))

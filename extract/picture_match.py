@@ -1,11 +1,11 @@
-"""Whether the counts are of this slide, told by the small picture that Space Ranger keeps of its input image.
+"""Tells whether the counts belong to this slide, by the small picture that Space Ranger keeps of its input image.
 
-In: the files of a sample's counts, and a thumbnail of its slide. Out: how alike the two pictures are, where there is
-one. Both are brought to one size; what is compared is their detail: the outline of tissue on glass, which slides have
-in common, is taken away, and brightness, contrast and size of the pictures do not matter.
+In: the files of a sample's counts, and a thumbnail of its slide. Out: how alike the two pictures are, if the vendor's
+exists. Both are brought to one size, and only their detail is compared: the outline of tissue on glass, which slides
+have in common, is removed, and brightness, contrast and size of the pictures do not matter.
 
-On synthetic slides and real sections, pictures of one slide agree to 0.79 and more, also darkened or shifted by half a
-percent; those of two slides, or of one that is turned over, to 0.35 at most.
+On synthetic slides and real sections, pictures of one slide agree to 0.79 and more, even darkened or shifted by half a
+percent; pictures of two slides, or of a slide that is turned over, agree to 0.35 at most.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ COMPARED_PX, COARSE_PX = 64, 3.0  # side of the squares that are compared; what 
 def vendor_picture(count_files: Sequence[Path]) -> Path | None:
     """Find the small picture in the folders of the files that counts are read from, or in `spatial/` there."""
     folders = dict.fromkeys(folder for file in count_files for folder in (file.parent, file.parent / "spatial"))
-    found = (files_named(folder, name) for name in PICTURES for folder in folders)
-    return next((files[0] for files in found if len(files) == 1), None)
+    pictures = (files_named(folder, name) for name in PICTURES for folder in folders)
+    return next((files[0] for files in pictures if len(files) == 1), None)
 
 
 def match_warnings(picture_path: Path, slide_picture: np.ndarray) -> list[str]:
-    """Say so where the vendor's picture and the thumbnail of the slide (h, w, 3) are not of one slide."""
+    """Warn if the vendor's picture and the thumbnail of the slide (h, w, 3) do not show the same slide."""
     try:
         with Image.open(picture_path) as image:
             vendors = np.asarray(image.convert("RGB"))
@@ -51,7 +51,7 @@ def match_warnings(picture_path: Path, slide_picture: np.ndarray) -> list[str]:
 
 
 def picture_agreement(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Correlation of the detail of two pictures (h, w, 3), -1 to 1; None where one of them has none."""
+    """Return the correlation of the detail of two pictures (h, w, 3), -1 to 1; None if either has no detail."""
     details = [_detail(picture) for picture in (first, second)]
     norms = [float(np.linalg.norm(detail)) for detail in details]
     if min(norms) < COMPARED_PX:  # less than one grey level on average

@@ -1,7 +1,7 @@
-"""What can be wrong with a run, looked at before torch and timm are imported: its table of slides, files and places.
+"""Checks of a run before torch and timm are imported: its table of slides, its files and its places.
 
 In: the settings of a run, which `extract.config.load_run` has checked. Out: the slides to extract, and the error of
-each whose files are not there.
+each slide that lacks files.
 """
 
 import os
@@ -21,7 +21,7 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class Accepted:
-    """The slides of a run whose files are there, and of each of the others its error, which the user has been told."""
+    """The slides of a run that have all their files, and the errors of the others, which the user has been told."""
 
     samples: tuple[Sample, ...]
     failed: Mapping[str, str]
@@ -31,7 +31,7 @@ def accept(config: RunConfig) -> Accepted:
     """Read the table of slides and look for what a run needs. Raises `MagnetError` where nothing can be extracted."""
     check_place(config.store)
     samples = read_samples(config.samples)
-    there, failed = [], {}
+    complete, failed = [], {}
     for sample in select(samples, config.slides) if config.slides else samples:
         try:
             check_files(sample)
@@ -39,12 +39,12 @@ def accept(config: RunConfig) -> Accepted:
             failed[sample.slide_id] = str(error)
             log.error("failed: %s: %s", sample.slide_id, error)
         else:
-            there.append(sample)
-    return Accepted(tuple(there), failed)
+            complete.append(sample)
+    return Accepted(tuple(complete), failed)
 
 
 def check_place(store: Path) -> None:
-    """Refuse a store that this version cannot read, or a place where none can be made."""
+    """Refuse a store that this version cannot read, or a place where no store can be made."""
     if (store / "store.json").exists():
         Store(store)
     folder = store.absolute()

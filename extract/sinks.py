@@ -1,7 +1,7 @@
 """Where streamed patches go: bin pixels into a slide's geometry file, features into its backbone file.
 
 In: runs of patches of one level, in row order. Out: row blocks, each written in a transaction of its own, so that a
-run that was stopped resumes at the block it was in.
+stopped run resumes at the block where it stopped.
 """
 
 import math
@@ -105,7 +105,7 @@ class FeatureSink:
                     self._background.put_block(self._writer, name, self._block_of_start[block_rows.start], block)
 
     def _encode(self, batch: np.ndarray) -> dict[str, np.ndarray]:
-        """Features of a batch in every view, by array name."""
+        """Return the features of a batch in every view, by array name."""
         device = next(self._encoder.parameters()).device
         patches = to_device(torch.from_numpy(batch), device)
         values: dict[str, np.ndarray] = {}
@@ -130,8 +130,8 @@ def _missing(writer: ArrayWriter, name: str) -> dict[int, slice]:
 
 
 def pending(sinks: Sequence[Sink], num_rows: int) -> np.ndarray:
-    """Rows (N,) bool that at least one of the sinks still lacks."""
-    wanted = np.zeros(num_rows, dtype=bool)
+    """Return a mask (N,) bool of the rows that at least one of the sinks still lacks."""
+    is_pending = np.zeros(num_rows, dtype=bool)
     for sink in sinks:
-        wanted |= sink.wanted
-    return wanted
+        is_pending |= sink.wanted
+    return is_pending

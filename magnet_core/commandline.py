@@ -68,8 +68,8 @@ def installed_version() -> str:
         return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(is_given: bool) -> None:
+    if is_given:
         typer.echo(f"{PACKAGE} {installed_version()}")
         raise typer.Exit
 

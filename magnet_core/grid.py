@@ -67,24 +67,24 @@ def tile(points_um: np.ndarray, side_um: float, *, pitch_um: float = 0.0) -> Til
 
 
 def find_cells(cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Row in `cells` (M, 2) of each of `wanted` (N, 2), -1 where absent; `cells` are sorted by row, then column."""
+    """Return the row in `cells` (M, 2), sorted by row, then column, of each of `wanted` (N, 2); -1 where absent."""
     if len(cells) == 0:
         return np.full(len(wanted), -1, dtype=np.int64)
     low = np.minimum(cells.min(axis=0), wanted.min(axis=0, initial=0))
     width = int(max(cells[:, 0].max(), wanted[:, 0].max(initial=0)) - low[0]) + 1
     keys = (cells[:, 1] - low[1]) * width + (cells[:, 0] - low[0])
     wanted_keys = (wanted[:, 1] - low[1]) * width + (wanted[:, 0] - low[0])
-    found = np.searchsorted(keys, wanted_keys).clip(max=len(keys) - 1)
-    return np.where(keys[found] == wanted_keys, found, -1)
+    positions = np.searchsorted(keys, wanted_keys).clip(max=len(keys) - 1)
+    return np.where(keys[positions] == wanted_keys, positions, -1)
 
 
 def dilate(tiling: Tiling, rows: np.ndarray, *, hops: int) -> np.ndarray:
-    """Rows of the tiling within `hops` squares (diagonals count) of the given ones, sorted."""
+    """Return the sorted rows of the tiling that lie within `hops` squares (diagonals count) of the given rows."""
     steps = np.arange(-hops, hops + 1)
     offsets = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1).reshape(-1, 2)
     around = (tiling.cells[rows][:, None] + offsets).reshape(-1, 2)
-    found = np.unique(find_cells(tiling.cells, around))
-    return found[found >= 0]
+    neighbours = np.unique(find_cells(tiling.cells, around))
+    return neighbours[neighbours >= 0]
 
 
 def sum_by_owner(counts: sparse.csr_matrix, owner: np.ndarray, num_owners: int) -> sparse.csr_matrix:

@@ -93,8 +93,8 @@ def estimate_dispersion(counts: Sequence[sparse.csr_matrix], libraries: Sequence
         squares = np.asarray(values.multiply(values).sum(axis=0)).ravel()
         excess += squares - 2 * rate * (values.T @ size) + rate**2 * (size @ size) - total
         squared_mean += rate**2 * (size @ size)
-    found = np.divide(excess, squared_mean, out=np.zeros_like(excess), where=squared_mean > 0)
-    return found.clip(*DISPERSIONS).astype(np.float32)
+    estimates = np.divide(excess, squared_mean, out=np.zeros_like(excess), where=squared_mean > 0)
+    return estimates.clip(*DISPERSIONS).astype(np.float32)
 
 
 def _entries(prediction: Tensor, counts: Tensor, library: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -112,7 +112,7 @@ def _mean(values: Tensor, measured: Tensor) -> Tensor:
 
 
 def _exp(logarithm: Tensor) -> Tensor:
-    """exp, and its tangent beyond LARGEST_LOG_MEAN."""
+    """Return exp, continued by its tangent beyond LARGEST_LOG_MEAN."""
     beyond = math.exp(LARGEST_LOG_MEAN) * F.relu(logarithm - LARGEST_LOG_MEAN)
     return logarithm.clamp(max=LARGEST_LOG_MEAN).exp() + beyond
 

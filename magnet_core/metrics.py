@@ -102,9 +102,9 @@ def combine(slides: Sequence[Metrics]) -> Metrics:
 
 
 def nan_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the first axis without NaN; NaN, and no warning, where nothing is left."""
-    known = ~np.isnan(values)
-    return _ratio_each(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0))
+    """Return the mean over the first axis without NaN; it is NaN, without a warning, where nothing is left."""
+    is_number = ~np.isnan(values)
+    return _ratio_each(np.where(is_number, values, 0.0).sum(axis=0), is_number.sum(axis=0))
 
 
 def chunks(prediction: np.ndarray, truth: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -74,18 +74,18 @@ def shared_genes(genes: Mapping[str, Genes]) -> np.ndarray:
 def _best(
     ids: np.ndarray, score: np.ndarray, genes: Mapping[str, Genes], *, size: int, include: Sequence[str]
 ) -> Genes:
-    """The genes to include and those of highest score (E,), in the order of their scores; -inf is not eligible."""
+    """Return the genes to include and those of highest score (E,), best first; a score of -inf is not eligible."""
     first = next(iter(genes.values()))
     names = first.names[columns_of(first, ids)]
-    wanted = np.isin(ids, include) | np.isin(names, include)
-    if unknown := set(include) - {*ids[wanted].tolist(), *names[wanted].tolist()}:
+    included = np.isin(ids, include) | np.isin(names, include)
+    if unknown := set(include) - {*ids[included].tolist(), *names[included].tolist()}:
         raise MagnetError(
             "data.include",
             expected="genes measured on all training slides",
             found=", ".join(sorted(unknown)),
             remedy=near_names(min(unknown), set(names.tolist())),
         )
-    eligible = int((wanted | (score > -np.inf)).sum())
+    eligible = int((included | (score > -np.inf)).sum())
     if eligible < size:
         raise MagnetError(
             "gene panel",
@@ -94,6 +94,6 @@ def _best(
             remedy="ask for a smaller panel with data.panel, or check that the gene ids are of one kind",
         )
     order = np.lexsort((ids, -score))
-    best = np.concatenate([np.flatnonzero(wanted), order[~wanted[order]]])[:size]
+    best = np.concatenate([np.flatnonzero(included), order[~included[order]]])[:size]
     best = best[np.lexsort((ids[best], -score[best]))]
     return Genes(ids[best], names[best])

@@ -54,7 +54,7 @@ class BlockSums:
 
 
 def cut_into_blocks(order: np.ndarray) -> np.ndarray:
-    """Block of each bin (N,), blocks being equal stretches of `order`, the bins (N,) along a space-filling curve."""
+    """Cut `order`, the bins (N,) along a space-filling curve, into equal blocks; return the block of each bin (N,)."""
     blocks = min(BLOCKS, max(1, len(order) // BINS_OF_BLOCK))
     block_of = np.empty(len(order), dtype=np.int64)
     for index, part in enumerate(np.array_split(order, blocks)):
@@ -63,10 +63,10 @@ def cut_into_blocks(order: np.ndarray) -> np.ndarray:
 
 
 def block_sums(prediction: np.ndarray, truth: np.ndarray, block_of: np.ndarray) -> BlockSums:
-    """Sum one slide up by block: prediction and truth (N, G), NaN of the truth left out, `block_of` (N,) from 0."""
-    known = ~np.isnan(truth)
-    counts = np.maximum(known.sum(axis=0), 1)
-    means = np.stack([np.where(known, each, 0).sum(axis=0, dtype=np.float64) / counts for each in (prediction, truth)])
+    """Sum prediction and truth (N, G) of one slide by block, without NaN of the truth; `block_of` (N,) is from 0."""
+    mask = ~np.isnan(truth)
+    counts = np.maximum(mask.sum(axis=0), 1)
+    means = np.stack([np.where(mask, each, 0).sum(axis=0, dtype=np.float64) / counts for each in (prediction, truth)])
     num_blocks, num_genes = int(block_of.max()) + 1, truth.shape[1]
     moments = np.zeros((6, num_blocks, num_genes))
     errors, per_bin = np.zeros((3, num_blocks)), np.zeros((2, num_blocks))
@@ -89,7 +89,7 @@ def block_sums(prediction: np.ndarray, truth: np.ndarray, block_of: np.ndarray) 
 
 
 def pool(slides: Sequence[BlockSums]) -> BlockSums:
-    """Bins of several slides as if they were of one, about common means: a correlation then sees slides differ, too."""
+    """Pool the bins of several slides about common means: a correlation then includes differences between slides."""
     counts = np.stack([slide.moments[0].sum(axis=0) for slide in slides])[:, None]  # (S, 1, G)
     means = (counts * np.stack([slide.means for slide in slides])).sum(axis=0) / np.maximum(counts.sum(axis=0), 1)
     moments = []
@@ -210,9 +210,9 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over slides of values (R, S), those that are NaN left out."""
-    known = ~np.isnan(values)
-    return _divide((np.where(known, values, 0) * weights).sum(axis=1), (known * weights).sum(axis=1))
+    """Return the mean over slides of values (R, S) without those that are NaN."""
+    is_number = ~np.isnan(values)
+    return _divide((np.where(is_number, values, 0) * weights).sum(axis=1), (is_number * weights).sum(axis=1))
 
 
 def _divide(total: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -14,10 +14,10 @@ WINDOWS = (7, 5, 3)  # cells a side: as scikit-image has it by default, or less 
 
 
 def map_similarity(prediction: np.ndarray, truth: np.ndarray, centres_um: np.ndarray, *, pitch_um: float) -> float:
-    """Structural similarity of two maps (N,) of bins at `centres_um` (N, 2), NaN where no window is whole.
+    """Return the structural similarity of two maps (N,) of bins at `centres_um` (N, 2); NaN where no window fits.
 
-    Windows are the largest of `WINDOWS` that is whole somewhere, and so the same for all systems on a slide. The range
-    of values that the measure needs is the truth's. A truth that is constant has no structure: NaN.
+    The window is the largest of `WINDOWS` that fits somewhere inside the bins, so all systems on a slide share it.
+    The measure takes its range of values from the truth. A constant truth has no structure and gives NaN.
     """
     measured = np.isfinite(truth)
     if not measured.any() or np.ptp(truth[measured]) == 0:
@@ -25,15 +25,15 @@ def map_similarity(prediction: np.ndarray, truth: np.ndarray, centres_um: np.nda
     cells = np.rint((centres_um - centres_um.min(axis=0)) / pitch_um).astype(np.int64)
     shape = tuple(np.maximum(cells.max(axis=0) + 1, max(WINDOWS)))
     at = tuple(cells[measured].T)
-    known = np.zeros(shape, dtype=bool)
-    known[at] = True
+    mask_measured = np.zeros(shape, dtype=bool)
+    mask_measured[at] = True
     maps = []
     for values in (truth, prediction):
         drawn = np.zeros(shape)
         drawn[at] = values[measured]
         maps.append(drawn)
     for side in WINDOWS:
-        whole = ndimage.binary_erosion(known, np.ones((side, side)))
+        whole = ndimage.binary_erosion(mask_measured, np.ones((side, side)))
         if whole.any():
             spread = np.ptp(truth[measured])
             _, similarity = structural_similarity(*maps, win_size=side, data_range=spread, full=True)

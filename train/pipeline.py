@@ -1,9 +1,9 @@
-"""Stage two on one page: from what is asked to a table, by way of cells.
+"""Stage two on one page: from a request to a table, by way of cells.
 
 A cell is one system on one fold with one set of settings: fitted on the fold's training side, tested on slides it never
-saw, kept on disk under a name that says all that decides it. `train fit` makes one fold's cells, `train cv` and `train
-study` more of them, and a trial of `train sweep` is a cell that is judged on slides of the training side. What is there
-already is not computed again; a cell that was stopped goes on at its last checkpoint.
+saw, kept on disk under a name that covers all its settings. `train fit` makes the cells of one fold, `train cv` and
+`train study` those of several, and a trial of `train sweep` is a cell that is scored on slides of the training side.
+A finished cell is not computed again; a cell that was stopped resumes at its last checkpoint.
 """
 
 import time
@@ -51,7 +51,7 @@ BESIDE_A_FIT = ("gene_mean", "colour_ridge", "feature_ridge")
 
 @dataclass(frozen=True)
 class TableResult:
-    """Where a table lies, the table as text, the cells it is made of, and the faults of those that failed."""
+    """The folder of a table, the table as text, the cells it is made of, and the faults of those that failed."""
 
     folder: Path
     text: str
@@ -103,16 +103,16 @@ def make_table(
 
 
 def run_cells(cells: Sequence[Cell], runs: Path, *, raises: bool = False) -> Results:
-    """Compute the cells that are not there yet, and read all of them; equal cells are computed once.
+    """Compute the cells that are not finished yet, and read all of them; equal cells are computed once.
 
-    Several processes may be given the same cells: each takes those that no other one is at, and waits for the rest. A
-    cell that fails is told of, and the others go on, unless the first fault `raises`.
+    Several processes may be given the same cells: each takes those on which no other works, and waits for the rest.
+    A cell that fails is reported, and the others are still computed; with `raises`, the first fault ends all.
     """
     folders = {cell: cell.folder(runs / CELLS, Store(cell.config.data.store)) for cell in cells}
     missing = {folder: cell for cell, folder in folders.items() if not (folder / CELL).exists()}
-    there = len(set(folders.values())) - len(missing)
-    if there:
-        notice(f"{there} of {there + len(missing)} cells are finished already")
+    num_finished = len(set(folders.values())) - len(missing)
+    if num_finished:
+        notice(f"{num_finished} of {num_finished + len(missing)} cells are finished already")
     # Cells of one fold follow each other, so that it is opened once.
     ordered = sorted(missing.items(), key=lambda item: (data_key(item[1].config.data), item[1].fold.index))
     faults = Faults(raises)
@@ -133,14 +133,14 @@ def run_cells(cells: Sequence[Cell], runs: Path, *, raises: bool = False) -> Res
 
 
 class Faults(dict[Path, str]):
-    """One-line faults by the folder of the cell; where they are raised, the first one ends all."""
+    """The one-line faults, by the folder of the cell; where faults are raised, the first ends everything."""
 
     def __init__(self, raises: bool) -> None:
         super().__init__()
         self._raises = raises
 
     def add(self, cell: Cell, folder: Path, error: Exception) -> None:
-        """Tell of a cell that failed."""
+        """Report a cell that failed."""
         if self._raises:
             raise error
         self[folder] = f"{cell.title}: {in_one_line(error)}"
@@ -203,13 +203,13 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
 
 
 def judge(config: FitConfig, side: TrainingSide, folder: Path, report: Callable[[int, float], None]) -> Progress:
-    """Train MagNet as a cell does and judge it on the slides that the side holds out; nothing is kept of it."""
+    """Train MagNet as a cell does and score it on the slides that the side holds out; no result is kept."""
     seed_everything(config.seed)
     return MagNetSystem(config, folder).learn(side, report=report)
 
 
 def build_system(cell: Cell, folder: Path) -> System:
-    """Build the cell's system; what it needs to go on after a stop, and MagNet its run, are kept in the folder."""
+    """Build the cell's system. The folder keeps its checkpoint for going on after a stop, and the run of MagNet."""
     config = cell.config
     if cell.system == MAGNET:
         return MagNetSystem(config, folder, title=cell.title)

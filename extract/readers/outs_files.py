@@ -1,6 +1,6 @@
 """Files of a vendor's output folder, by their name or by their name behind a prefix, as archives hand them out.
 
-In: a folder and a name such as `filtered_feature_bc_matrix.h5`. Out: the file, also where it is called
+In: a folder and a name such as `filtered_feature_bc_matrix.h5`. Out: the file, even if it is called
 `GSM7990097_P1_filtered_feature_bc_matrix.h5`.
 """
 
@@ -16,13 +16,13 @@ def files_named(folder: Path, name: str) -> list[Path]:
 
 
 def one_file(folder: Path, name: str) -> Path:
-    """Find the one file of this name; none, or several with prefixes, are an error that lists them."""
-    found = files_named(folder, name)
-    if len(found) != 1:
+    """Find the one file of this name; no file, or several with prefixes, are an error that lists them."""
+    files = files_named(folder, name)
+    if len(files) != 1:
         raise MagnetError(
             folder,
             expected=f"the file {name}",
-            found=", ".join(file.name for file in found) or "no such file",
+            found=", ".join(file.name for file in files) or "no such file",
             remedy="give the output folder of one slide, with the names that Space Ranger or Xenium gave its files",
         )
-    return found[0]
+    return files[0]

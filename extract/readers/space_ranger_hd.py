@@ -5,8 +5,8 @@ In: `outs/`, or a folder with `outs/` or `binned_outputs/` in it, or `binned_out
     binned_outputs/square_{002,008,016}um/filtered_feature_bc_matrix.h5
     binned_outputs/square_{002,008,016}um/spatial/{tissue_positions.parquet, scalefactors_json.json}
 
-Out: the bins in tissue. The 2 µm squares are read only where no larger bins are there. What else lies in `outs/`
-(cells in `segmented_outputs/`, `barcode_mappings.parquet`) is not looked at.
+Out: the bins in tissue. The 2 µm squares are read only where the folder has no larger bins. Anything else in `outs/`
+(cells in `segmented_outputs/`, `barcode_mappings.parquet`) is ignored.
 """
 
 import json
@@ -78,7 +78,7 @@ class _BinOutputs(NamedTuple):
 
 
 def _outputs(path: Path) -> dict[int, _BinOutputs]:
-    """Find the files of each bin size there is, by size in µm."""
+    """Find the files of each bin size in the folder, by size in µm."""
     binned = _binned_outputs(path)
     if binned is None:
         raise MagnetError(path, expected=LOOKS_FOR, found="neither", remedy="give Space Ranger's outs folder as counts")
@@ -102,9 +102,9 @@ def _binned_outputs(path: Path) -> Path | None:
 
 
 def _sizes_in(folder: Path) -> list[int]:
-    """Bin sizes to read from a folder: those of targets, or 2 µm where none of them is there."""
-    there = [size_um for size_um in (SQUARE_UM, *bin_sizes()) if (folder / SIZE_FOLDER.format(size_um)).is_dir()]
-    return [size_um for size_um in there if size_um != SQUARE_UM] or there
+    """Return the bin sizes to read from a folder: those of targets, or 2 µm where the folder has none of these."""
+    sizes_um = [size_um for size_um in (SQUARE_UM, *bin_sizes()) if (folder / SIZE_FOLDER.format(size_um)).is_dir()]
+    return [size_um for size_um in sizes_um if size_um != SQUARE_UM] or sizes_um
 
 
 def _microns_per_pixel(path: Path, *, size_um: int) -> float:

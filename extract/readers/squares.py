@@ -33,7 +33,7 @@ def sum_squares(
 ) -> tuple[Genes, dict[int, Assay]]:
     """Sum squares by array_row and array_col into bins of each size in µm, each a multiple of the first.
 
-    A bin's centre is the mean of all its squares, also of those out of tissue.
+    A bin's centre is the mean of all its squares, even of those out of tissue.
     """
     positions = _read_positions(positions_path)
     finest_um = bin_sizes_um[0]
@@ -71,8 +71,8 @@ def _place(
     numbers = [text.to_frame().select(_as_number(pl.col("barcode"))).to_series() for text in texts]
     barcodes = pl.concat(numbers) if numbers else pl.Series("barcode", dtype=pl.Int64)
     _check_barcodes(matrix_path, barcodes)
-    wanted = positions.select("barcode", "in_tissue", "array_col", "array_row")
-    joined = join_positions(positions_path, barcodes, wanted, spell=_as_text)
+    squares = positions.select("barcode", "in_tissue", "array_col", "array_row")
+    joined = join_positions(positions_path, barcodes, squares, spell=_as_text)
     in_tissue = joined["in_tissue"].to_numpy() == 1
     cells, bin_of_kept = find_bins(joined.select("array_col", "array_row").to_numpy()[in_tissue], side=side)
     bin_of_square = np.full(len(matrix), -1, dtype=np.int32)
@@ -89,14 +89,14 @@ def _sum_in_blocks(matrix: TenxFile, bin_of_square: np.ndarray, num_bins: int) -
 
 
 def _centres(positions: pl.DataFrame, cells: np.ndarray, *, side: int) -> np.ndarray:
-    """Mean centre of the squares of each bin, (N, 2) float64, (x, y) in full-resolution pixels."""
+    """Return the mean centre of the squares of each bin, (N, 2) float64, (x, y) in full-resolution pixels."""
     squares = positions.select(pl.col("array_col", "array_row") // side).to_numpy()
     row = find_cells(cells, squares)
-    wanted = row >= 0
-    row = row[wanted]
+    in_a_bin = row >= 0
+    row = row[in_a_bin]
     num_squares = np.bincount(row, minlength=len(cells))
     sums = (
-        np.bincount(row, positions[name].to_numpy()[wanted], minlength=len(cells))
+        np.bincount(row, positions[name].to_numpy()[in_a_bin], minlength=len(cells))
         for name in ("pxl_col_in_fullres", "pxl_row_in_fullres")
     )
     return np.stack([total / num_squares for total in sums], axis=1)

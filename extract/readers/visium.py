@@ -38,12 +38,12 @@ def recognises(path: Path) -> bool:
 def files(path: Path) -> list[Path]:
     """List the matrix and the positions."""
     outs = _outs(path)
-    found = _positions_files(outs)
-    if not found:
+    positions = _positions_files(outs)
+    if not positions:
         raise MagnetError(
             path, expected=LOOKS_FOR, found="no such files", remedy="give Space Ranger's outs folder as counts"
         )
-    return [one_file(outs, MATRIX), found[0]]
+    return [one_file(outs, MATRIX), positions[0]]
 
 
 def read(path: Path) -> SlideCounts:
@@ -72,7 +72,7 @@ def _outs(path: Path) -> Path:
 
 
 def _positions_files(outs: Path) -> list[Path]:
-    """Files of positions, the preferred one first; none where there is no matrix."""
+    """List the files of positions, the preferred file first; an empty list where there is no matrix."""
     if not files_named(outs, MATRIX):
         return []
     return [file for name in POSITIONS for folder in (outs / "spatial", outs) for file in files_named(folder, name)]

@@ -86,7 +86,7 @@ def place_cells(tissue: TissueMap, side_um: float, rng: np.random.Generator) -> 
 def _throw_lumina(
     tissue: TissueMap, domain: int, recipe: Lumina, *, side_um: float, rng: np.random.Generator
 ) -> Spaces:
-    """Lumina of one domain that lie wholly in it and do not touch each other."""
+    """Place the lumina of one domain, wholly inside it and without touching each other."""
     thrown = rng.uniform(0, side_um, (rng.poisson(recipe.per_mm2 * side_um**2 / 1e6), 2))
     radius_um = rng.uniform(*recipe.radius_um, len(thrown))
     clear_um = 1.2 * radius_um + recipe.wall_um
@@ -105,7 +105,7 @@ def _throw_lumina(
 
 
 def keep_apart(xy_um: np.ndarray, radius_um: np.ndarray) -> np.ndarray:
-    """Indices of the discs that stay when each, in the order given, must not overlap one that stayed before it."""
+    """Return the discs that stay when, in the given order, a disc that overlaps an earlier kept disc is dropped."""
     if not len(xy_um):
         return np.zeros(0, np.int64)
     pairs = cKDTree(xy_um).query_pairs(2 * radius_um.max(), output_type="ndarray")
@@ -150,9 +150,9 @@ def _fill(tissue: TissueMap, spaces: Spaces, lining: Cells, *, side_um: float, r
 
 
 def _deal_types(recipe: Domain, lined: np.ndarray, nest: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Types (M,) of a domain's filling cells such that, with the `lined` (T,) ones, its shares come out."""
-    wanted = np.array([recipe.shares.get(name, 0.0) for name in CELL_NAMES]) * (len(nest) + lined.sum())
-    missing = np.maximum(wanted - lined, 0)
+    """Deal types (M,) to a domain's filling cells so that, with the `lined` (T,) cells, it has its shares."""
+    targets = np.array([recipe.shares.get(name, 0.0) for name in CELL_NAMES]) * (len(nest) + lined.sum())
+    missing = np.maximum(targets - lined, 0)
     if not len(nest) or not missing.any():
         return np.zeros(len(nest), np.int8)
     edges = np.cumsum(missing / missing.sum())

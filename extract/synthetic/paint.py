@@ -23,7 +23,7 @@ GROUND_EOSIN = 0.42
 
 @dataclass(frozen=True)
 class Stamps:
-    """Sprites and where their centres go, xy_px (P, 2), in the order they are laid; `reach_px` of the largest."""
+    """Sprites and their centres xy_px (P, 2), in the order of painting; `reach_px` is that of the largest sprite."""
 
     xy_px: np.ndarray
     sprites: list[Sprite]
@@ -115,8 +115,8 @@ def _throw_fibres(tissue: TissueMap, bank: SpriteBank, mpp: float, rng: np.rando
     densest = max(recipe.fibres for recipe in DOMAINS)
     thrown = rng.uniform(0, side_um, (round(densest * side_um**2 / 1e6), 2))
     domain = tissue.at(tissue.domain, thrown)
-    wanted = np.array([recipe.fibres / densest for recipe in DOMAINS])[domain]
-    kept = thrown[(domain != GLASS) & (rng.random(len(thrown)) < wanted)]
+    share_kept = np.array([recipe.fibres / densest for recipe in DOMAINS])[domain]
+    kept = thrown[(domain != GLASS) & (rng.random(len(thrown)) < share_kept)]
     variant = rng.integers(0, len(bank.fibres), len(kept)).tolist()
     turn = _turns(tissue.at(tissue.fibre_rad, kept) + np.pi * rng.integers(0, 2, len(kept))).tolist()
     return _stamps(kept, [bank.fibres[v][t] for v, t in zip(variant, turn, strict=True)], mpp)
@@ -132,7 +132,7 @@ def _turns(angle_rad: np.ndarray) -> np.ndarray:
 
 
 def _lay(canvas: np.ndarray, stamps: Stamps, left: int, top: int) -> None:
-    """Stamp what touches the block, in the order of the list."""
+    """Stamp the sprites that touch the block, in the order of the list."""
     height, width = canvas.shape[1:]
     x, y = stamps.xy_px.T
     reach = stamps.reach_px

@@ -26,28 +26,28 @@ _UNPICKLING_ERROR = torch.serialization.pickle.UnpicklingError  # what `weights_
 
 
 def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
-    """Load a checkpoint file into `model`; every parameter and buffer must be found in it, in its shape.
+    """Load a checkpoint file into `model`; the file must hold every parameter and buffer in its shape.
 
     `name` is the backbone's, for messages. Raises MagnetError when the file cannot be read, holds more than one set
     of weights, or belongs to another architecture; the model is then as it was.
     """
     state = read_weights(path, name=name)
-    wanted = model.state_dict()
-    prefix = _common_prefix(state, wanted, path=path)
+    own_state = model.state_dict()
+    prefix = _common_prefix(state, own_state, path=path)
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    missing = sorted(wanted.keys() - state.keys())
-    misshapen = sorted(key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape)
-    beyond = _blocks_beyond(state, wanted)
+    missing = sorted(own_state.keys() - state.keys())
+    misshapen = sorted(key for key in own_state.keys() & state.keys() if own_state[key].shape != state[key].shape)
+    beyond = _blocks_beyond(state, own_state)
     if missing or misshapen or beyond:
         example = (missing + misshapen + beyond)[0]
         too_deep = f" and {len(beyond)} of blocks it does not have" if beyond else ""
         raise MagnetError(
             path,
-            expected=f"all {len(wanted)} tensors of '{name}'",
+            expected=f"all {len(own_state)} tensors of '{name}'",
             found=f"{len(missing)} missing and {len(misshapen)} of another shape{too_deep}, such as '{example}'",
             remedy="give the checkpoint of this architecture, or another --backbone",
         )
-    model.load_state_dict({key: state[key] for key in wanted})
+    model.load_state_dict({key: state[key] for key in own_state})
 
 
 def read_weights(path: Path, *, name: str) -> State:
@@ -72,27 +72,27 @@ def _unwrapped(content: Any, *, path: Path, name: str) -> State:
     if tensors:
         return tensors
     inner = {key: _tensors(content[key]) for key in _WRAPPERS if isinstance(content, Mapping) and key in content}
-    found = {key: state for key, state in inner.items() if state}
-    if len(found) > 1:
-        raise _unreadable(path, name, found=f"several sets of weights: {', '.join(found)}")
-    if not found:
+    state_dicts = {key: state for key, state in inner.items() if state}
+    if len(state_dicts) > 1:
+        raise _unreadable(path, name, found=f"several sets of weights: {', '.join(state_dicts)}")
+    if not state_dicts:
         raise _unreadable(path, name, found="no tensors under names, nor under " + ", ".join(_WRAPPERS))
-    return next(iter(found.values()))
+    return next(iter(state_dicts.values()))
 
 
 def _tensors(content: Any) -> State:
-    """Return the tensors a mapping holds by name; nothing for anything else."""
+    """Return the tensors that a mapping holds, by name; return an empty dict for anything else."""
     if not isinstance(content, Mapping):
         return {}
     return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
-def _common_prefix(state: State, wanted: Mapping[str, Tensor], *, path: Path) -> str:
-    """Return the one prefix under which the file has all wanted names; none where it has them under no prefix."""
-    probe = max(wanted, key=len)
+def _common_prefix(state: State, own_state: Mapping[str, Tensor], *, path: Path) -> str:
+    """Return the one prefix under which the file has all names of the model; empty where there is no such prefix."""
+    probe = max(own_state, key=len)
     ends = (key.removesuffix(probe) for key in state if key.endswith(probe))
     whole = sorted(
-        prefix for prefix in ends if prefix[-1:] in {"", "."} and all(prefix + key in state for key in wanted)
+        prefix for prefix in ends if prefix[-1:] in {"", "."} and all(prefix + key in state for key in own_state)
     )
     if len(whole) > 1:
         raise MagnetError(
@@ -104,13 +104,13 @@ def _common_prefix(state: State, wanted: Mapping[str, Tensor], *, path: Path) ->
     return whole[0] if whole else ""
 
 
-def _blocks_beyond(state: State, wanted: Mapping[str, Tensor]) -> list[str]:
+def _blocks_beyond(state: State, own_state: Mapping[str, Tensor]) -> list[str]:
     """Return names in numbered blocks (`blocks.24.…`, `layer3.6.…`) that follow those the architecture has."""
     last: dict[str, int] = {}  # of each row of blocks, such as `blocks` or `stages.2.blocks`
-    for key in wanted:
+    for key in own_state:
         for row, index in _block_numbers(key):
             last[row] = max(index, last.get(row, index))
-    surplus = sorted(state.keys() - wanted.keys())
+    surplus = sorted(state.keys() - own_state.keys())
     return [key for key in surplus if any(index > last.get(row, index) for row, index in _block_numbers(key))]
 
 

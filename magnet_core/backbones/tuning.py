@@ -164,10 +164,10 @@ def _patterns(entry: str | list[Pattern] | tuple[Pattern, ...] | None) -> Iterat
 
 
 def _place(name: str, stem: list[Pattern], blocks: list[Pattern]) -> tuple[float, ...]:
-    """Where a parameter stands in the order of the blocks: () for the stem, else the numbers in its name."""
+    """Return a parameter's place in the order of the blocks: () for the stem, otherwise the numbers in its name."""
     if any(re.match(pattern, name) for pattern, _ in stem):
         return ()
     for pattern, suffix in blocks:
-        if found := re.match(pattern, name):
-            return (*(float(number) for number in found.groups() if number is not None), *(suffix or ()))
+        if match := re.match(pattern, name):
+            return (*(float(number) for number in match.groups() if number is not None), *(suffix or ()))
     return (float("inf"), _WITH_THE_BLOCK_BEFORE) if "." in name else ()

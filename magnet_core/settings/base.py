@@ -68,13 +68,13 @@ def refusal(*names: str, expected: str, found: object, remedy: str = "change one
 
 
 def settings_of(field: FieldInfo) -> type[Settings] | None:
-    """The kind of settings that stand in a field, None where a single value does."""
+    """Return the settings class of a field that holds a table; None where the field holds a single value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, Settings) else None
 
 
 def _in_one_line(error: ValidationError, kind: type[Settings], *, where: str | Source) -> MagnetError:
-    """The first fault in the project's own words."""
+    """Return the first fault in the project's own words."""
     fault = error.errors(include_url=False)[0]
     parts = [str(part) for part in fault["loc"]]
     if fault["type"] == _REFUSAL:
@@ -85,8 +85,8 @@ def _in_one_line(error: ValidationError, kind: type[Settings], *, where: str | S
     if fault["type"] == "extra_forbidden":
         *parents, name = parts
         at = _at(where, _dotted(kind, parents), said_of=[_dotted(kind, parts)])
-        known = _known_names(kind, parents)
-        return MagnetError(at, expected="a known setting", found=f"'{name}'", remedy=near_names(name, known))
+        valid_names = _known_names(kind, parents)
+        return MagnetError(at, expected="a known setting", found=f"'{name}'", remedy=near_names(name, valid_names))
     fields = _fields_along(kind, parts)
     return _of_a_field(fault, fields[-1], _dotted(kind, parts[: len(fields)]), where)
 
@@ -114,7 +114,7 @@ def _at(where: str | Source, place: str, *, said_of: list[str] | None = None) ->
 
 
 def _fields_along(kind: type[Settings], parts: list[str]) -> list[FieldInfo]:
-    """The fields that the dotted name runs through, as far as it does."""
+    """Return the fields that the dotted name runs through, up to the first part that is no field."""
     fields: list[FieldInfo] = []
     owner: type[Settings] | None = kind
     for part in parts:

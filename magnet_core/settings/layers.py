@@ -23,7 +23,7 @@ class Layers:
         self._sources: dict[str, str] = {}
 
     def add(self, values: Mapping[str, Any], *, source: str) -> Self:
-        """Lay nested settings over what is there; settings of what is no table there are an error."""
+        """Add nested settings, which win over earlier ones; a table where a single value stands is an error."""
         if name := _table_over_value(self.values, values):
             expected, found = f"a table '{name}', as {source} has settings of it", "a single value"
             raise MagnetError(self.source(name), expected=expected, found=found, remedy="set one of the two")
@@ -38,11 +38,11 @@ class Layers:
         return new.add(values, source=source)
 
     def add_recipe(self, path: Path | None) -> Self:
-        """Lay a TOML file over what is there; None adds nothing."""
+        """Add the settings of a TOML file, which win over earlier ones; None adds nothing."""
         return self if path is None else self.add(read_toml(path, option="--recipe"), source=str(path))
 
     def add_options(self, options: Options) -> Self:
-        """Lay options of a command line over what is there: dotted name -> (option, value); None was not given."""
+        """Add options of a command line by dotted name as (option, value); None is an option that was not given."""
         for name, (option, value) in options.items():
             if value is not None:
                 plain = str(value) if isinstance(value, Path) else value
@@ -50,7 +50,7 @@ class Layers:
         return self
 
     def add_assignments(self, assignments: Sequence[str] | None) -> Self:
-        """Lay `a.b=c` settings of `--set` over what is there; a value is read as TOML has it, else as text."""
+        """Add `a.b=c` settings of `--set`; a value is read as TOML where it is TOML, and as text otherwise."""
         for assignment in assignments or ():
             name, equals, text = assignment.partition("=")
             if not equals:
@@ -61,11 +61,11 @@ class Layers:
         return self
 
     def add_given(self, recipe: Path | None, options: Options | None, assignments: Sequence[str] | None) -> Self:
-        """Lay over what is there what a command was given: a recipe, options over it, `--set` over both."""
+        """Add what a command was given: a recipe, then its options, then `--set`; the later ones win."""
         return self.add_recipe(recipe).add_options(options or {}).add_assignments(assignments)
 
     def table(self, name: str) -> dict[str, Any]:
-        """Return the settings of a table, empty where nobody said any; a single value in its place is an error."""
+        """Return the settings of a table, empty where no source gives any; a single value in its place is an error."""
         values = self.values.get(name, {})
         if not isinstance(values, Mapping):
             where, found = f"{self.source(name)}: {name}", f"{name}={values}"
@@ -73,11 +73,11 @@ class Layers:
         return dict(values)
 
     def source(self, name: str) -> str:
-        """Who said a setting, or the table around it, or one of those in it, last; empty where nobody did."""
+        """Name the source that last gave a setting, a table around it, or a setting inside it; empty if none did."""
         parts = name.split(".")
         around = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        inside = [known for known in reversed(self._sources) if known.startswith(f"{name}.")]
-        return next((self._sources[known] for known in (*around, *inside) if known in self._sources), "")
+        inside = [setting for setting in reversed(self._sources) if setting.startswith(f"{name}.")]
+        return next((self._sources[setting] for setting in (*around, *inside) if setting in self._sources), "")
 
 
 def read_toml(path: Path, *, option: str) -> dict[str, Any]:
@@ -91,13 +91,13 @@ def read_toml(path: Path, *, option: str) -> dict[str, Any]:
 
 
 def _table_over_value(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> str:
-    """Dotted name of the first setting that is a value below and a table above; empty where there is none."""
+    """Return the dotted name of the first setting that is a value below and a table above; empty without one."""
     for key, value in above.items():
         if isinstance(value, Mapping) and key in below:
             name = f"{prefix}{key}"
             inner = below[key]
-            if found := _table_over_value(inner, value, f"{name}.") if isinstance(inner, Mapping) else name:
-                return found
+            if offender := _table_over_value(inner, value, f"{name}.") if isinstance(inner, Mapping) else name:
+                return offender
     return ""
 
 

@@ -10,7 +10,7 @@ from magnet_core.errors import MagnetError
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, by dotted names; an empty table is a value."""
+    """Flatten nested tables into one table of dotted names; an empty table is a value."""
     rows: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -21,7 +21,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def nested(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Dotted names, at every depth, as nested tables; one that is given twice is an error."""
+    """Turn dotted names, at every depth, into nested tables; a setting that is given twice is an error."""
     result: dict[str, Any] = {}
     for name, value in values.items():
         inner = nested(value, where=where) if isinstance(value, Mapping) else value
@@ -41,7 +41,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def without(values: Mapping[str, Any], names: Collection[str], prefix: str = "") -> dict[str, Any]:
-    """Nested tables less the settings or whole tables of these dotted names."""
+    """Return nested tables without the settings or whole tables of these dotted names."""
     return {
         key: without(value, names, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in values.items()
@@ -50,12 +50,12 @@ def without(values: Mapping[str, Any], names: Collection[str], prefix: str = "")
 
 
 def holds(values: Mapping[str, Any], name: str) -> bool:
-    """Whether nested tables say a setting, or anything of a table, of this dotted name."""
-    return any(known == name or known.startswith(f"{name}.") for known in flat(values))
+    """Tell whether nested tables hold a setting of this dotted name, or any setting of a table of this name."""
+    return any(setting == name or setting.startswith(f"{name}.") for setting in flat(values))
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any], *, neutral: Collection[str] = ()) -> list[str]:
-    """Dotted names of the plain settings in which two differ, such as optim.lr, those in `neutral` left out."""
+    """Return the dotted names in which two plain settings differ, such as optim.lr, without those in `neutral`."""
     first, second = flat(one), flat(other)
     return [
         name

@@ -120,7 +120,7 @@ def _exact_fraction(step: float) -> float:
     return 2.0 ** (ceil(log2(extent)) - SINGLE_BITS)
 
 
-def _nearest_finer_level(downsamples: tuple[float, ...], wanted: float) -> int:
-    """The coarsest level that is not coarser than `wanted`; else level 0."""
-    finer = [number for number, downsample in enumerate(downsamples) if downsample <= wanted * (1 + SAME_MPP)]
+def _nearest_finer_level(downsamples: tuple[float, ...], limit: float) -> int:
+    """Return the coarsest level that is not coarser than `limit`; level 0 where there is none."""
+    finer = [number for number, downsample in enumerate(downsamples) if downsample <= limit * (1 + SAME_MPP)]
     return max(finer, key=lambda number: downsamples[number], default=0)

@@ -41,7 +41,7 @@ def cv_command(
     device: DeviceOption = None,
 ) -> None:
     """Train and test MagNet on every fold, beside the plain baselines; a stopped command goes on where it was."""
-    asked = StudyRequest(
+    request = StudyRequest(
         store, runs, backbone, device, recipe, tuple(set_ or ()), protocol,
         finetune=bins is Bins.FINETUNED,
         folds=split_numbers("--folds", folds),
@@ -51,8 +51,8 @@ def cv_command(
         from train.data.fold_choice import check_features, choose_folds, targets_of
         from train.studies.configure import configure
 
-    config = configure(asked)
-    sides = choose_folds(config.fit, asked.folds)
+    config = configure(request)
+    sides = choose_folds(config.fit, request.folds)
     (um,) = targets_of(config.fit, sides, [target or config.fit.data.target], (), option="--target")
     check_features(config.fit, sides)
     with importing():
@@ -60,4 +60,4 @@ def cv_command(
         from train.studies.tables import plan_cross_validation
 
     plan = plan_cross_validation(config, sides, target=um, name=name, part=part_name(folds=folds))
-    show_table(make_table(plan, config, genes=asked.genes))
+    show_table(make_table(plan, config, genes=request.genes))

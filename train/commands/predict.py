@@ -27,11 +27,11 @@ def predict_command(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Predict slides with a trained run: one AnnData file each, for scanpy, squidpy and napari."""
-    wanted = split_names("--genes", genes or None) or ()
+    gene_names = split_names("--genes", genes or None) or ()
     with importing():
         from train.predict.request import PredictConfig, accept
 
-    config = PredictConfig(run, tuple(slide), store, out, wanted, measured, zarr, overwrite, device)
+    config = PredictConfig(run, tuple(slide), store, out, gene_names, measured, zarr, overwrite, device)
     accept(config)
     with importing():
         from train.predict.slides import predict_slides

@@ -54,7 +54,7 @@ def study_command(
     for option, only in ONLY_FOR.items():
         if given[option] is not None and study is not only:
             raise MagnetError(option, expected=f"it with 'train study {only}'", found=study, remedy="leave it out")
-    asked = StudyRequest(
+    request = StudyRequest(
         store, runs, backbone, device, recipe, tuple(set_ or ()), protocol,
         finetune=finetune,
         folds=split_numbers("--folds", folds),
@@ -62,7 +62,7 @@ def study_command(
         published=published,
     )  # fmt: skip
     part = part_name(targets=targets, systems=systems, backbones=backbones, folds=folds)
-    wanted, chosen = split_numbers("--targets", targets), split_names("--systems", systems)
+    target_sizes, chosen = split_numbers("--targets", targets), split_names("--systems", systems)
     for each in chosen or ():
         look_up(dict.fromkeys(SYSTEMS), each, where="--systems")
     compared = split_names("--backbones", backbones)
@@ -70,13 +70,13 @@ def study_command(
         from train.data.fold_choice import choose_folds, targets_of
         from train.studies.configure import configure
 
-    config = configure(asked)
-    sides = choose_folds(config.fit, asked.folds)
-    measured = targets_of(config.fit, sides, wanted, USUAL_TARGETS[study])
+    config = configure(request)
+    sides = choose_folds(config.fit, request.folds)
+    measured = targets_of(config.fit, sides, target_sizes, USUAL_TARGETS[study])
     with importing():
         from train.pipeline import make_table
         from train.studies.tables import plan_paper_table
 
     name = name or f"study-{study}{part}"
     plan = plan_paper_table(study, config, sides, targets=measured, systems=chosen, backbones=compared, name=name)
-    show_table(make_table(plan, config, published=asked.published, genes=asked.genes))
+    show_table(make_table(plan, config, published=request.published, genes=request.genes))

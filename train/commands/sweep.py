@@ -41,17 +41,17 @@ def sweep_command(
         from train.data.fold_choice import check_features, choose_fold
         from train.sweep.config import read_sweep
 
-    asked = read_sweep(sweep, options, set_ or ())
-    check_features(asked.base, [choose_fold(asked.base)])
+    config = read_sweep(sweep, options, set_ or ())
+    check_features(config.base, [choose_fold(config.base)])
     with importing():
         from train.report.page import write_report
         from train.sweep.run import in_words, run_sweep
 
-    result = run_sweep(asked, trials=trials, jobs=jobs, refit=refit)
+    result = run_sweep(config, trials=trials, jobs=jobs, refit=refit)
     typer.echo(f"\n{result.finished} trials; best: trial {result.best}, PCC per gene {result.value:.4f} (validation)")
     typer.echo(in_words(result.values))
     if result.refit is not None:
-        typer.echo(f"\nrefit on the test slides of fold {asked.base.fold}")
+        typer.echo(f"\nrefit on the test slides of fold {config.base.fold}")
         typer.echo(result.refit.text)
     write_report([result.folder], result.folder / "report.html")
     typer.echo(f"\nsweep: {result.folder} (best.toml for 'train fit --recipe', report.html, trials.csv, study.db)")

@@ -1,5 +1,5 @@
-"""The subgraphs of one epoch, drawn from the seed and the epoch's number alone: a training that goes on in the middle
-of an epoch meets the same ones in the same order.
+"""The subgraphs of one epoch, drawn from the seed and the epoch's number alone: a training that resumes in the middle
+of an epoch meets the same subgraphs in the same order.
 """
 
 from collections.abc import Generator, Sequence
@@ -43,7 +43,7 @@ def epoch_batches(
     device: torch.device,
     raw_counts: RawCounts | None = None,
 ) -> Generator[Batch]:
-    """Yield the subgraphs of an epoch's parts, gathered while the one before is trained on."""
+    """Yield the subgraphs of an epoch's parts; each is gathered while the previous one is trained on."""
     return read_ahead(_gather(part, labels, spec=spec, device=device, raw_counts=raw_counts) for part in parts)
 
 

@@ -1,6 +1,6 @@
-"""Which slides train and which test, as a configuration has it; without torch, so that a mistake is told of at once.
+"""Which slides train and which test, by a configuration; without torch, so that a mistake is reported at once.
 
-In: a configuration, whose store is looked into. Out: folds of slide ids.
+In: a configuration, whose store is opened. Out: folds of slide ids.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def choose_fold(config: FitConfig) -> Fold:
 
 
 def find_fold(folds: Sequence[Fold], index: int, config: FitConfig) -> Fold:
-    """Return a fold by its number; one that is not there is an error."""
+    """Return a fold by its number; an unknown number is an error."""
     if not 0 <= index < len(folds):
         raise MagnetError(
             "--fold",
@@ -37,7 +37,7 @@ def all_folds(config: FitConfig) -> list[Fold]:
         notice(
             f"not in any fold, as its extraction is unfinished: {', '.join(path.parent.name for path in unfinished)}"
         )
-    by_patient = config.split.by == "patient"  # without names, each slide is a patient of its own
+    by_patient = config.split.by == "patient"  # without names, each slide is its own patient
     patients = {row["slide_id"]: row["patient"] if by_patient else "" for row in store.samples() if row["counts"]}
     if said := fewer_folds_notice(patients, folds=config.split.folds):
         notice(said)
@@ -45,13 +45,13 @@ def all_folds(config: FitConfig) -> list[Fold]:
 
 
 def choose_folds(config: FitConfig, chosen: Sequence[int] | None) -> list[Fold]:
-    """Return all folds, or those that are asked for by number."""
+    """Return all folds, or those of the given numbers."""
     folds = all_folds(config)
     return folds if chosen is None else [find_fold(folds, index, config) for index in chosen]
 
 
 def has_target(store: Store, slide_id: str, target_um: int) -> bool:
-    """Whether a slide was extracted with a target."""
+    """Tell whether a slide was extracted with a target."""
     levels = store.geometry(slide_id).header["levels"]
     return all(level in levels for level in find_target(target_um).levels)
 
@@ -64,24 +64,24 @@ def targets_of(
     *,
     option: str = "--targets",
 ) -> list[int]:
-    """Return the targets asked for, or the usual ones that the store was made for; any that it lacks is an error."""
+    """Return the targets asked for, all of which the store must have, or else the usual targets that it has."""
     store = Store(config.data.store)
     slide_ids = {slide_id for fold in folds for slide_id in (*fold.train, *fold.test)}
-    there = [target for target in TARGETS if all(has_target(store, slide_id, target) for slide_id in slide_ids)]
-    wanted = list(usual if asked is None else asked)
-    found = [target for target in wanted if target in there]
-    if not found or (asked is not None and found != wanted):
+    in_store = [target for target in TARGETS if all(has_target(store, slide_id, target) for slide_id in slide_ids)]
+    targets = list(usual if asked is None else asked)
+    available = [target for target in targets if target in in_store]
+    if not available or (asked is not None and available != targets):
         raise MagnetError(
             option,
-            expected=f"some of {', '.join(map(str, there)) or 'none'}, which {store.root} was made for",
-            found=", ".join(map(str, wanted)),
+            expected=f"some of {', '.join(map(str, in_store)) or 'none'}, which {store.root} was made for",
+            found=", ".join(map(str, targets)),
             remedy="choose among them, or extract with other --targets",
         )
-    return found
+    return available
 
 
 def check_features(config: FitConfig, folds: Sequence[Fold]) -> None:
-    """Refuse slides without features of the backbone; the error says how to make them."""
+    """Refuse slides that lack features of the backbone; the error says how to make the features."""
     store, data = Store(config.data.store), config.data
     for slide_id in sorted({slide_id for fold in folds for slide_id in (*fold.train, *fold.test)}):
         store.features(slide_id, data.backbone, data.settings_digest or None)

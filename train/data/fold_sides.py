@@ -35,13 +35,13 @@ class FoldSides:
     test_slides: Sequence[Slide]
 
     def truth(self) -> dict[str, np.ndarray]:
-        """Labels (N, P) of the test slides by slide id; to be read once all predictions are made."""
+        """Read the labels (N, P) of the test slides by slide id, after all predictions are made."""
         panel, normalise = self.training.panel, self.training.normalise
         return {slide.slide_id: fine_labels(slide, slide.labels(panel, normalise)) for slide in self.test_slides}
 
 
 def open_fold(config: FitConfig, *, fold: Fold | None = None, open_slides: OpenSlides | None = None) -> FoldSides:
-    """Open a configuration's fold, or another; `open_slides` may hand out slides that are open already."""
+    """Open a configuration's fold, or the given one; `open_slides` may return slides that are already open."""
     fold = fold or choose_fold(config)
     slides = (open_slides or open_from_store)((*fold.train, *fold.test), config.data)
     train_slides, test_slides = slides[: len(fold.train)], slides[len(fold.train) :]
@@ -67,7 +67,7 @@ def open_from_store(slide_ids: Sequence[str], config: DataConfig) -> list[Slide]
 
 
 def check_same_settings(slides: list[Slide], config: DataConfig) -> list[Slide]:
-    """Return slides whose features come from one set of settings; others are an error."""
+    """Return the slides if all their features come from one set of settings; otherwise raise an error."""
     by_settings = {slide.features_header["settings_digest"]: slide.slide_id for slide in slides}
     if len(by_settings) > 1:
         raise MagnetError(

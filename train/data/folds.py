@@ -1,4 +1,4 @@
-"""Cross-validation folds: which slides train, which test, fixed once for all runs that are to be compared.
+"""Cross-validation folds: which slides train and which test, fixed once for all runs that will be compared.
 
 In: the patient of each slide that has counts. Out: folds grouped by patient, so that no patient is on both sides, and
 the file `folds.json` that later runs read back. The paper (section 4) uses four folds by slide; grouping by patient is
@@ -56,7 +56,7 @@ def make_folds(patients: Mapping[str, str], *, folds: int = 4, seed: int = 0) ->
     `patients` maps slide id to patient; a slide whose patient is empty is a patient of its own. Each slide is tested
     in exactly one fold and trains in all others. The result depends on the seed and on what the mapping holds, not on
     its order. With fewer patients than folds, or with 0 folds asked for, each patient is one fold. Patients are dealt
-    out in random order, the ones with most slides first, each to the fold that has fewest slides so far.
+    out in random order, patients with most slides first, each to the fold with fewest slides so far.
 
     Raises `MagnetError` for fewer than two folds or two patients.
     """
@@ -129,10 +129,10 @@ def _check_same_slides(path: Path, stored: Mapping[str, str], given: Mapping[str
         "removed": stored.keys() - given.keys(),
         "of another patient": {slide for slide in given.keys() & stored.keys() if given[slide] != stored[slide]},
     }
-    found = [f"{what}: {_listed(slides)}" for what, slides in differences.items() if slides]
-    if found:
+    changes = [f"{what}: {_listed(slides)}" for what, slides in differences.items() if slides]
+    if changes:
         raise MagnetError(
-            path, expected="the slides that the folds were made for", found="; ".join(found), remedy=REMAKE
+            path, expected="the slides that the folds were made for", found="; ".join(changes), remedy=REMAKE
         )
 
 
@@ -168,7 +168,7 @@ def _refuse(where: object, expected: str, offenders: Iterable[str]) -> None:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """At most five names in order, and how many more."""
+    """List at most five names in order, and say how many more there are."""
     ordered = sorted(names)
     more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
     return ", ".join(ordered[:5]) + more

@@ -1,4 +1,4 @@
-"""What is learnt of a slide: the normalised expression of its levels."""
+"""The labels of a slide: the normalised expression of its levels."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ SlideLabels = Mapping[str, LevelLabels]  # by slide id
 
 
 def fine_labels(slide: Slide, labels: LevelLabels) -> np.ndarray:
-    """Expression (N, P) of the fine level, which was measured wherever labels are asked for."""
+    """Return the expression (N, P) of the fine level; a slide without it has been refused before."""
     fine = labels[slide.fine.name]
     assert fine is not None  # mean_counts refuses slides without counts
     return fine

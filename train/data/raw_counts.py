@@ -24,7 +24,7 @@ from train.data.subgraph import Batch
 
 @dataclass(frozen=True)
 class RawCounts:
-    """By slide id, counts (N, P) of the fine level and libraries (N,); dispersion (P,), and the scale of expression."""
+    """Counts (N, P) of the fine level and libraries (N,) by slide id; dispersion (P,); the scale of expression."""
 
     counts: Mapping[str, sparse.csr_matrix]
     libraries: Mapping[str, np.ndarray]
@@ -33,7 +33,7 @@ class RawCounts:
 
     @classmethod
     def of(cls, slides: Sequence[Slide], panel: Genes, config: NormaliseConfig) -> "RawCounts":
-        """Read the counts of training slides; dispersions are estimated from them."""
+        """Read the counts of training slides, and estimate the dispersions from them."""
         if not config.log:
             raise MagnetError(
                 "loss.likelihood",
@@ -62,9 +62,9 @@ class RawCounts:
 
 
 def read_counts(slide: Slide, panel: Genes, config: NormaliseConfig) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Raw counts (N, P) of a slide's fine level, zeros for a gene it did not measure, and each row's library (N,).
+    """Return the raw counts (N, P) of a slide's fine level, 0 for unmeasured genes, and each row's library (N,).
 
-    The library is what the row's expression was scaled by: of the panel, of all genes, or, unscaled, the scale itself.
+    The library is the total that divided the row's expression: over the panel, or all genes; unscaled, it is the scale.
     """
     columns = columns_of(slide.genes, panel.ids)
     measured = np.flatnonzero(columns >= 0)

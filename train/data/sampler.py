@@ -15,7 +15,7 @@ _ORDER = 12  # the curve fills a square of 4,096 cells a side, whatever the size
 
 
 def compact_batches(centres_um: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Cut all rows into batches of neighbours, equal to within one row, none above `batch_size`."""
+    """Cut all rows into batches of neighbours; sizes differ by one row at most, and none exceeds `batch_size`."""
     return _cut(along_curve(centres_um, shift=rng.uniform(0, 1, size=2)), batch_size)
 
 
@@ -25,7 +25,7 @@ def random_batches(centres_um: np.ndarray, batch_size: int, rng: np.random.Gener
 
 
 def along_curve(centres_um: np.ndarray, *, shift: np.ndarray | float = 0.0) -> np.ndarray:
-    """Rows in their order along the curve, (N,); `shift` within 0 … 1 moves it, as a part of the slide's extent."""
+    """Return the rows (N,) in their order along the curve, moved by `shift`, 0 … 1 as a part of the slide's extent."""
     low, high = centres_um.min(axis=0), centres_um.max(axis=0)
     extent = max(float((high - low).max()), 1.0)
     shifted = (centres_um - low) / extent + shift  # within 0 … 2 in both axes
@@ -40,7 +40,7 @@ SAMPLERS: dict[str, Callable[[np.ndarray, int, np.random.Generator], list[np.nda
 
 
 def hilbert_index(cells: np.ndarray, *, order: int) -> np.ndarray:
-    """Position of each cell (N, 2) along the Hilbert curve over a square of 2^order cells a side, (N,) int64."""
+    """Return the position (N,) int64 of each cell (N, 2) along the Hilbert curve over a square of side 2^order."""
     x, y = cells[:, 0].copy(), cells[:, 1].copy()
     index = np.zeros(len(cells), dtype=np.int64)
     for level in range(order - 1, -1, -1):

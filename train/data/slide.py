@@ -29,8 +29,8 @@ from train.settings.fit import DataConfig
 # N rows of a level, k neighbours, T tokens, D features, p pixels, P panel genes
 
 _SCALE_ROWS = 4096  # evenly spaced rows are enough for a mean and a standard deviation
-_COUNT_ROWS = 16_384  # whose counts are held at a time
-_SD_FLOOR = 1e-2  # of the mean sd: a feature that hardly varies is not blown up
+_COUNT_ROWS = 16_384  # rows whose counts are held at a time
+_SD_FLOOR = 1e-2  # part of the mean sd: a feature that hardly varies is not scaled up further
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,17 @@ class LevelData:
         return self._geometry.read(f"{self.name}/barcode")
 
     def pair(self, context: str) -> np.ndarray:
-        """Row of the context level paired with each row, (N,) int32."""
+        """Return the row of the context level that each row is paired with, (N,) int32."""
         return self._geometry.read(f"{self.name}/pair/{context}")
 
     @property
     def has_tokens(self) -> bool:
-        """Whether tokens were cached: of the levels that serve as a context of some target."""
+        """Whether tokens were cached; levels that serve as a context of some target have them."""
         return f"{self.name}/tokens" in self._features.names()
 
     @property
     def num_views(self) -> int:
-        """How many symmetries of the square the features were cached for: 1 or 8."""
+        """The number of symmetries of the square for which features were cached: 1 or 8."""
         return NUM_SYMMETRIES if feature_name(self.name, "pooled", view=1) in self._features.names() else 1
 
     def pooled(self, rows: np.ndarray, *, view: int = 0) -> np.ndarray:
@@ -109,8 +109,8 @@ class LevelData:
     def features(self, kind: str, rows: np.ndarray, *, view: int = 0, device: torch.device) -> Tensor:
         """Raw features of rows on a device, float16: `pooled` (n, D) or `tokens` (n, T, D).
 
-        Taken from the device where `hold` put them there, else gathered from the store. Of a store without views every
-        view is the first.
+        They come from the device if `hold` copied them there, and otherwise from the store. In a store without views,
+        every view is the first.
         """
         stored = self._stored_features(kind, rows, view=view, device=device)
         if kind == "tokens" and stored.shape[2] < self.width:
@@ -129,7 +129,7 @@ class LevelData:
         return self.num_views * self._features.spec(f"{self.name}/{kind}").nbytes
 
     def hold(self, kind: str, device: torch.device) -> None:
-        """Copy one kind of features, in all views, to a device, where they stay."""
+        """Copy one kind of features, in all views, to a device, and keep them there."""
         for view in range(self.num_views):
             name = feature_name(self.name, kind, view=view)
             if name in self._held and self._held[name].device == device:
@@ -146,7 +146,7 @@ class LevelData:
         return f"{self.name}/counts/indptr" in self._geometry.names()
 
     def count_blocks(self, num_genes: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-        """Raw counts (n, G) of a measured level, a block of rows at a time: those of a whole slide fill gigabytes."""
+        """Yield raw counts (n, G) of a measured level by blocks of rows, as those of a slide fill gigabytes."""
         row_ends = self._geometry.read(f"{self.name}/counts/indptr")
         for start in range(0, len(self), _COUNT_ROWS):
             rows = slice(start, min(start + _COUNT_ROWS, len(self)))
@@ -172,7 +172,7 @@ class Slide:
 
     @cached_property
     def pairs(self) -> dict[str, np.ndarray]:
-        """For each context level, the row paired with each fine row, (N,)."""
+        """Return by context level the row (N,) that each fine row is paired with."""
         return {name: self.fine.pair(name).astype(np.int64) for name in self.contexts}
 
     def mean_counts(self) -> np.ndarray:
@@ -192,7 +192,7 @@ class Slide:
         return LogStatistics(len(self.fine), *sums)
 
     def _counts(self) -> Iterator[sparse.csr_matrix]:
-        """Raw counts (n, G) of the fine level, a block at a time; none is an error."""
+        """Iterate over raw counts (n, G) of the fine level by blocks; a slide without counts is an error."""
         if not self.fine.measured:
             raise MagnetError(
                 f"slide '{self.slide_id}'",
@@ -219,7 +219,7 @@ class Slide:
 def open_slide_data(store: Store, slide_id: str, target: Target, config: DataConfig) -> Slide:
     """Open one slide for one target; a slide extracted without that target is an error that says how to add it.
 
-    All blocks that the target can ask for are compared with their checksums, once: no damaged value is learnt from.
+    All blocks that the target may read are compared with their checksums once, so that damaged values are never used.
     """
     geometry = store.geometry(slide_id)
     features = store.features(slide_id, config.backbone, config.settings_digest or None)

@@ -40,12 +40,12 @@ class SubgraphSpec:
 
     @classmethod
     def to_train(cls, model: MagNet, *, halo: int, pixels: bool) -> "SubgraphSpec":
-        """Plan for training: contexts exact, fine rows with the halo that is asked for."""
+        """Plan for training: contexts are exact, fine rows have the given halo."""
         return cls(model.config.reach, tuple(model.context_dims), halo, pixels=pixels)
 
     @classmethod
     def to_predict(cls, model: MagNet) -> "SubgraphSpec":
-        """Plan for prediction from features that are there already: exact, whatever rows are predicted together."""
+        """Plan for prediction from cached features: exact, whichever rows are predicted together."""
         whole = model.config.attend == "graph"
         return cls(model.config.reach, tuple(model.context_dims), model.config.reach, whole, pixels=False)
 
@@ -75,7 +75,7 @@ class Batch:
 
 
 def within_hops(edges: np.ndarray, rows: np.ndarray, *, hops: int) -> np.ndarray:
-    """Rows reached from `rows` along their neighbours (N, k) in at most `hops` steps, themselves included, sorted."""
+    """Return `rows` and all rows within `hops` steps of them along the neighbours (N, k), sorted."""
     reached = np.unique(rows)
     frontier = reached
     for _ in range(hops):
@@ -87,7 +87,7 @@ def within_hops(edges: np.ndarray, rows: np.ndarray, *, hops: int) -> np.ndarray
 def edges_among(edges: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Edges of the graph (N, k) with both ends in sorted `rows`, renumbered by position: (2, E), source over target.
 
-    Costs what the rows cost, not what the slide does.
+    The cost grows with the number of rows, not with the slide.
     """
     sources = edges[rows]  # (n, k)
     position = np.searchsorted(rows, sources).clip(max=len(rows) - 1)
@@ -138,10 +138,10 @@ def _labels(
     *,
     device: torch.device,
 ) -> Labels:
-    """Labels of all nodes; NaN for those of the halo, which are not among `rows`."""
-    known = fine_labels(slide, labels)
-    fine = np.full((len(nodes), known.shape[1]), np.nan, dtype=np.float32)
-    fine[np.searchsorted(nodes, rows)] = known[rows]
+    """Return the labels of all nodes; those of the halo, which are not among `rows`, are NaN."""
+    slide_labels = fine_labels(slide, labels)
+    fine = np.full((len(nodes), slide_labels.shape[1]), np.nan, dtype=np.float32)
+    fine[np.searchsorted(nodes, rows)] = slide_labels[rows]
     contexts: dict[str, Tensor | None] = {}
     for name, rows_of_level in context_rows.items():
         level = labels[name]
@@ -150,7 +150,7 @@ def _labels(
 
 
 def _context(level: LevelData, rows: np.ndarray, paired: np.ndarray, *, device: torch.device, symmetry: int) -> Context:
-    """Features of sorted `rows` (M,), and tokens of those that a fine row is paired with (N,), a small part of them."""
+    """Return features of sorted `rows` (M,), and tokens of the few that a fine row is paired with (N,)."""
     with_tokens, token_pair = np.unique(paired, return_inverse=True)
     return Context(
         pooled=level.scale(level.features("pooled", rows, view=symmetry, device=device)),

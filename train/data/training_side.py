@@ -40,7 +40,7 @@ class TrainingSide:
 
     @cached_property
     def learnt(self) -> "TrainingSide":
-        """The side less the slides that are held out."""
+        """The side without the slides that are held out."""
         left_out = {slide.slide_id for slide in self.held_out}
         return replace(self, slides=[slide for slide in self.slides if slide.slide_id not in left_out], held_out=())
 
@@ -58,7 +58,7 @@ class TrainingSide:
         return np.concatenate([self.fine(slide) for slide in self.slides])
 
     def patients(self) -> np.ndarray:
-        """Patient of the fine rows of all slides (n,), in their order; a slide is its own where none is named."""
+        """Return the patient of each fine row of all slides (n,); a slide without a patient is its own."""
         return np.concatenate([[slide.patient or slide.slide_id] * len(slide.fine) for slide in self.slides])
 
     def fine_by_slide(self) -> dict[str, np.ndarray]:
@@ -72,13 +72,13 @@ class TrainingSide:
 
 
 def hold_out(side: TrainingSide, config: FitConfig) -> TrainingSide:
-    """The same side with the slides held out that `validation.share` of its patients comes to; they may be none."""
+    """Return the same side with the slides of `validation.share` of its patients held out; it may hold out none."""
     patients = held_out_patients([slide.patient for slide in side.slides], config)
     return replace(side, held_out=[slide for slide in side.slides if slide.patient in patients])
 
 
 def held_out_patients(patients: Sequence[str], config: FitConfig) -> set[str]:
-    """Draw the patients that are held out, a share of all of them rounded down."""
+    """Draw the patients that are held out; their number is a share of all patients, rounded down."""
     names = sorted(set(patients))
     named_rng(config.seed, "validation").shuffle(names)
     return set(names[: math.floor(config.validation.share * len(names))])

@@ -1,8 +1,8 @@
-"""What an unfinished training leaves on disk, so that going on ends as if it had never stopped.
+"""What an unfinished training leaves on disk, so that it can resume and end as if it had never stopped.
 
 checkpoint.pt     state of all that changes while training, torch's random states, and how far it is
 best.safetensors  the weights with the best score on the validation slides so far
-Both are written beside and then renamed: what lies there is whole.
+Both are written beside their place and then renamed, so that a file under its name is always whole.
 """
 
 import zipfile
@@ -28,12 +28,12 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Read what `write_checkpoint` wrote; None where there is none, an error where it is damaged."""
+    """Read what `write_checkpoint` wrote; None where the file is missing, an error where it is damaged."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
     try:
-        with zipfile.ZipFile(path) as parts:  # torch's own reader takes changed bytes for values
+        with zipfile.ZipFile(path) as parts:  # torch's own reader would accept changed bytes as values
             damaged = parts.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"{damaged} has changed since it was written")
@@ -44,7 +44,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def go_on(folder: Path, parts: Mapping[str, Any], values: Mapping[str, Any], *, device: torch.device) -> None:
-    """Put parts and torch's random states where the folder's checkpoint left them."""
+    """Restore parts and torch's random states from the folder's checkpoint."""
     try:
         for name, part in parts.items():
             part.load_state_dict(values[name])
@@ -58,7 +58,7 @@ def go_on(folder: Path, parts: Mapping[str, Any], values: Mapping[str, Any], *, 
 def forget(folder: Path) -> None:
     """Remove what an unfinished training left."""
     for name in (CHECKPOINT, BEST):
-        for path in folder.glob(f"{name}*"):  # with what a killed process wrote beside
+        for path in folder.glob(f"{name}*"):  # with the temporary files of a killed process
             path.unlink()
 
 

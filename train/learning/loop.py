@@ -1,7 +1,7 @@
 """The training loop of every learnt system, on one page.
 
 In: a `Trainee`: a module, its optimiser, how its batches are drawn, its loss. Out: the module trained in place, and how
-it went. A stop, by signal or by a killed process, is gone on from at the last checkpoint: the training ends as one that
+it went. A training that was stopped, by a signal or a kill, resumes at its last checkpoint and ends as if it had
 never stopped. Where there are validation slides, the weights kept are those of the epoch with the best score.
 """
 
@@ -26,11 +26,11 @@ from train.learning.progress import Progress, TrainingState
 LOG_EVERY = 10  # steps
 SHOWN_STEPS = 100  # whose mean loss the bar shows
 
-Drawn = TypeVar("Drawn")  # what an epoch consists of, one a step
+Drawn = TypeVar("Drawn")  # the batches of an epoch, one for each step
 Batch = TypeVar("Batch")  # what a step learns from
 
 Terms = Mapping[str, Tensor]
-Validate = Callable[[], float]  # the score of the module as it stands, the higher the better
+Validate = Callable[[], float]  # the score of the module now; higher is better
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ def train(
     validate: Validate | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Progress:
-    """Train a module, or go on where the folder's checkpoint stands; leaves the weights that are kept in it.
+    """Train a module, or resume at the folder's checkpoint; the module ends with the weights that are kept.
 
-    A checkpoint of a training whose `settings` were others is an error.
+    A checkpoint of a training with other `settings` is an error.
     """
     settings = settings or {}
     state = start(trainee, loop)
@@ -109,7 +109,7 @@ def train(
                     saved_at = time.monotonic()
                     stop.raise_if_requested()
             end_epoch(trainee, state, validate, folder=folder, board=board)
-        state.save(folder, settings=settings)  # what comes after training may be stopped too
+        state.save(folder, settings=settings)  # the work after training may be stopped too
         stop.raise_if_requested()
     state.finish(folder)
     trainee.module.eval()
@@ -117,7 +117,7 @@ def train(
 
 
 def start(trainee: Trainee[Drawn, Batch], loop: LoopSettings) -> TrainingState:
-    """All that training changes, at its start."""
+    """Return all that training changes, as it is at the start."""
     parts = {"optimiser": trainee.optimiser, "schedule": trainee.schedule, **trainee.draws}
     others = {name: part for name, part in parts.items() if part is not None}
     return TrainingState(trainee.module, build_average(trainee.module, loop.ema), others)
@@ -158,7 +158,7 @@ def end_epoch(
     folder: Path,
     board: SummaryWriter,
 ) -> None:
-    """Close an epoch: its mean loss, and, if it scores better than all before, its weights are kept."""
+    """Close an epoch: note its mean loss, and keep its weights if it scores better than all epochs before."""
     done = state.progress
     done.history.append(float(np.mean(done.losses)))
     done.epoch, done.step_of_epoch, done.losses = done.epoch + 1, 0, []

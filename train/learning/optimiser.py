@@ -34,7 +34,7 @@ def build_schedule(
 
 
 def build_average(module: nn.Module, ema: float) -> AveragedModel | None:
-    """Build the running average of a module's weights that keeps a share `ema` at each step; None of 0."""
+    """Build the running average of a module's weights that keeps a share `ema` at each step; None if `ema` is 0."""
     return AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
 
 
@@ -48,7 +48,7 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
 
 
 def clip_gradient(optimiser: torch.optim.Optimizer, clip_norm: float) -> None:
-    """Scale the gradient of all parameters down to a norm; 0 leaves it."""
+    """Scale the gradient of all parameters down to a norm; a norm of 0 leaves it as it is."""
     if clip_norm > 0:
         parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         nn.utils.clip_grad_norm_(parameters, clip_norm)

@@ -1,6 +1,6 @@
 """Where a training stands: weights, running average, optimiser, schedule, and how far it is.
 
-In: the parts of a training, and a folder for its checkpoint. Out: the same parts, as they were when it was stopped.
+In: the parts of a training, and a folder for its checkpoint. Out: the same parts, as they were at the last checkpoint.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ from train.settings.fit import OUTPUT_NEUTRAL
 
 @dataclass
 class Progress:
-    """How far a training is: epochs done, steps done in the next one, and what was seen on the way.
+    """How far a training is: the epochs done, the steps done in the next epoch, and the losses and scores so far.
 
     losses       of the steps of the epoch under way
     history      mean loss of each whole epoch
@@ -50,15 +50,15 @@ class Progress:
         return self.scores[self.best_epoch - 1] if self.best_epoch else float("-inf")
 
     def state_dict(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the position as plain values."""
         return asdict(self)
 
     def load_state_dict(self, values: dict[str, Any]) -> None:
-        """Put it where the values say."""
+        """Set the position from plain values."""
         vars(self).update(vars(Progress(**values)))
 
     def is_stale(self, patience: int) -> bool:
-        """Whether the last `patience` epochs brought no better score; patience 0 never loses it."""
+        """Whether the last `patience` epochs brought no better score; with a patience of 0 this is never so."""
         return 0 < patience <= self.epoch - self.best_epoch and bool(self.scores)
 
 
@@ -81,7 +81,7 @@ class TrainingState:
         write_checkpoint(folder, self._parts(), {"settings": dict(settings)}, device=self._device)
 
     def resume(self, folder: Path, *, settings: Mapping[str, Any]) -> bool:
-        """Go on from the checkpoint, if there is one; one of other settings is an error."""
+        """Resume at the checkpoint, if there is one; a checkpoint of other settings is an error."""
         values = read_checkpoint(folder)
         if values is None:
             return False
@@ -97,7 +97,7 @@ class TrainingState:
 
     @contextmanager
     def judged(self) -> Iterator[None]:
-        """Within, the module has the weights that are validated and kept: the running average's where there is one."""
+        """Give the module the weights that are validated and kept: those of the running average, if there is one."""
         if self.average is None:
             yield
             return

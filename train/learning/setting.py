@@ -12,9 +12,9 @@ from train.settings.fit import ComputeConfig
 class Setting:
     """How a learnt system is computed, beside its own hyper-parameters.
 
-    finetune  train the encoder of the fine patches too, from their pixels; otherwise cached features are learnt from
+    finetune  train the encoder of the fine patches too, from their pixels; otherwise learn from cached features
     title     what the progress bar says
-    folder    where a training that is stopped leaves its state, and goes on from; None keeps none
+    folder    where a training keeps its state, at which it resumes after a stop; None keeps no state
     patience  epochs without a better score before training stops; 0 trains all of them
     """
 

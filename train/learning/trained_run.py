@@ -29,7 +29,7 @@ from train.settings.fit import FitConfig
 class TrainedRun:
     """What a run has learnt: a predictor, and the genes it predicts.
 
-    features_settings_digest  of the features it learnt from; empty where the run does not say
+    features_settings_digest  digest of the settings of its training features; empty where the run does not record it
     """
 
     config: FitConfig
@@ -39,7 +39,7 @@ class TrainedRun:
 
 
 def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None:
-    """Write weights and description; the description comes last, so that a folder with it is whole.
+    """Write weights and description; the description comes last, so that a folder that has it is whole.
 
     Adapters of the encoder are merged into its weights first.
     """

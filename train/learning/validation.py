@@ -13,7 +13,7 @@ from train.learning.loop import Validate
 
 
 def validator(side: TrainingSide, predict: Callable[[Slide], np.ndarray]) -> Validate | None:
-    """Score predictions (N, P) by their PCC per gene on whole slides, mean over them; None where none is held out."""
+    """Return the mean PCC per gene of predictions (N, P) over whole slides; None where no slide is held out."""
     if not side.held_out:
         return None
 

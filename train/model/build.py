@@ -45,11 +45,11 @@ def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:
         )
     encoder = build_encoder(find_backbone(features_header["backbone"]), weights["source"], seed=weights["seed"])
     expected = features_header["settings"]["weights_sha256"]
-    if (found := state_sha256(encoder.state_dict())) != expected:
+    if (digest := state_sha256(encoder.state_dict())) != expected:
         raise MagnetError(
             f"backbone '{features_header['backbone']}'",
             expected=f"the weights the store was made with (sha256 {expected[:12]})",
-            found=f"weights '{weights['source']}' with sha256 {found[:12]}",
+            found=f"weights '{weights['source']}' with sha256 {digest[:12]}",
             remedy="restore that file, or extract again with the new weights",
         )
     return encoder

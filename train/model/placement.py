@@ -19,20 +19,20 @@ Residency = Literal["auto", "always", "never"]
 
 
 def place_features(predictor: Predictor, slides: Sequence[Slide], resident: Residency) -> str:
-    """Put the features that a predictor reads where they are read from, and say where that is.
+    """Hold the features that a predictor reads on its device, or leave them in the store; say which.
 
-    It reads pooled features and tokens of its contexts, and without an encoder the fine level's pooled features. On a
-    CPU a mapped feature is in memory as soon as it has been read once.
+    It reads pooled features and tokens of its contexts and, without an encoder, the fine level's pooled features. On
+    a CPU, a mapped feature is in memory as soon as it has been read once.
     """
     device = next(predictor.parameters()).device
     names = predictor.model.context_dims
-    wanted = [(slide.contexts[name], kind) for slide in slides for name in names for kind in ("pooled", "tokens")]
+    arrays = [(slide.contexts[name], kind) for slide in slides for name in names for kind in ("pooled", "tokens")]
     if predictor.encoder is None:
-        wanted += [(slide.fine, "pooled") for slide in slides]
-    size = sum(level.num_bytes(kind) for level, kind in wanted)
+        arrays += [(slide.fine, "pooled") for slide in slides]
+    size = sum(level.num_bytes(kind) for level, kind in arrays)
     if resident == "never" or (resident == "auto" and size > SHARE_OF_FREE * _free_bytes(device)):
         return f"cached features: {human_bytes(size)}, mapped from the store"
-    for level, kind in wanted:
+    for level, kind in arrays:
         level.hold(kind, device)
     return f"cached features: {human_bytes(size)}, held on {device}"
 

@@ -1,7 +1,7 @@
-"""A slide that a trained run can predict: its features are made as those were that the run has learnt from.
+"""Opens a slide that a trained run can predict: its features are made like those of the training slides.
 
-In: a run, and a store, its own or another. Out: an open `Slide`. Where it is not known how the features of training
-were made, their widths alone are compared.
+In: a run, and a store, its own or another. Out: an open `Slide`. If the settings of the training features are unknown,
+only the widths of the features are compared.
 """
 
 from collections.abc import Mapping
@@ -24,37 +24,37 @@ def open_slide_for(run: TrainedRun, store: Store, slide_id: str) -> Slide:
     slide = open_slide_data(store, slide_id, find_target(data.target), data)
     model = run.predictor.model
     expected = {slide.fine.name: model.fine_dim, **model.context_dims}
-    found = {level.name: level.width for level in (slide.fine, *slide.contexts.values()) if level.name in expected}
-    if found != expected:
+    widths = {level.name: level.width for level in (slide.fine, *slide.contexts.values()) if level.name in expected}
+    if widths != expected:
         raise MagnetError(
             f"{store.root}: {slide_id}, features of {data.backbone}",
             expected=f"the widths the run was trained with ({_listed(expected)})",
-            found=_listed(found),
+            found=_listed(widths),
             remedy="extract the slide with the backbone and weights of the training store",
         )
     return slide
 
 
 def choose_settings(run: TrainedRun, store: Store, slide_id: str) -> str:
-    """Return the settings digest of the slide's features that fit the run; empty where the run's own are not known."""
+    """Return the settings digest of the slide's features that fit the run; empty where the run's own is unknown."""
     data = run.config.data
-    known = run.features_settings_digest or training_settings(data)
+    own_digest = run.features_settings_digest or training_settings(data)
     files = [file for file in store.feature_files(slide_id) if file.backbone == data.backbone]
-    if not known or not files:  # without files, opening the slide says what to do
+    if not own_digest or not files:  # without files, opening the slide says what to do
         return ""
-    alike = [file.settings_digest for file in files if known in digests_alike(file)]
+    alike = [file.settings_digest for file in files if own_digest in digests_alike(file)]
     if not alike:
         raise MagnetError(
             f"{store.root}: {slide_id}, features of {data.backbone}",
-            expected=f"the settings of the training store ({known})",
+            expected=f"the settings of the training store ({own_digest})",
             found=", ".join(sorted(file.settings_digest for file in files)),
             remedy="extract with the --weights, --tokens and --precision the training store was made with",
         )
-    return known if known in alike else alike[0]
+    return own_digest if own_digest in alike else alike[0]
 
 
 def training_settings(data: DataConfig) -> str:
-    """Settings digest of a run's features, as its own store still tells; empty where it does not."""
+    """Return the settings digest of a run's features, if need be from its own store; empty where that lacks it."""
     if data.settings_digest or not (data.store / "store.json").is_file():
         return data.settings_digest
     store = Store(data.store)
@@ -64,7 +64,7 @@ def training_settings(data: DataConfig) -> str:
 
 
 def digests_alike(file: FeatureFile) -> set[str]:
-    """Settings digests that a file has, or would have with another number of views: the first view is the same."""
+    """Return the settings digests that a file has, or would have with other views: the first view is the same."""
     with ArrayFile(file.path) as features:
         settings = features.header["settings"]
     return {file.settings_digest, *(digest({**settings, "views": views}) for views in (1, NUM_SYMMETRIES))}

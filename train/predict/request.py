@@ -1,4 +1,4 @@
-"""What is asked of a prediction, and what can be wrong with it, looked at before torch is imported.
+"""A request for a prediction, and the checks of it that come before torch is imported.
 
 In: a run's folder, names of slides and genes. Out: the run, the store, the slides, columns of the panel.
 """
@@ -27,7 +27,7 @@ class PredictConfig:
     slides    slide ids, or `all`
     store     None: the one the run was trained on
     out       file of the only slide; None: RUN/predictions/<slide_id>.h5ad
-    genes     names or ids of genes to keep; none named: the whole panel
+    genes     names or ids of genes to keep; (): the whole panel
     measured  the labels too, where a slide has counts
     zarr      a SpatialData folder too, beside the file
     """
@@ -43,11 +43,11 @@ class PredictConfig:
     device: str = "auto"
 
     def path(self, slide_id: str) -> Path:
-        """Where the prediction of a slide goes."""
+        """The file of a slide's prediction."""
         return self.out or self.run / "predictions" / f"{slide_id}.h5ad"
 
     def paths(self, slide_id: str) -> list[Path]:
-        """All that is written of a slide."""
+        """All files that are written for a slide."""
         path = self.path(slide_id)
         return [path, path.with_suffix(".zarr")] if self.zarr else [path]
 
@@ -63,7 +63,7 @@ class Accepted:
 
 
 def accept(config: PredictConfig) -> Accepted:
-    """Look up all that is named; the first that is not there, or is in the way, is an error."""
+    """Look up everything that is named; the first that is missing, or a file in the way, is an error."""
     run = trained_run(config.run)
     description = json.loads((run / RUN).read_text(encoding="utf-8"))
     panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
@@ -72,7 +72,7 @@ def accept(config: PredictConfig) -> Accepted:
 
 
 def open_store(config: PredictConfig, own: Path) -> Store:
-    """Open the store that is named, else the run's own; one that has moved is an error that says how to name it."""
+    """Open the named store, or the run's own; a store that has moved is an error that says how to name it."""
     if config.store is None and not (own / "store.json").is_file():
         raise MagnetError(
             config.run,
@@ -84,11 +84,11 @@ def open_store(config: PredictConfig, own: Path) -> Store:
 
 
 def choose_slides(store: Store, config: PredictConfig) -> list[str]:
-    """Return the slides to predict; unknown ones, and files that are there, are errors before anything is done."""
-    known = store.slide_ids()
-    slide_ids = known if ALL in config.slides else list(dict.fromkeys(config.slides))
+    """Return the slides to predict; unknown slides and existing files are errors before anything is done."""
+    ids_in_store = store.slide_ids()
+    slide_ids = ids_in_store if ALL in config.slides else list(dict.fromkeys(config.slides))
     for slide_id in slide_ids:
-        look_up(dict.fromkeys(known), slide_id, where=f"{store.root}: slide")
+        look_up(dict.fromkeys(ids_in_store), slide_id, where=f"{store.root}: slide")
     if config.out is not None and (len(slide_ids) > 1 or config.out.suffix != ".h5ad"):
         raise MagnetError(
             "--out",
@@ -96,19 +96,19 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
             found=f"{len(slide_ids)} slides and '{config.out}'",
             remedy="leave --out out, to have a file a slide in the run's folder",
         )
-    there = [path for slide_id in slide_ids for path in config.paths(slide_id) if path.exists()]
-    if there and not config.overwrite:
+    existing = [path for slide_id in slide_ids for path in config.paths(slide_id) if path.exists()]
+    if existing and not config.overwrite:
         raise MagnetError(
-            there[0],
+            existing[0],
             expected="no such file yet",
-            found=f"it is there, one of {len(there)}" if len(there) > 1 else "it is there",
+            found=f"it is there, one of {len(existing)}" if len(existing) > 1 else "it is there",
             remedy="pass --overwrite, or leave the slide out" if config.out is None else "pass --overwrite",
         )
     return slide_ids
 
 
 def choose_genes(panel: Genes, config: PredictConfig) -> np.ndarray:
-    """Columns (P,) of the panel that are kept."""
+    """Return the columns (P,) of the panel to keep."""
     column_of = {name: column for names in (panel.ids, panel.names) for column, name in enumerate(names.tolist())}
     unknown = [name for name in config.genes if name not in column_of]
     if unknown:

@@ -118,7 +118,7 @@ def round_step(raw: float) -> float:
 
 
 def estimates(title: str, rows: Sequence[Estimate], *, x_title: str, ceiling: float = math.nan) -> Plot:
-    """Rows of points with intervals, the best reachable value as a dashed line."""
+    """Draw rows of points with intervals, and the best reachable value as a dashed line."""
     values = [0.0, *(each for row in rows for each in (row.mean, row.low, row.high)), ceiling]
     bottom = TOP + ROW * len(rows) + 6
     x = Scale.over([value for value in values if math.isfinite(value)], NAMES, WIDTH - RIGHT)
@@ -143,7 +143,7 @@ def estimates(title: str, rows: Sequence[Estimate], *, x_title: str, ceiling: fl
 def scatter(
     title: str, points: Sequence[tuple[float, float, str]], *, x_title: str, y_title: str, limit: str = ""
 ) -> Plot:
-    """Points (x, y, what it is) with the line where both are equal, which `limit` names."""
+    """Draw points (x, y, title) and the line where both are equal, which `limit` names."""
     both = [value for x, y, _ in points for value in (x, y)]
     frame = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
     across = Scale.over([0.0, *both], frame[0], frame[2])
@@ -158,23 +158,23 @@ def scatter(
 
 
 def curves(title: str, drawn: Sequence[Curve], *, y_title: str) -> Plot:
-    """Values by epoch, from 1; families are told apart by colour."""
+    """Draw values by epoch, from 1; each family has its own colour."""
     families = list(dict.fromkeys(curve.family for curve in drawn))
     longest = max(len(curve.values) for curve in drawn)
-    known = [value for curve in drawn for value in curve.values if math.isfinite(value)]
+    finite_values = [value for curve in drawn for value in curve.values if math.isfinite(value)]
     bottom = HEIGHT - BOTTOM
     x = Scale(0.5, longest + 0.5, LEFT, WIDTH - RIGHT)
-    y = Scale.over(known or [0.0], bottom, TOP)
+    y = Scale.over(finite_values or [0.0], bottom, TOP)
     paths, marks = [], []
     for curve in drawn:
         look = f"c{families.index(curve.family) % PALETTE}"
-        there = [(epoch, value) for epoch, value in enumerate(curve.values, start=1) if math.isfinite(value)]
-        if there:
-            d = "M" + "L".join(f"{x(epoch)} {y(value)}" for epoch, value in there)
+        points = [(epoch, value) for epoch, value in enumerate(curve.values, start=1) if math.isfinite(value)]
+        if points:
+            d = "M" + "L".join(f"{x(epoch)} {y(value)}" for epoch, value in points)
             paths.append(Path(d, look, f"{curve.family}, {curve.name}"))
         marks += [
             Mark(x(epoch), y(value), look, f"{curve.family}, {curve.name}: {value:.4g} at epoch {epoch}, kept")
-            for epoch, value in there
+            for epoch, value in points
             if epoch == curve.kept_epoch
         ]
     legend = [(f"c{index % PALETTE}", family) for index, family in enumerate(families)]

@@ -1,4 +1,4 @@
-"""Reading the files of a result, with one line for whoever names a folder that is none, or an unfinished one.
+"""Reads the files of a result; a folder that is no result, or is unfinished, is an error of one line.
 
 In: a folder. Out: parsed files; a training as `run.json` tells it.
 """
@@ -37,13 +37,13 @@ class TrainingHistory:
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Read an object that has these keys from a JSON file."""
     try:
-        found = json.loads(_text(path))
+        content = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise MagnetError(path, expected="JSON", found=str(error), remedy="run its command again") from error
-    if not isinstance(found, dict):
-        raise MagnetError(path, expected="a JSON object", found=type(found).__name__, remedy="run its command again")
-    _check_names(path, keys, found)
-    return found
+    if not isinstance(content, dict):
+        raise MagnetError(path, expected="a JSON object", found=type(content).__name__, remedy="run its command again")
+    _check_names(path, keys, content)
+    return content
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -58,7 +58,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    """Read a parquet file that has these columns, or none at all where nothing was computed."""
+    """Read a parquet file that has these columns, or no column at all where nothing was computed."""
     _check(path)
     try:
         table = pl.read_parquet(path)
@@ -70,25 +70,25 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
 
 
 def read_training(folder: Path) -> TrainingHistory | None:
-    """How the training in a folder went, or nothing where its folder is gone or it says nothing of losses."""
+    """Read how the training in a folder went; None where the folder is gone or records no losses."""
     told: Mapping[str, Any] = {}
     if (folder / CELL).is_file():
         told = read_json(folder / CELL).get("training") or {}
-    if not told and (folder / RUN).is_file():  # of MagNet, before cells told of it
+    if not told and (folder / RUN).is_file():  # of MagNet, before cells recorded it
         told = read_json(folder / RUN)
     if not told.get("losses"):
         return None
-    losses, scores = (known(told.get(name, [])) for name in ("losses", "validation_scores"))
+    losses, scores = (with_nan(told.get(name, [])) for name in ("losses", "validation_scores"))
     return TrainingHistory(losses, scores, told.get("validation_slides", []), told.get("kept_epoch", 0))
 
 
-def known(values: Sequence[float | None]) -> list[float]:
-    """JSON's null is NaN."""
+def with_nan(values: Sequence[float | None]) -> list[float]:
+    """Return the values with NaN for JSON's null."""
     return [math.nan if value is None else float(value) for value in values]
 
 
 def number_of(text: str) -> float:
-    """A number of a CSV file; NaN where the field is empty."""
+    """Read a number of a CSV file; NaN where the field is empty."""
     return float(text) if text else math.nan
 
 
@@ -110,8 +110,8 @@ def _text(path: Path) -> str:
         raise MagnetError(path, expected="UTF-8 text", found=str(error), remedy="run its command again") from error
 
 
-def _check_names(path: Path, names: Sequence[str], found: Collection[str]) -> None:
-    if missing := [name for name in names if name not in found]:
+def _check_names(path: Path, names: Sequence[str], present: Collection[str]) -> None:
+    if missing := [name for name in names if name not in present]:
         raise MagnetError(
             path, expected=", ".join(names), found=f"no {', '.join(missing)}", remedy="run its command again"
         )

@@ -16,7 +16,7 @@ COLUMNS = ("slide_id", "gene_id", "gene_name", "pcc")
 
 
 def by_gene(table: pl.DataFrame) -> pl.DataFrame:
-    """One row a gene, best first: means over its test slides of PCC and ceiling, and the share; null is unknown.
+    """Return a row for each gene, best first: mean PCC and ceiling over its test slides, their ratio, null if unknown.
 
     A slide on which the gene does not vary has no PCC and is left out.
     """
@@ -32,19 +32,19 @@ def by_gene(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def against_ceiling(title: str, genes: pl.DataFrame) -> Plot | None:
-    """PCC of each gene over its noise ceiling; nothing where no ceiling is known."""
-    there = genes.drop_nulls("ceiling")
-    if there.is_empty():
+    """Plot the PCC of each gene over its noise ceiling; None where no ceiling is known."""
+    with_ceiling = genes.drop_nulls("ceiling")
+    if with_ceiling.is_empty():
         return None
     points = [
         (row["ceiling"], row["pcc"], f"{row['gene_name']}: PCC {row['pcc']:.3f}, ceiling {row['ceiling']:.3f}")
-        for row in there.iter_rows(named=True)
+        for row in with_ceiling.iter_rows(named=True)
     ]
     return scatter(title, points, x_title="noise ceiling", y_title="PCC", limit="PCC = noise ceiling")
 
 
 def against_system(title: str, ours: pl.DataFrame, other: pl.DataFrame, *, name: str, other_name: str) -> Plot | None:
-    """PCC of each gene by one system over that by another; nothing where they share no gene."""
+    """Plot the PCC of each gene by one system over that by another; None where they share no gene."""
     both = ours.join(other.select("gene_id", pl.col("pcc").alias("other")), on="gene_id", maintain_order="left")
     if both.is_empty():
         return None

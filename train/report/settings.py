@@ -19,7 +19,7 @@ LIBRARY = {"panel": "library size over the panel", "all": "library size over all
 
 
 def facts(config: Mapping[str, Any], *, protocol: str = "") -> list[tuple[str, str]]:
-    """What was learnt from, and how genes were chosen and counts normalised."""
+    """Return what was learnt from, how genes were chosen, and how counts were normalised."""
     values = flat(config)
 
     def said(name: str) -> str:
@@ -34,19 +34,19 @@ def facts(config: Mapping[str, Any], *, protocol: str = "") -> list[tuple[str, s
     if library != "none":
         counts += f", scaled to {said('data.normalise.scale')}"
     counts += ", log(1 + x)" if values.get("data.normalise.log") else ", no log"
-    found = [
+    rows = [
         ("store", said("data.store")),
         ("features", f"{said('data.backbone')}: {ENCODER.get(mode, f'encoder fine-tuned ({mode})')}"),
         ("genes", genes),
         ("counts", counts),
     ]
     if protocol:
-        found.append(("protocol", PROTOCOLS[protocol].says if protocol in PROTOCOLS else protocol))
-    return [*found, ("seed", said("seed"))]
+        rows.append(("protocol", PROTOCOLS[protocol].says if protocol in PROTOCOLS else protocol))
+    return [*rows, ("seed", said("seed"))]
 
 
 def settings(config: Mapping[str, Any]) -> list[Block]:
-    """Settings of a fit or of a study that are not the defaults', and all of them, both folded."""
+    """Return the settings of a fit or study that differ from the defaults, and all settings, both folded."""
     values, defaults = by_name(config), by_name(StudyConfig().plain())
     other = [
         [name, shown(value), shown(defaults[name]) if name in defaults else NOTHING]
@@ -68,7 +68,7 @@ def settings(config: Mapping[str, Any]) -> list[Block]:
 
 
 def by_name(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by the names they are given by: those of a study's fit without its prefix."""
+    """Return settings under the names by which users give them: those of a study's fit without its prefix."""
     return flat({**config.get("fit", {}), **{key: value for key, value in config.items() if key != "fit"}})
 
 

@@ -41,7 +41,7 @@ NOTE = (
 
 
 def study_section(folder: Path, *, picture_bytes: int) -> Section:
-    """Read a study's folder; an unfinished one is an error."""
+    """Read a study's folder; an unfinished study is an error."""
     record = read_json(folder / TABLE, ("title", "rows", "folds", "config"))
     lines = read_lines(folder / "table.csv")
     genes = read_table(folder / "genes.parquet", ("group", "system", *GENE_COLUMNS))
@@ -77,11 +77,11 @@ def study_section(folder: Path, *, picture_bytes: int) -> Section:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """The lines of a study's table, of which no one says whose they are: `is_ours` is false."""
+    """Read the lines of a study's table, which does not mark our own: `is_ours` is false in all."""
     lines = []
     for row in read_csv(path, TABLE_COLUMNS):
-        there = [name for name in METRICS if f"{name}_mean" in row]  # another version may have had others
-        measured = there if row["mse_mean"] else ["pcc_gene"] if row["pcc_gene_mean"] else []
+        columns = [name for name in METRICS if f"{name}_mean" in row]  # another version may have had other metrics
+        measured = columns if row["mse_mean"] else ["pcc_gene"] if row["pcc_gene_mean"] else []
         metrics = {name: _statistic(row, name) for name in measured}
         behind = _statistic(row, "ours_minus_system") if row["ours_minus_system_mean"] else None
         figures = [row.get(f"paper_{dataset}_{measure}", "") for dataset in DATASETS for measure in MEASURES]
@@ -102,13 +102,13 @@ def groups_of(lines: Sequence[Line]) -> list[str]:
 
 
 def main_line(lines: Sequence[Line], group: str) -> Line | None:
-    """The line others are compared with, which is behind none; where there is none, the one of highest PCC per gene."""
-    there = [line for line in lines if line.group == group and "mse" in line.metrics]
-    alone = [line for line in there if line.behind is None]
+    """Return the one line that is behind no other, or, without it, the line of highest PCC per gene."""
+    in_group = [line for line in lines if line.group == group and "mse" in line.metrics]
+    alone = [line for line in in_group if line.behind is None]
     if len(alone) == 1:
         return alone[0]
-    known = [line for line in there if math.isfinite(line.metrics["pcc_gene"].mean)]
-    return max(known, key=lambda line: line.metrics["pcc_gene"].mean, default=None)
+    with_pcc = [line for line in in_group if math.isfinite(line.metrics["pcc_gene"].mean)]
+    return max(with_pcc, key=lambda line: line.metrics["pcc_gene"].mean, default=None)
 
 
 def main_row(name: str, line: Line, tested: Sequence[str]) -> list[str]:

@@ -34,16 +34,16 @@ from train.systems.table import MAGNET, NOISE_CEILING, RivalsConfig, plain_syste
 
 # N fine rows of a slide, P panel genes
 
-VERSION = 2  # to be raised when equal settings no longer give equal cells
-# Settings of rivals that came later; at these values they are not in a name, so that cells of before keep theirs.
+VERSION = 2  # raise it when equal settings no longer give equal cells
+# Later settings of rivals; at these values they are left out of a cell's name, so that older cells keep their names.
 LATER = {"clip_norm": 0.0, "ema": 0.0}
-# What is not in a cell's name: where it lies, and what is there in another form (the slides of the fold, the features).
+# Left out of a cell's name: where the cell lies, and what the name has in another form (slides of the fold, features).
 ELSEWHERE = {*OUTPUT_NEUTRAL, "name", "runs", "fold", "baselines", "split", "data.store"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One system on one fold. A rival reads of `config` what concerns data, fold, seed and encoder."""
+    """One system on one fold. A rival reads only what `config` says of data, fold, seed and encoder."""
 
     system: str
     config: FitConfig
@@ -61,7 +61,7 @@ class Cell:
         return self.config.encoder.mode != "frozen"
 
     def settings(self, training_patients: Sequence[str]) -> dict[str, Any]:
-        """All settings that decide what the cell holds; of validation a rival reads only where slides are held out."""
+        """All settings that decide what the cell holds; a rival's include validation only where slides are held out."""
         settings = without(self.config.plain(), ELSEWHERE)
         if self.system == MAGNET:
             return settings
@@ -75,7 +75,7 @@ class Cell:
         return own | ({"encoder": settings["encoder"], "compute": settings["compute"]} if self.finetune else {})
 
     def folder(self, cells: Path, store: Store) -> Path:
-        """Its folder below `cells`; its name ends with a digest of the settings, the fold and the stored features."""
+        """The cell's folder below `cells`; its name ends with a digest of the settings, the fold and the features."""
         data = self.config.data
         features = {
             slide_id: (
@@ -124,7 +124,7 @@ class Results:
 
 
 def read(cell: Cell, folder: Path) -> CellResult:
-    """Read a finished cell; one whose files are damaged or lost is an error that says how to have it again."""
+    """Read a finished cell; damaged or lost files are an error that says how to compute the cell again."""
     try:
         description = json.loads((folder / CELL).read_text(encoding="utf-8"))
         panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))

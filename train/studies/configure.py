@@ -1,4 +1,4 @@
-"""What was asked of a study as its settings. Imports nothing that takes long, so that a mistake is told of at once."""
+"""Turns a request for a study into its settings. Imports nothing slow, so that a mistake is reported at once."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ from train.studies.request import StudyRequest
 from train.studies.settings import StudyConfig, load_study_config
 
 
-def configure(asked: StudyRequest) -> StudyConfig:
-    """Build the settings; without `finetune`, and unless set otherwise, no encoder is trained."""
-    brought = look_up(PROTOCOLS, asked.protocol, where="--protocol").values.get("split", {})
+def configure(request: StudyRequest) -> StudyConfig:
+    """Build the settings; no encoder is trained without `finetune`, unless a setting says otherwise."""
+    brought = look_up(PROTOCOLS, request.protocol, where="--protocol").values.get("split", {})
     folds = Path(brought.get("file", "folds.json")).name
     options = {
-        "data.store": ("--store", asked.store),
-        "data.backbone": ("--backbone", asked.backbone),
-        "runs": ("--runs", asked.runs),
-        "split.file": ("--runs", asked.runs / folds if asked.runs else None),
-        "device": ("--device", asked.device),
-        "encoder.mode": ("no --finetune", None if asked.finetune else "frozen"),
+        "data.store": ("--store", request.store),
+        "data.backbone": ("--backbone", request.backbone),
+        "runs": ("--runs", request.runs),
+        "split.file": ("--runs", request.runs / folds if request.runs else None),
+        "device": ("--device", request.device),
+        "encoder.mode": ("no --finetune", None if request.finetune else "frozen"),
     }
-    config = load_study_config(asked.recipe, asked.settings, options=options, protocol=asked.protocol)
-    if asked.finetune == (config.fit.encoder.mode == "frozen"):
+    config = load_study_config(request.recipe, request.settings, options=options, protocol=request.protocol)
+    if request.finetune == (config.fit.encoder.mode == "frozen"):
         raise MagnetError(
             "encoder.mode",
             expected="full, last or lora where encoders are fine-tuned, frozen where not",

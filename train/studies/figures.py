@@ -25,7 +25,7 @@ COLUMNS_OF_MAPS = 4
 
 @dataclass(frozen=True)
 class Map:
-    """One gene on one slide: what it shows, centres (N, 2) in µm as (x, y), values (N,), and the bins' pitch."""
+    """One gene on one slide: its title, centres (N, 2) in µm as (x, y), values (N,), and the bins' pitch in µm."""
 
     title: str
     centres_um: np.ndarray
@@ -34,9 +34,9 @@ class Map:
 
 
 def draw_table(lines: Sequence[Line], title: str, note: str, path: Path) -> None:
-    """Draw PCC per gene of each row with its 95 % interval, one panel a group, the noise ceiling as a line.
+    """Draw each row's PCC per gene with its 95 % interval, a panel for each group; a line is the noise ceiling.
 
-    `note` says below the title which data it is of.
+    `note` stands below the title and says which data the figure is of.
     """
     groups = list(dict.fromkeys(line.group for line in lines))
     rows = max(sum(line.group == group for line in lines) for group in groups)

@@ -1,6 +1,6 @@
 """The fold that cells are computed on: its slides, panel and labels are opened once for all its cells.
 
-In: cells, one after the other. Out: `FoldSides`. Of a fold's test slides a system gets pixels and features; their
+In: cells, one after the other. Out: `FoldSides`. A system gets only pixels and features of a fold's test slides; their
 labels are read afresh after its prediction.
 """
 
@@ -24,7 +24,7 @@ class OpenFold:
         """Return the sides of a cell's fold."""
         key = (cell.config.data, cell.fold)
         if self._sides is None or self._sides[0] != key:
-            self._sides = None  # let go of the labels of the fold before
+            self._sides = None  # free the labels of the previous fold
             self._sides = key, open_fold(cell.config, fold=cell.fold, open_slides=self._open_slides)
         return self._sides[1]
 
@@ -37,5 +37,5 @@ class OpenFold:
 
 
 def data_key(config: DataConfig) -> tuple[str, ...]:
-    """What decides the slides that are open."""
+    """Return the settings that decide which slides are open."""
     return (str(config.store), f"{config.target:03d}", config.backbone, config.settings_digest, str(config.standardise))

@@ -28,7 +28,7 @@ MEASURES = {"mse": "MSE", "pcc": "PCC", "similarity": "SSIM"}
 
 
 def pivotal_genes(plan: Plan, results: Results, genes: Sequence[str], *, folder: Path, maps: bool) -> str:
-    """Write and return the table of single genes, by name; each is drawn on one slide of the first fold that has it."""
+    """Write and return the table of single genes, by name; draw each on one slide of the first fold that has it."""
     rows = []
     for group in dict.fromkeys(row.group for row in plan.rows):
         cells = [(row, cell) for row in plan.rows if row.group == group for cell in finished(row.cells, results)]
@@ -39,10 +39,10 @@ def pivotal_genes(plan: Plan, results: Results, genes: Sequence[str], *, folder:
                 fine = slide.fine
                 pitch_um = median_pitch_um(fine.centres_um, fine.edges)
                 alike = map_similarity(prediction, truth, fine.centres_um, pitch_um=pitch_um)
-                known = cell.genes.filter(pl.col("slide_id") == slide.slide_id, pl.col("gene_name") == gene)
+                scores = cell.genes.filter(pl.col("slide_id") == slide.slide_id, pl.col("gene_name") == gene)
                 rows.append(
                     {"group": group, "system": row.title, "gene": gene, "slide_id": slide.slide_id,
-                     "mse": known["mse"][0], "pcc": known["pcc"][0], "similarity": alike}
+                     "mse": scores["mse"][0], "pcc": scores["pcc"][0], "similarity": alike}
                 )  # fmt: skip
                 if slide.slide_id == shown_slide(gene, [each for _, each in cells]):
                     measured = Map(f"measured, {slide.slide_id}", fine.centres_um, truth, pitch_um)
@@ -53,7 +53,7 @@ def pivotal_genes(plan: Plan, results: Results, genes: Sequence[str], *, folder:
 
 
 def shown_slide(gene: str, cells: Sequence[CellResult]) -> str:
-    """The slide a gene is drawn on: the first test slide of the first fold whose panel has it."""
+    """Return the slide a gene is drawn on: the first test slide of the first fold whose panel has it."""
     folds = [cell.cell.fold for cell in cells if gene in cell.panel.names.tolist()]
     return min(folds, key=lambda fold: fold.index).test[0]
 
@@ -61,7 +61,7 @@ def shown_slide(gene: str, cells: Sequence[CellResult]) -> str:
 def _maps_of(
     cell: CellResult, genes: Sequence[str], slides: dict[tuple[str, str], Slide]
 ) -> Iterator[tuple[str, Slide, np.ndarray, np.ndarray]]:
-    """Each gene in the cell's panel on each of its test slides: prediction and truth (N,)."""
+    """Yield prediction and truth (N,) of each gene in the cell's panel on each of the cell's test slides."""
     data, panel = cell.cell.config.data, cell.panel
     chosen = [gene for gene in genes if gene in panel.names.tolist()]
     for slide_id in cell.cell.fold.test if chosen else ():
@@ -81,15 +81,15 @@ def _write(rows: pl.DataFrame, folder: Path, genes: Sequence[str]) -> str:
         *(pl.col(measure).fill_nan(None).mean() for measure in MEASURES)
     )
     write_text(folder / "pivotal.csv", rows.write_csv())
-    found = [gene for gene in genes if gene in rows["gene"].to_list()]
+    in_panels = [gene for gene in genes if gene in rows["gene"].to_list()]
     lines = []
     for (group, system), table in means.group_by("group", "system", maintain_order=True):
         values = {row["gene"]: row for row in table.to_dicts()}
-        lines.append([group, system, *(_shown(values.get(gene, {}).get(m)) for gene in found for m in MEASURES)])
-    headings = ["", "system", *(f"{gene} {title}" for gene in found for title in MEASURES.values())]
+        lines.append([group, system, *(_shown(values.get(gene, {}).get(m)) for gene in in_panels for m in MEASURES)])
+    headings = ["", "system", *(f"{gene} {title}" for gene in in_panels for title in MEASURES.values())]
     write_text(folder / "pivotal.md", tabulate(lines, headings, tablefmt="github", disable_numparse=True) + "\n")
     text = tabulate(lines, headings, tablefmt="simple", disable_numparse=True)
-    missing = [gene for gene in genes if gene not in found]
+    missing = [gene for gene in genes if gene not in in_panels]
     seen = rows.group_by("gene", maintain_order=True).agg(pl.col("slide_id").n_unique())
     where = ", ".join(f"{gene} on {slides}" for gene, slides in seen.iter_rows())
     text = f"\nsingle genes, means over the test slides of the folds whose panel has them: {where}\n\n{text}\n" + (
@@ -100,8 +100,8 @@ def _write(rows: pl.DataFrame, folder: Path, genes: Sequence[str]) -> str:
 
 
 def _not_found(genes: Sequence[str]) -> str:
-    wanted = ", ".join(f'"{gene}"' for gene in genes)
-    return f"\nin no fold's panel: {', '.join(genes)}; add --set 'data.include=[{wanted}]'\n"
+    quoted = ", ".join(f'"{gene}"' for gene in genes)
+    return f"\nin no fold's panel: {', '.join(genes)}; add --set 'data.include=[{quoted}]'\n"
 
 
 def _shown(value: float | None) -> str:

@@ -37,7 +37,7 @@ HIGH_RESOLUTION_ONLY = ("neither", "no_multires", "full")  # the paper's Table 3
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the cells of its folds, and the paper's figures for it.
+    """One row of a table: the cells of its folds, and the paper's figures for it.
 
     group    rows of one group are compared with each other: those of one target
     is_ours  the row the others are compared with
@@ -68,7 +68,7 @@ class Plan:
 
 
 class Planner:
-    """Makes cells for rows: one for each fold."""
+    """Makes the cells of rows, one cell for each fold."""
 
     def __init__(self, config: StudyConfig, folds: Sequence[Fold]) -> None:
         self._config = config

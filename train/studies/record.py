@@ -1,9 +1,9 @@
-"""The folder of a table: what `train fit`, `cv` and `study` leave, each file whole or not there.
+"""The folder of a table: what `train fit`, `cv` and `study` leave, each file whole or absent.
 
 table.txt, .md, .tex, .csv   the table
 genes.parquet                metrics of every system, fold, test slide and gene, and the gene's noise ceiling
 slides.parquet               metrics of every system, fold and test slide
-pivotal.txt, .md, .csv       MSE, PCC and structural similarity of genes that were asked for
+pivotal.txt, .md, .csv       MSE, PCC and structural similarity of the requested genes
 figure.png, maps-<gene>.png  the table as a picture; a gene's maps, measured and predicted
 study.json                   settings, folds, versions, the folders of the cells, what failed
 """
@@ -36,8 +36,8 @@ OF_A_FORMER_FIT = (FORMER_FIT, RUN, WEIGHTS, "genes.parquet")
 def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool) -> Path:
     """Return the table's folder.
 
-    One that holds something else is refused, and, unless `replaces` says otherwise, a table of other settings too. The
-    cells of a table that is replaced stay.
+    A folder that holds something else is refused, and so is a table of other settings unless `replaces` is true. The
+    cells of a replaced table stay.
     """
     check_name(plan.name)
     folder = runs / plan.name
@@ -67,7 +67,7 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
 
 
 def other_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of the settings in which two tables differ, by which a user gives them."""
+    """Return the settings in which two tables differ, under the names by which a user gives them."""
     one, other = ({**config["fit"], **config, "fit": {}} for config in (before, now))
     return differing(one, other, neutral={*OUTPUT_NEUTRAL, *WHERE})
 
@@ -100,7 +100,7 @@ def write_table(folder: Path, plan: Plan, config: StudyConfig, results: Results,
 
 
 def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published: bool) -> list[str]:
-    """Say what the numbers are, and of which data each column is."""
+    """Return a text that says what the numbers are, and of which data each column is."""
     fold_count, slides = max(line.folds for line in lines), max(line.slides for line in lines)
     data = config.fit.data
     backbones = list(dict.fromkeys(cell.config.data.backbone for cell in plan.cells))

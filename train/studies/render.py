@@ -1,7 +1,7 @@
 """A table as terminal text, Markdown, LaTeX and CSV.
 
-In: the lines of a table. Out: text. People's forms show mean±sd, as the paper does, the best of each group in bold
-where the form has it; the CSV has every number in full and in a column of its own.
+In: the lines of a table. Out: text. The forms for people show mean±sd, as the paper does, and the best of each group in
+bold where the form allows it; the CSV has every number in full and in a column of its own.
 """
 
 import math
@@ -17,7 +17,7 @@ from train.studies.summary import Line, Statistic
 
 FORMS = {"txt": "simple", "md": "github", "tex": "latex_booktabs"}
 BOLD = {"txt": "{}", "md": "**{}**", "tex": "\ue000{}\ue001"}
-# What plain LaTeX has no glyph for in text mode, and bold face, whose braces tabulate would escape.
+# Characters that plain LaTeX lacks in text mode, and bold face, whose braces tabulate would escape.
 LATEX = {"±": r"$\pm$", "÷": r"$\div$", "−": "$-$", "–": "--", "…": r"\dots{}", "µ": r"\textmu{}"}
 LATEX |= {"\ue000": r"\textbf{", "\ue001": "}"}
 
@@ -49,20 +49,20 @@ def render(lines: Sequence[Line], form: str, *, published: bool) -> str:
 
 
 def best_of(lines: Sequence[Line]) -> Mapping[str, float]:
-    """The best mean of each metric among lines that predict something, which the noise ceiling does not."""
+    """Return the best mean of each metric among the lines that predict; the noise ceiling does not."""
     best = {}
     predicting = [line for line in lines if "mse" in line.metrics]
-    most_folds = max((line.folds for line in predicting), default=0)  # rows that lack a fold are of other slides
+    most_folds = max((line.folds for line in predicting), default=0)  # rows that lack a fold cover other slides
     for name, metric in METRICS.items():
         means = [line.metrics[name].mean for line in predicting if line.folds == most_folds]
-        known = [mean for mean in means if math.isfinite(mean)]
-        if known:
-            best[name] = min(known) if metric.lower_is_better else max(known)
+        finite_means = [mean for mean in means if math.isfinite(mean)]
+        if finite_means:
+            best[name] = min(finite_means) if metric.lower_is_better else max(finite_means)
     return best
 
 
 def csv_table(lines: Sequence[Line]) -> pl.DataFrame:
-    """One row a line, each number in its own column; empty where there is none."""
+    """Return a row for each line, with each number in its own column; a missing number is empty."""
     rows = []
     for line in lines:
         row: dict[str, object] = {"group": line.group, "system": line.title, "folds": line.folds, "slides": line.slides}

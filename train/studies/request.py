@@ -19,7 +19,7 @@ USUAL_TARGETS = {Study.BASELINES: (8, 16, 55), Study.BLOCKS: (16,), Study.LEVELS
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What `train study` and `train cv` have in common; None and () where nothing is said.
+    """The options that `train study` and `train cv` share; None and () stand for options that were not given.
 
     settings  of --set
     finetune  whether encoders are trained

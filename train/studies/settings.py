@@ -1,6 +1,6 @@
 """Settings of a study: those of `train fit`, which hold for all systems, and the rivals' own.
 
-In: a recipe, whose table `[rivals]` is read here and passed over by `train fit`, and what a command says over it.
+In: a recipe, and options of a command, which win. The recipe's table `[rivals]` is read here; `train fit` ignores it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def load_study_config(
     options: Options | None = None,
     protocol: str = "paper",
 ) -> StudyConfig:
-    """Build a study's settings: what the protocol brings, a recipe over it, then options, then `a.b=c` settings.
+    """Build a study's settings: from the protocol, then a recipe, options and `a.b=c` settings; later ones win.
 
     Settings of the rivals are written `rivals.egn.lr=1e-3`.
     """

@@ -21,7 +21,7 @@ from train.studies.published import Figures
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean over folds, standard deviation over folds (NaN of one), and the 95 % interval of the mean."""
+    """Mean over folds, standard deviation over folds (NaN for a single fold), and the 95 % interval of the mean."""
 
     mean: float
     sd: float
@@ -35,7 +35,7 @@ class Line:
 
     metrics    by name: mse, mae, pcc_bin, pcc_gene; empty where no fold is finished
     of_ceiling PCC per gene as a share of the noise ceiling on the same slides
-    behind     what the row of ours gains over this one in PCC per gene, None of ours itself
+    behind     what our row gains over this row in PCC per gene; None for our row itself
     """
 
     group: str
@@ -64,7 +64,7 @@ def summarise(plan: Plan, results: Results) -> list[Line]:
 
 
 def finished(cells: Sequence[Cell], results: Results) -> list[CellResult]:
-    """Results of those cells that have one."""
+    """Return the results of those cells that have one."""
     return [results.cells[cell] for cell in cells if cell in results.cells]
 
 
@@ -76,7 +76,7 @@ def summarise_row(
     *,
     pooling: Pooling,
 ) -> Line:
-    """Summarise one row beside the row of ours and the ceilings."""
+    """Summarise one row, given our own row and the ceilings."""
     if not cells:
         return Line(row.group, row.title, row.is_ours, 0, 0, {}, float("nan"), None, row.published)
     draws = resampled(cells, pooling)
@@ -91,7 +91,7 @@ def summarise_row(
 
 
 def ceiling_line(group: str, ceilings: Sequence[CellResult]) -> Line:
-    """The noise ceiling as a line: a correlation per gene alone."""
+    """Return the noise ceiling as a line, which has only a correlation per gene."""
     means = [_mean_pcc(cell.genes) for cell in ceilings]
     slides = sum(cell.genes["slide_id"].n_unique() for cell in ceilings)
     metrics = {"pcc_gene": Statistic(*_mean_sd(means))} if means else {}
@@ -99,7 +99,7 @@ def ceiling_line(group: str, ceilings: Sequence[CellResult]) -> Line:
 
 
 def fold_means(cell: CellResult, pooling: Pooling) -> dict[str, float]:
-    """Metrics of a cell over its test slides."""
+    """Return the metrics of a cell over its test slides."""
     if pooling == "pooled":
         return slide_metrics(pool(list(cell.blocks.values())))
     weights = slide_weights(cell, pooling)
@@ -111,18 +111,18 @@ def fold_means(cell: CellResult, pooling: Pooling) -> dict[str, float]:
 
 
 def slide_weights(cell: CellResult, pooling: Pooling) -> dict[str, float]:
-    """What each test slide of a fold counts, 1 in all: the same, or by its measured entries."""
+    """Return the weight of each test slide of a fold, equal or by measured entries; the weights sum to 1."""
     sizes = {name: sums.errors[0].sum() if pooling == "rows" else 1.0 for name, sums in cell.blocks.items()}
     return {name: float(size / sum(sizes.values())) for name, size in sizes.items()}
 
 
 def slide_metrics(sums: BlockSums) -> dict[str, float]:
-    """Metrics of one slide: every block once."""
+    """Return the metrics of one slide, with every block counted once."""
     return {name: float(values[0]) for name, values in metrics_of(sums, np.ones((1, sums.errors.shape[1]))).items()}
 
 
 def resampled(cells: Sequence[CellResult], pooling: Pooling) -> dict[str, np.ndarray]:
-    """Metrics (R,) of resamples of all test slides of a row; a fold counts the same whatever its number of slides."""
+    """Return metrics (R,) of resamples of a row's test slides; a fold counts the same whatever its number of slides."""
     if pooling == "pooled":
         folds = {f"fold {cell.cell.fold.index}": pool(list(cell.blocks.values())) for cell in cells}
         return resample(folds, dict.fromkeys(folds, 1.0))
@@ -133,7 +133,7 @@ def resampled(cells: Sequence[CellResult], pooling: Pooling) -> dict[str, np.nda
 
 
 def gain(ours: Sequence[CellResult], others: Sequence[CellResult], pooling: Pooling) -> Statistic | None:
-    """What ours gains over another system in PCC per gene on the folds both have, paired slide by slide."""
+    """Return what our system gains in PCC per gene over another on their common folds, paired slide by slide."""
     pairs = [(one, other) for one in ours for other in others if one.cell.fold == other.cell.fold]
     if not pairs:
         return None
@@ -148,9 +148,9 @@ def _difference_of(one: CellResult, other: CellResult, pooling: Pooling) -> floa
 
 
 def share_of_ceiling(cells: Sequence[CellResult], ceilings: Sequence[CellResult], pooling: Pooling) -> float:
-    """Mean PCC per gene ÷ mean ceiling, over those folds that have both.
+    """Return mean PCC per gene ÷ mean ceiling, over the folds that have both.
 
-    Ceilings are of single slides: there is none of a correlation over pooled rows, which sees slides differ.
+    A ceiling belongs to a single slide: a correlation over pooled rows, which includes differences of slides, has none.
     """
     pairs = [(one, top) for one in cells for top in ceilings if one.cell.fold == top.cell.fold]
     if not pairs or pooling == "pooled":
@@ -164,7 +164,7 @@ def share_of_ceiling(cells: Sequence[CellResult], ceilings: Sequence[CellResult]
 
 
 def genes_of(plan: Plan, results: Results) -> pl.DataFrame:
-    """Metrics of every row, fold, test slide and gene, with the gene's noise ceiling."""
+    """Return the metrics of every row, fold, test slide and gene, with the gene's noise ceiling."""
     tables = []
     for row in plan.rows:
         ceilings = {cell.cell.fold.index: cell.genes for cell in finished(plan.ceilings[row.group], results)}
@@ -181,7 +181,7 @@ def genes_of(plan: Plan, results: Results) -> pl.DataFrame:
 
 
 def slides_of(plan: Plan, results: Results) -> pl.DataFrame:
-    """Metrics of every row, fold and test slide."""
+    """Return the metrics of every row, fold and test slide."""
     tables = [
         _labelled(pl.DataFrame({"slide_id": [slide_id], **slide_metrics(sums)}), row, cell)
         for row in plan.rows
@@ -197,20 +197,20 @@ def _labelled(table: pl.DataFrame, row: Row, cell: CellResult) -> pl.DataFrame:
 
 
 def _mean_pcc(genes: pl.DataFrame, weights: Mapping[str, float] | None = None) -> float:
-    """Mean over slides, with their weights, of the mean over genes."""
+    """Return the mean over slides, with their weights, of the mean over genes."""
     by_slide = genes.group_by("slide_id").agg(pl.col("pcc").fill_nan(None).mean()).fill_null(float("nan"))
     return _weighted_mean([(pcc, (weights or {}).get(slide_id, 1.0)) for slide_id, pcc in by_slide.iter_rows()])
 
 
 def _mean_sd(values: Sequence[float]) -> tuple[float, float]:
-    known = [value for value in values if np.isfinite(value)]
-    if not known:
+    finite = [value for value in values if np.isfinite(value)]
+    if not finite:
         return float("nan"), float("nan")
-    return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+    return float(np.mean(finite)), float(np.std(finite, ddof=1)) if len(finite) > 1 else float("nan")
 
 
 def _weighted_mean(values: Sequence[tuple[float, float]]) -> float:
-    """Mean of values with their weights, those that are NaN left out."""
-    known = [(value, weight) for value, weight in values if np.isfinite(value)]
-    total = sum(weight for _, weight in known)
-    return sum(value * weight for value, weight in known) / total if total else float("nan")
+    """Return the weighted mean of (value, weight) pairs without values that are NaN."""
+    finite_pairs = [(value, weight) for value, weight in values if np.isfinite(value)]
+    total = sum(weight for _, weight in finite_pairs)
+    return sum(value * weight for value, weight in finite_pairs) / total if total else float("nan")

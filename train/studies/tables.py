@@ -1,4 +1,4 @@
-"""From what is asked to what a table consists of."""
+"""Plans the cells of a table from what a command asks."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ def plan_paper_table(
     backbones: Sequence[str] | None,
     name: str,
 ) -> Plan:
-    """Plan one of the paper's tables, for the folder `name`; None stands for all systems, or the usual backbones."""
+    """Plan one of the paper's tables, for the folder `name`; None means all systems, or the usual backbones."""
     planner = Planner(config, folds)
     labels = {"name": name, "title": TABLE_TITLES[study]}
     if study is Study.BASELINES:

@@ -39,7 +39,7 @@ class SweepResult:
 
 
 def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) -> SweepResult:
-    """Go on until `trials` are finished, in `jobs` processes, and say what was found."""
+    """Run or resume until `trials` are finished, in `jobs` processes, and return the outcome."""
     objective = Objective()
     bench = objective.bench(sweep.base)
     check_record(sweep, bench)
@@ -48,18 +48,18 @@ def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) 
         f"learnt from: {', '.join(slide.slide_id for slide in bench.side.learnt.slides)}"
     )
     with open_study(sweep.folder, sweep.search) as study:
-        there = len(finished(study.get_trials(deepcopy=False)))
-        if there:
-            notice(f"{there} of {trials} trials are there")
+        num_finished = len(finished(study.get_trials(deepcopy=False)))
+        if num_finished:
+            notice(f"{num_finished} of {trials} trials are there")
         try:
             with (
                 Interrupts() as interrupts,
-                progress(total=trials, initial=there, desc="sweep", unit="trial") as bar,
+                progress(total=trials, initial=num_finished, desc="sweep", unit="trial") as bar,
             ):
                 tell = teller(study, bar)
                 if jobs == 1:
                     work(study, sweep, objective, interrupts, total=trials, on_end=tell)
-                elif there < trials:
+                elif num_finished < trials:
                     del objective, bench  # each process opens its own
                     run_workers(sweep, total=trials, jobs=jobs, on_look=tell)
         finally:

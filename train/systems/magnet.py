@@ -139,8 +139,8 @@ def set_mean_output(model: MagNet, slides: Sequence[Slide], labels: SlideLabels)
     device = next(model.parameters()).device
 
     def mean(level: str) -> torch.Tensor | None:
-        known = [part for slide in slides if (part := labels[slide.slide_id][level]) is not None]
-        return torch.from_numpy(np.concatenate(known).mean(axis=0)).to(device) if known else None
+        measured = [part for slide in slides if (part := labels[slide.slide_id][level]) is not None]
+        return torch.from_numpy(np.concatenate(measured).mean(axis=0)).to(device) if measured else None
 
     target = slides[0].target
     fine = mean(target.fine)

@@ -100,11 +100,11 @@ class BLEEP:
 
     def _retrieve(self, queries: np.ndarray) -> Tensor:
         device = str(self._setting.device)
-        found, _ = cosine_neighbours(queries, self.bank_embeddings, self._config.neighbours, device=device)
+        neighbours, _ = cosine_neighbours(queries, self.bank_embeddings, self._config.neighbours, device=device)
         total = np.zeros((len(queries), self.bank_expression.shape[1]), np.float32)
-        for place in range(found.shape[1]):  # (n,K,P) at once would be gigabytes
-            total += self.bank_expression[found[:, place]]
-        return torch.from_numpy(total / found.shape[1])
+        for place in range(neighbours.shape[1]):  # (n,K,P) at once would be gigabytes
+            total += self.bank_expression[neighbours[:, place]]
+        return torch.from_numpy(total / neighbours.shape[1])
 
     @torch.inference_mode()
     def _embed_expression(self, expression: np.ndarray) -> np.ndarray:

@@ -131,19 +131,19 @@ class ExemplarBank:
     def _search(self, slide: Slide, allowed: np.ndarray, k: int, device: torch.device) -> np.ndarray:
         keys = self.features if len(allowed) == len(self.features) else self.features[allowed]
         parts = cut(np.arange(len(slide.fine)), _SEARCH_ROWS)
-        found = [cosine_neighbours(pooled_and_scaled(slide, part), keys, k, device=str(device))[0] for part in parts]
-        values: np.ndarray = allowed[np.concatenate(found)]
+        nearest = [cosine_neighbours(pooled_and_scaled(slide, part), keys, k, device=str(device))[0] for part in parts]
+        values: np.ndarray = allowed[np.concatenate(nearest)]
         return values
 
-    def _without_itself(self, found: np.ndarray, k: int) -> np.ndarray:
-        """Drop each row's own index from (N, K+1), or the last where patches alike have pushed it out."""
-        if found.shape[1] == 1:
+    def _without_itself(self, neighbours: np.ndarray, k: int) -> np.ndarray:
+        """Drop each row's own index from (N, K+1), or the last index where identical patches have displaced it."""
+        if neighbours.shape[1] == 1:
             raise MagnetError(
                 "egn", expected="2 training rows or more", found="one", remedy="train on more slides, or extract more"
             )
-        is_own = found == np.arange(len(found))[:, None]
+        is_own = neighbours == np.arange(len(neighbours))[:, None]
         is_own[~is_own.any(axis=1), -1] = True
-        values: np.ndarray = found[~is_own].reshape(len(found), -1)[:, :k]
+        values: np.ndarray = neighbours[~is_own].reshape(len(neighbours), -1)[:, :k]
         return values
 
 

@@ -246,8 +246,8 @@ class Triplex:
 
             def loss_of(batch: _Batch) -> Tensor:
                 tokens = self._global_tokens(batch.level, batch.window)[_index(batch.place, setting.device)]
-                wanted = labels_of([batch.piece], labels, setting.device)
-                return triplex_loss(self._predict(batch.piece, tokens), wanted, distil=config.distil)
+                truth = labels_of([batch.piece], labels, setting.device)
+                return triplex_loss(self._predict(batch.piece, tokens), truth, distil=config.distil)
 
             return learn(
                 modules, batches_of, loss_of,
