@@ -48,7 +48,7 @@ from magnet_core.settings.normalise import NormaliseConfig
 from magnet_core.panel import choose_panel
 from magnet_core.levels import find_target
 from magnet_core.records import Genes, Sample
-from train.dataset import LevelData, Slide
+from train.data.slide import LevelData, Slide
 """
 READ = """
 counts = read_counts(Sample('S1', Path({folder!r}), counts=Path({folder!r})))
