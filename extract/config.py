@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from magnet_core.backbones.names import named_file, named_spec
 from magnet_core.levels import TARGETS
 from magnet_core.settings import Layers, Settings, refusal, without
+from magnet_core.settings.device import Device
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
 MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
@@ -29,7 +30,6 @@ def _check_targets(targets: object) -> tuple[int, ...]:
 
 Targets = Annotated[tuple[int, ...], BeforeValidator(_check_targets)]  # µm
 Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|xpu|cuda(:[0-9]+)?)$", description="auto, cpu, cuda or cuda:N")]
 
 
 # Settings of a run that say where, how fast or of what slides something is computed, never what: in no digest.

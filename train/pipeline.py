@@ -24,6 +24,7 @@ from magnet_core.global_seeds import seed_everything
 from magnet_core.resampling import block_sums, cut_into_blocks
 from train.data.fold_choice import choose_fold
 from train.data.fold_sides import FoldSides
+from train.data.folds import Fold
 from train.data.sampler import along_curve
 from train.data.training_side import TrainingSide, hold_out
 from train.evaluation.ceilings import ceilings
@@ -68,9 +69,9 @@ class TableResult:
         return {cell.cell.system: fold_means(cell, "equal") for cell in self.cells if cell.blocks}
 
 
-def fit(config: FitConfig) -> TableResult:
+def fit(config: FitConfig, *, fold: Fold | None = None) -> TableResult:
     """Train one fold, going on where it was stopped, and compare MagNet with the plain baselines on its test slides."""
-    fold = choose_fold(config)
+    fold = fold or choose_fold(config)
     study = StudyConfig(fit=config)
     data = config.data
     plan = Planner(study, [fold]).baselines(

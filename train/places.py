@@ -43,8 +43,17 @@ def our_cell(folder: Path) -> Path:
 
 def trained_run(folder: Path) -> Path:
     """The folder of a trained run: the one that is named, or, of a fit, that of MagNet's cell."""
+    if not folder.is_dir():
+        raise MagnetError(folder, expected="the folder of a run", found="no folder", remedy="correct the path")
     if not (folder / RUN).is_file() and (folder / TABLE).is_file():
-        folder = our_cell(folder)
+        table, folder = folder, our_cell(folder)
+        if not folder.is_dir():
+            raise MagnetError(
+                table,
+                expected=f"its cell {folder}",
+                found="none there",
+                remedy=f"copy {CELLS}/{folder.name} beside it, too",
+            )
     if not (folder / RUN).is_file():
         raise MagnetError(
             folder,
@@ -58,7 +67,12 @@ def trained_run(folder: Path) -> Path:
 def check_result(folder: Path) -> None:
     """Refuse a folder that holds no finished table or sweep."""
     if not folder.is_dir():
-        raise MagnetError(folder, expected="the folder of a result", found="no folder", remedy="correct the path")
+        raise MagnetError(
+            folder,
+            expected="the folder of a result",
+            found="no folder",
+            remedy="correct the path, or give its command again where it was stopped",
+        )
     if (folder / TABLE).is_file() or (folder / SWEEP).is_file():
         return
     if (folder / FORMER_FIT).is_file():

@@ -33,7 +33,10 @@ def cv_command(
     runs: RunsOption = None,
     name: NameOption = None,
     folds: FoldsOption = None,
-    bins: Annotated[Bins, typer.Option(help="Fine-tune the bin encoder, or use its cached features.")] = Bins.FINETUNED,
+    bins: Annotated[
+        Bins | None,
+        typer.Option(help="Fine-tune the bin encoder, or use its cached features.", show_default="finetuned"),
+    ] = None,
     protocol: ProtocolOption = "paper",
     recipe: RecipeOption = None,
     set_: SetOption = None,
@@ -43,7 +46,7 @@ def cv_command(
     """Train and test MagNet on every fold, beside the plain baselines; a stopped command goes on where it was."""
     request = StudyRequest(
         store, runs, backbone, device, recipe, tuple(set_ or ()), protocol,
-        finetune=bins is Bins.FINETUNED,
+        finetune=None if bins is None else bins is Bins.FINETUNED,
         folds=split_numbers("--folds", folds),
         genes=split_names("--genes", genes) or (),
     )  # fmt: skip

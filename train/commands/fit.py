@@ -77,4 +77,4 @@ def fit_command(
     with importing():
         from train.pipeline import fit
 
-    show_table(fit(config))
+    show_table(fit(config, fold=chosen))

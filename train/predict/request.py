@@ -68,7 +68,7 @@ def accept(config: PredictConfig) -> Accepted:
     description = json.loads((run / RUN).read_text(encoding="utf-8"))
     panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
     store = open_store(config, Path(description["config"]["data"]["store"]))
-    return Accepted(run, store, choose_slides(store, config), choose_genes(panel, config))
+    return Accepted(run, store, choose_slides(store, config), choose_genes(panel, config, run))
 
 
 def open_store(config: PredictConfig, own: Path) -> Store:
@@ -107,7 +107,7 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
     return slide_ids
 
 
-def choose_genes(panel: Genes, config: PredictConfig) -> np.ndarray:
+def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> np.ndarray:
     """Return the columns (P,) of the panel to keep."""
     column_of = {name: column for names in (panel.ids, panel.names) for column, name in enumerate(names.tolist())}
     unknown = [name for name in config.genes if name not in column_of]
@@ -117,6 +117,6 @@ def choose_genes(panel: Genes, config: PredictConfig) -> np.ndarray:
             "--genes",
             expected=f"genes of the run's panel of {len(panel)}",
             found=", ".join(f"'{name}'" for name in unknown),
-            remedy=near if near.startswith("did you mean") else f"see 'panel' in {config.run / RUN}",
+            remedy=near if near.startswith("did you mean") else f"see 'panel' in {run / RUN}",
         )
     return np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)

@@ -140,7 +140,9 @@ class FitConfig(Settings):
     fold: int = 0
     runs: Path = Path("runs")
     seed: int = 0
-    device: str = "auto"
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
+    )
     sampler: Literal["compact", "random"] = "compact"
     halo: int = Field(default=0, ge=0, le=8)
     augment: bool = True

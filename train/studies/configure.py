@@ -19,10 +19,10 @@ def configure(request: StudyRequest) -> StudyConfig:
         "runs": ("--runs", request.runs),
         "split.file": ("--runs", request.runs / folds if request.runs else None),
         "device": ("--device", request.device),
-        "encoder.mode": ("no --finetune", None if request.finetune else "frozen"),
+        "encoder.mode": ("no --finetune", "frozen" if request.finetune is False else None),
     }
     config = load_study_config(request.recipe, request.settings, options=options, protocol=request.protocol)
-    if request.finetune == (config.fit.encoder.mode == "frozen"):
+    if request.finetune is (config.fit.encoder.mode == "frozen"):
         raise MagnetError(
             "encoder.mode",
             expected="full, last or lora where encoders are fine-tuned, frozen where not",

@@ -4,6 +4,7 @@ Drawn by matplotlib without a display.
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from train.studies.summary import Line
 
 OURS, OTHERS = "#b5281e", "#34495e"
 COLUMNS_OF_MAPS = 4
+CHARACTERS_AN_INCH = 15  # of the title
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def draw_table(lines: Sequence[Line], title: str, note: str, path: Path) -> None
         axes.set_title(group, fontsize=10)
         axes.set_xlabel("PCC per gene, 95 % (dashed: noise ceiling)", fontsize=8)
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    figure.suptitle(f"{title}\n{note}", fontsize=9)
+    width = int(CHARACTERS_AN_INCH * figure.get_figwidth())
+    figure.suptitle("\n".join(textwrap.fill(text, width) for text in (title, note)), fontsize=9)
     _save(figure, path)
 
 

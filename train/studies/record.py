@@ -16,7 +16,7 @@ from cache.store import package_versions
 from magnet_core.console import notice
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
-from magnet_core.settings import differing
+from magnet_core.settings import differing, flat
 from train.evaluation.scores import write_genes
 from train.places import FORMER_FIT, RUN, TABLE, WEIGHTS, read_record
 from train.settings.fit import OUTPUT_NEUTRAL, check_name
@@ -67,9 +67,12 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
 
 
 def other_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the settings in which two tables differ, under the names by which a user gives them."""
-    one, other = ({**config["fit"], **config, "fit": {}} for config in (before, now))
-    return differing(one, other, neutral={*OUTPUT_NEUTRAL, *WHERE})
+    """Names of the settings in which two tables differ, by which a user gives them.
+
+    A setting that one of them does not know is of a system, or of a version, that the other could not have used.
+    """
+    one, other = (flat({**config["fit"], **config, "fit": {}}) for config in (before, now))
+    return [name for name in differing(one, other, neutral={*OUTPUT_NEUTRAL, *WHERE}) if name in one and name in other]
 
 
 def forget_former_fit(folder: Path, *, replaces: bool) -> None:

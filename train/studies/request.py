@@ -22,7 +22,7 @@ class StudyRequest:
     """The options that `train study` and `train cv` share; None and () stand for options that were not given.
 
     settings  of --set
-    finetune  whether encoders are trained
+    finetune  whether encoders are trained; None leaves it to the settings
     """
 
     store: Path | None
@@ -32,7 +32,7 @@ class StudyRequest:
     recipe: Path | None
     settings: tuple[str, ...]
     protocol: str
-    finetune: bool
+    finetune: bool | None
     folds: tuple[int, ...] | None
     genes: tuple[str, ...]
     published: bool = False

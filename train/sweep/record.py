@@ -24,7 +24,7 @@ from train.sweep.objective import Bench
 from train.sweep.study import KEPT_EPOCH, REFUSED
 
 TRIALS, BEST = "trials.csv", "best.toml"
-NOT_OF_A_RECIPE = ("name", "overwrite", "fold", "device")
+NOT_OF_A_RECIPE = ("name", "overwrite", "device")
 
 
 def check_record(sweep: Sweep, bench: Bench) -> None:
@@ -81,7 +81,7 @@ def recipe_text(sweep: Sweep, trial: FrozenTrial) -> str:
     chosen = {
         name: value
         for name, value in values.items()
-        if name in sweep.space or (value != default[name] and name not in NOT_OF_A_RECIPE)
+        if name in {"fold", *sweep.space} or (value != default[name] and name not in NOT_OF_A_RECIPE)
     }
     comments = (
         f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides,\n"

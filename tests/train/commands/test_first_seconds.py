@@ -27,7 +27,7 @@ FIT = "train fit --store {store} --runs {runs} --backbone timm:test_convnext"
         ("train study baselines --systems magnet,x --store {store}", "--systems: expected a known name, found 'x'"),
         ("train study blocks --protocol x", "--protocol: expected a known name, found 'x'"),
         ("train sweep {runs}/none.toml --trials 2", "expected a TOML file, found no file"),
-        ("train predict {runs}/none --slide S1", "none: expected a finished run with run.json"),
+        ("train predict {runs}/none --slide S1", "none: expected the folder of a run, found no folder"),
         ("train predict {runs}/run --slide S9 --store {store}", "slide: expected a known name, found 'S9'"),
         ("train predict {runs}/run --slide S1 --genes X --store {store}", "--genes: expected genes of the run's panel"),
         ("train report {runs}/none", "none: expected the folder of a result, found no folder"),

@@ -21,6 +21,7 @@ from train.settings.rivals import (
     EGNConfig,
     His2STConfig,
     HisToGeneConfig,
+    RivalSettings,
     STNetConfig,
     TriplexConfig,
 )
@@ -36,6 +37,7 @@ SMALL = rivals_config(
     his2st=His2STConfig(epochs=3, depth=1, window=64, views=1, pixel_side=28, sage_layers=1, **SIZES),
     triplex=TriplexConfig(epochs=2, neighbour_layers=1, global_layers=1, batch_size=200, step_epochs=1, **SIZES),
 )
+IN_EPOCHS = [name for name, row in SYSTEMS.items() if row.settings and issubclass(row.settings, RivalSettings)]
 EVERY_STEP = ComputeConfig(checkpoint_minutes=0.0)
 
 
@@ -59,7 +61,9 @@ def stops_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return stop_after
 
 
-@pytest.mark.parametrize("name", [name for name, row in SYSTEMS.items() if row.settings])
+@pytest.mark.parametrize(
+    "name", [name for name, row in SYSTEMS.items() if row.settings and issubclass(row.settings, RivalSettings)]
+)
 def test_a_rival_goes_on_as_if_it_had_never_stopped(
     name: str, small_store: Store, tmp_path: Path, stops_at: Callable[[int], None]
 ) -> None:
