@@ -88,6 +88,6 @@ def test_both_stages_run_from_the_wheel(clean_environment: Path, tmp_path: Path)
     assert "test_mambaout" in command("cache info store")
     settings = "--set data.panel=20 --set optim.epochs=1 --set model.width=16"
     command(f"train fit --fold 0 --store store --runs runs --name small {settings}", *BACKBONE)
-    assert (tmp_path / "runs" / "small" / "summary.json").is_file()
+    assert (tmp_path / "runs" / "small" / "table.csv").is_file()
     command("train report runs/small --out report.html")
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
