@@ -16,7 +16,7 @@ from train.report.page import write_report
 from train.settings.fit import FitConfig
 from train.studies.cell import Cell, read
 from train.studies.plans import Plan
-from train.studies.record import check_folder
+from train.studies.record import check_folder, other_settings
 from train.studies.settings import StudyConfig
 from train.systems.table import rivals_config
 
@@ -69,3 +69,18 @@ def test_a_fit_is_replaced_only_where_it_may_be(runs: Path) -> None:
     assert (runs / "fit/model.safetensors").exists()
     check_folder(runs, plan, StudyConfig(), replaces=True)
     assert list((runs / "fit").iterdir()) == []
+
+
+def test_a_table_that_was_copied_without_its_cell_says_what_to_copy_too(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(RUNS / "study", tmp_path / "elsewhere/study"))
+    with pytest.raises(MagnetError, match=r"study: expected its cell .*, found none there; copy cells/magnet-8um-"):
+        load_run(folder)
+    shutil.copytree(RUNS / "cells", tmp_path / "elsewhere/cells")
+    assert len(load_run(folder).panel) == GENES
+
+
+def test_a_setting_that_only_one_of_two_tables_knows_is_no_difference() -> None:
+    now = StudyConfig().plain()
+    before = {**now, "rivals": {"egn": now["rivals"]["egn"]}}
+    assert other_settings(before, now) == []
+    assert other_settings(before | {"fit": {**now["fit"], "seed": 1}}, now) == ["seed"]

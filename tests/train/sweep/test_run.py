@@ -35,6 +35,7 @@ def test_a_sweep_ends_goes_on_and_leaves_its_best_as_a_recipe(small_store: Store
     assert result.value == after["pcc_gene"].max()
     assert run_sweep(sweep, trials=5).finished == 6
 
+    assert "fold = 0\n" in (result.folder / "best.toml").read_text()  # its test slides alone were not seen
     recipe = load_config(result.folder / "best.toml")
     assert recipe == sweep.config(result.values).changed(name="", device="auto")
     assert (recipe.optim.lr, recipe.model.rounds) == (result.values["optim.lr"], result.values["model.rounds"])
