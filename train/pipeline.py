@@ -187,7 +187,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
             block_of = cut_into_blocks(along_curve(slide.fine.centres_um))
             sums = block_sums(prediction, truth[slide.slide_id], block_of)
             sums.save(folder / "blocks" / f"{slide.slide_id}.npz")
-        write_genes(folder / GENES, genes_table({cell.system: score(predictions, truth)}, panel))
+        write_genes(folder / GENES, genes_table(cell.system, score(predictions, truth), panel))
     description = {
         "system": cell.system,
         "settings": cell.settings([slide.patient for slide in sides.training.slides]),

@@ -32,11 +32,11 @@ def predict_command(
         from train.predict.request import PredictConfig, accept
 
     config = PredictConfig(run, tuple(slide), store, out, gene_names, measured, zarr, overwrite, device)
-    accept(config)
+    accepted = accept(config)
     with importing():
         from train.predict.slides import predict_slides
 
-    if failed := predict_slides(config, tell=show_written):
+    if failed := predict_slides(config, accepted, tell=show_written):
         typer.echo(f"failed: {', '.join(failed)} (the reasons are above)", err=True)
         raise typer.Exit(1)
 

@@ -4,14 +4,13 @@ In: predictions and truth by slide. Out: `genes.parquet`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from magnet_core.files import replacing
-from magnet_core.metrics import Metrics, combine, evaluate
+from magnet_core.metrics import Metrics, evaluate
 from magnet_core.records import Genes
 
 # N fine rows of a slide, P panel genes
@@ -19,29 +18,17 @@ from magnet_core.records import Genes
 GENES = "genes.parquet"
 
 
-@dataclass(frozen=True)
-class SystemScore:
-    """One system on the test slides: metrics by slide, and their mean."""
-
-    slides: Mapping[str, Metrics]
-
-    @property
-    def mean(self) -> Metrics:
-        """Mean over slides, each weighing the same."""
-        return combine(list(self.slides.values()))
-
-
-def score(predictions: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> SystemScore:
+def score(predictions: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> dict[str, Metrics]:
     """Compare predictions with truth, both (N, P) by slide id."""
-    return SystemScore({slide_id: evaluate(predictions[slide_id], truth[slide_id]) for slide_id in predictions})
+    return {slide_id: evaluate(predictions[slide_id], truth[slide_id]) for slide_id in predictions}
 
 
-def genes_table(scores: Mapping[str, SystemScore], panel: Genes) -> pl.DataFrame:
-    """One row for each system, slide and gene."""
+def genes_table(system: str, scores: Mapping[str, Metrics], panel: Genes) -> pl.DataFrame:
+    """One row for each slide and gene of a system; `scores` by slide id."""
     return pl.concat(
         pl.DataFrame(
             {
-                "system": name,
+                "system": system,
                 "slide_id": slide_id,
                 "gene_id": panel.ids,
                 "gene_name": panel.names,
@@ -50,8 +37,7 @@ def genes_table(scores: Mapping[str, SystemScore], panel: Genes) -> pl.DataFrame
                 "pcc": metrics.gene_pcc,
             }
         )
-        for name, result in scores.items()
-        for slide_id, metrics in result.slides.items()
+        for slide_id, metrics in scores.items()
     )
 
 

@@ -25,7 +25,7 @@ from train.model.whole_slide import Advance, predict_slide
 from train.places import WEIGHTS
 from train.predict.h5ad import SlidePrediction, as_anndata, write_h5ad
 from train.predict.matching_slide import open_slide_for
-from train.predict.request import ALL, Accepted, PredictConfig, accept
+from train.predict.request import ALL, Accepted, PredictConfig
 from train.predict.spatialdata import require_spatialdata, write_spatialdata
 
 # N fine rows of a slide, P panel genes
@@ -45,14 +45,15 @@ class Written:
     script: str
 
 
-def predict_slides(config: PredictConfig, *, tell: Callable[[Written], None] = lambda _: None) -> list[str]:
+def predict_slides(
+    config: PredictConfig, accepted: Accepted, *, tell: Callable[[Written], None] = lambda _: None
+) -> list[str]:
     """Predict all slides that are asked for, and return those that could not be; a single one raises its error.
 
     `tell` is told of each file as it is written.
     """
     if config.zarr:
         require_spatialdata()
-    accepted = accept(config)
     run = load_run(accepted.run)
     run.predictor.to(pick_device(config.device))
     failed = []

@@ -16,7 +16,7 @@ from train.places import TABLE, find_cell
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import TrainingHistory, number_of, read_csv, read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
-from train.report.genes import against_ceiling, best_and_worst, by_gene, note_on
+from train.report.genes import against_ceiling, against_system, best_and_worst, by_gene, note_on
 from train.report.parts import Block, Listing, Plots, Section, Table, unrepeated
 from train.report.pictures import maps
 from train.report.settings import facts, folds_table, settings, versions
@@ -47,10 +47,7 @@ def study_section(folder: Path, *, picture_bytes: int) -> Section:
     genes = read_table(folder / "genes.parquet", ("group", "system", *GENE_COLUMNS))
     slides = read_table(folder / "slides.parquet", ("group", "system", "fold", "slide_id"))
     shown = {group: line for group in groups_of(lines) if (line := main_line(lines, group))}
-    per_gene = {
-        group: by_gene(genes.filter(pl.col("group") == group, pl.col("system") == line.title))
-        for group, line in shown.items()
-    }
+    others = {group: line for group, main in shown.items() if (line := best_line(lines, group, but=main))}
     folds, config = record["folds"], record["config"]
     blocks: list[Block] = [
         folds_table(folds),
@@ -58,7 +55,7 @@ def study_section(folder: Path, *, picture_bytes: int) -> Section:
         systems_table(lines, shown),
         *published_table(lines),
         Plots("PCC per gene by system, with its 95 %", [points_of(lines, group, shown) for group in groups_of(lines)]),
-        *gene_blocks(shown, per_gene),
+        *gene_blocks(shown, others, genes),
         slides_table(slides),
         *training_blocks(record, folder),
         *single_genes(folder),
@@ -107,6 +104,12 @@ def main_line(lines: Sequence[Line], group: str) -> Line | None:
     alone = [line for line in in_group if line.behind is None]
     if len(alone) == 1:
         return alone[0]
+    return best_line(lines, group)
+
+
+def best_line(lines: Sequence[Line], group: str, *, but: Line | None = None) -> Line | None:
+    """Return the predicting line of highest PCC per gene in a group, one of them left out."""
+    in_group = [line for line in lines if line.group == group and "mse" in line.metrics and line is not but]
     with_pcc = [line for line in in_group if math.isfinite(line.metrics["pcc_gene"].mean)]
     return max(with_pcc, key=lambda line: line.metrics["pcc_gene"].mean, default=None)
 
@@ -167,12 +170,25 @@ def points_of(lines: Sequence[Line], group: str, shown: Mapping[str, Line]) -> P
     return estimates(group, rows, x_title="dashed: noise ceiling", ceiling=ceiling.mean)
 
 
-def gene_blocks(shown: Mapping[str, Line], per_gene: Mapping[str, pl.DataFrame]) -> list[Block]:
-    """Each gene against its ceiling, and the best and worst ones."""
+def gene_blocks(shown: Mapping[str, Line], others: Mapping[str, Line], genes: pl.DataFrame) -> list[Block]:
+    """Each gene against its ceiling and against the best of the other systems, and the best and worst genes."""
     names = {group: f"{group}, {line.title}" for group, line in shown.items()}
-    plots = [plot for group, genes in per_gene.items() if (plot := against_ceiling(names[group], genes))]
-    blocks: list[Block] = [Plots("Genes against their noise ceiling", plots, note_on(plots))] if plots else []
-    return blocks + [block for group, genes in per_gene.items() for block in best_and_worst(names[group], genes)]
+    ours, theirs = (
+        {
+            group: by_gene(genes.filter(pl.col("group") == group, pl.col("system") == line.title))
+            for group, line in lines.items()
+        }
+        for lines in (shown, others)
+    )
+    of_ceiling = [plot for group, table in ours.items() if (plot := against_ceiling(names[group], table))]
+    of_system = [
+        plot
+        for group, line in others.items()
+        if (plot := against_system(group, ours[group], theirs[group], name=shown[group].title, other_name=line.title))
+    ]
+    titled = {"Genes against their noise ceiling": of_ceiling, "Genes against the best of the others": of_system}
+    blocks: list[Block] = [Plots(title, plots, note_on(plots)) for title, plots in titled.items() if plots]
+    return blocks + [block for group, table in ours.items() for block in best_and_worst(names[group], table)]
 
 
 def slides_table(slides: pl.DataFrame) -> Table:
