@@ -21,7 +21,6 @@ import typer
 
 from cache.store import Store
 from extract.synthetic.counts import negative_binomial
-from extract.synthetic.genes import CLASSES
 from extract.synthetic.truth import Truth, read_truth
 from magnet_core.expression import columns_of
 from magnet_core.levels import find_target
@@ -135,7 +134,7 @@ def report(scores: pl.DataFrame) -> list[dict[str, object]]:
                 each: scores.filter(pl.col("class") == each)
                 .group_by("system", "slide_id")
                 .agg(pl.col("pcc").fill_nan(None).mean())
-                for each in CLASSES
+                for each in sorted(scores["class"].unique())
             },
         }.items()
     }

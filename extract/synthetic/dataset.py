@@ -23,7 +23,7 @@ from extract.synthetic.genes import GeneModel, draw_genes
 from extract.synthetic.grid import BinGrid, lay_grid
 from extract.synthetic.image import count_tiles, write_slide, write_thumbnails
 from extract.synthetic.paint import compose
-from extract.synthetic.space_ranger import add_antibodies, list_features, write_bins, write_feature_slice
+from extract.synthetic.space_ranger import FeatureTable, add_antibodies, list_features, write_bins, write_feature_slice
 from extract.synthetic.sprites import SpriteBank, draw_bank
 from extract.synthetic.stains import draw_stain
 from extract.synthetic.tissue import draw_tissue
@@ -72,7 +72,11 @@ def _make_slide(
         umi_per_bin=config.umi_per_bin, capture_sd=config.capture_sd, rng=rng["bins"],
     )  # fmt: skip
     counts = _count(directory / slide_id / "truth" / "truth.h5", bins, genes, grid, config, rng["counts"])
-    _write_outs(directory / outs, grid, counts, bins.in_tissue, genes, reduced, config, rng["counts"])
+    fine = add_antibodies(counts, rng["counts"])
+    write_outs(
+        directory / outs, grid, fine, bins.in_tissue, list_features(genes), reduced,
+        side_px=config.side_px, mpp=config.mpp, rng=rng["counts"],
+    )  # fmt: skip
     return slide_id, image.as_posix(), outs.as_posix(), "space_ranger_hd", "", patient
 
 
@@ -89,18 +93,20 @@ def _count(
     return sparse.vstack(blocks, format="csr")
 
 
-def _write_outs(
-    outs: Path, grid: BinGrid, counts: sparse.csr_matrix, in_tissue: np.ndarray, genes: GeneModel,
-    reduced: np.ndarray, config: SynthConfig, rng: np.random.Generator,
+def write_outs(
+    outs: Path, grid: BinGrid, counts: sparse.csr_matrix, in_tissue: np.ndarray, features: FeatureTable,
+    reduced: np.ndarray, *, side_px: int, mpp: float, rng: np.random.Generator,
 ) -> None:  # fmt: skip
-    """Write `outs/`: both bin sizes with their pictures, and the feature slice."""
-    features = list_features(genes)
-    fine = add_antibodies(counts, rng)
+    """Write `outs/`: both bin sizes with their pictures, and the feature slice.
+
+    `counts` (B, F) and `in_tissue` (B,) are of the 8 µm bins; `reduced` is the square picture, of `side_px` at full
+    resolution, at a lower one.
+    """
     coarse_tissue = np.zeros(len(grid) // 4, bool)
     coarse_tissue[grid.parent()[in_tissue]] = True
-    levels = [(grid, fine, in_tissue), (grid.coarser(), sum_into_coarse(fine, grid), coarse_tissue)]
+    levels = [(grid, counts, in_tissue), (grid.coarser(), sum_into_coarse(counts, grid), coarse_tissue)]
     for level, level_counts, level_tissue in levels:
         folder = outs / "binned_outputs" / f"square_{level.bin_um:03}um"
-        scales = write_thumbnails(reduced, config.side_px, folder / "spatial")
-        write_bins(folder, level, level_counts, level_tissue, features, mpp=config.mpp, scales=scales, rng=rng)
-    write_feature_slice(outs / "feature_slice.h5", grid, config.mpp)
+        scales = write_thumbnails(reduced, side_px, folder / "spatial")
+        write_bins(folder, level, level_counts, level_tissue, features, mpp=mpp, scales=scales, rng=rng)
+    write_feature_slice(outs / "feature_slice.h5", grid, mpp)
