@@ -225,16 +225,20 @@ def draw(maps: Maps, path: Path) -> None:
     gene = int(np.where(maps.is_of_region, maps.values[TRUTH].std(axis=0), -1).argmax())
     ratios = slide_ratios(maps)
     low, high = np.percentile(maps.values[TRUTH][:, gene], [1, 99])
-    figure = Figure(figsize=(4.6 * len(maps.values) + 0.8, 5.2), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(maps.values) + 0.8, 5.8), layout="constrained")
     for index, (variant, values) in enumerate(maps.values.items()):
         axes = figure.add_subplot(1, len(maps.values), index + 1)
         drawn = axes.imshow(
             on_raster(values[:, gene], maps.rows_cols), vmin=low, vmax=high, cmap="viridis", interpolation="nearest"
         )
         axes.set_title(caption(variant, ratios[variant], gene), fontsize=11)
-        axes.set_axis_off()
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        height = maps.rows_cols[:, 0].max() + 1
+        axes.set_ylim(1.12 * height, -0.5)  # room for the scale bar below each map, so that all are as large
         if index == 0:
-            draw_scale_bar(axes, height=maps.rows_cols[:, 0].max() + 1, pitch_um=maps.slide.target.um)
+            draw_scale_bar(axes, height=height, pitch_um=maps.slide.target.um)
     figure.colorbar(drawn, ax=figure.axes, shrink=0.75, label="normalised log expression")
     figure.suptitle(
         f"{maps.panel.names[gene]}, a gene of the region, on every bin of slide {maps.slide.slide_id}", fontsize=13
@@ -253,9 +257,8 @@ def caption(variant: str, levels: dict[str, np.ndarray], gene: int) -> str:
 def draw_scale_bar(axes: Axes, *, height: int, pitch_um: float) -> None:
     """Draw a bar below the map, at its left."""
     length, below = SCALE_BAR_UM / pitch_um, 1.03 * height
-    axes.plot([0, length], [below, below], color="black", linewidth=3, clip_on=False, solid_capstyle="butt")
+    axes.plot([0, length], [below, below], color="black", linewidth=3, solid_capstyle="butt")
     axes.text(length / 2, 1.05 * height, f"{SCALE_BAR_UM} µm", ha="center", va="top", fontsize=10)
-    axes.set_ylim(height - 0.5, -0.5)
 
 
 if __name__ == "__main__":
