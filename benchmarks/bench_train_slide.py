@@ -20,7 +20,7 @@ from cache.writer import ArrayWriter
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.geometry import geometry_header, write_levels
 from extract.levels import Level, lay_levels
-from extract.pipeline import embedding_settings, features_header
+from extract.pipeline import embedding_settings, features_header, own_square
 from extract.resolution import ResolvedMpp
 from magnet_core.backbones.encoder import build_encoder
 from magnet_core.backbones.find import find_backbone
@@ -94,6 +94,9 @@ def write_features(
             shapes: dict[str, tuple[int, ...]] = {"pooled": (len(level), encoder.width)}
             if level.name != bin_level(8):
                 shapes["tokens"] = (len(level), config.embedding.token_grid**2, encoder.width)
+            square = own_square(level, config.embedding)
+            if square is not None:
+                shapes["own"] = (len(level), encoder.own_width(square))
             widest = max(int(np.prod(shape[1:])) for shape in shapes.values()) * np.dtype(np.float16).itemsize
             for kind, shape in shapes.items():
                 block_rows = default_block_rows(widest)

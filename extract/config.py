@@ -15,6 +15,7 @@ from magnet_core.settings import Layers, Settings, refusal, without
 from magnet_core.settings.device import Device
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
+MOST_SCALES = 3  # of `magnet_core.backbones.own_square`, which brings torch
 MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
 
 
@@ -34,6 +35,8 @@ Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 # Settings of a run that say where, how fast or of what slides something is computed, never what: in no digest.
 OUTPUT_NEUTRAL = ("samples", "store", "slides", "device", "batch_size", "workers", "compile")
+# Later settings; at these values the bytes are those of before, and so are the digests, from which they are left out.
+LATER = {"own": 0}
 # In the place of these the digest of features has the checksum of the weights that they lead to.
 BY_CHECKSUM = ("embedding.weights", "embedding.seed")
 
@@ -68,6 +71,8 @@ class EmbeddingConfig(Settings):
 
     weights     'pretrained', 'random' (drawn from `seed`) or the path of a checkpoint
     token_grid  tokens kept along each side of a patch: 4 keeps 4 × 4, 1 keeps the pooled feature only
+    own         scales at which a row's own square is kept, the 8 µm of a bin in a patch of 28, see
+                `magnet_core.backbones.own_square`: 3, or fewer, the finest, to save space; 0 keeps nothing
     views       1, or 8: the features of every symmetry of the square, so that all levels turn together in training
     precision   of the encoder's arithmetic; auto: bf16 on CUDA, fp32 on the CPU
     """
@@ -76,6 +81,7 @@ class EmbeddingConfig(Settings):
     backbone: str = "resnet50"
     weights: str = "pretrained"
     token_grid: int = Field(default=4, ge=1, le=MOST_TOKENS)
+    own: int = Field(default=MOST_SCALES, ge=0, le=MOST_SCALES)
     views: Literal[1, 8] = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     seed: int = Field(default=0, ge=0)
@@ -108,7 +114,8 @@ class RunConfig(Settings):
         """
         plain = without(self.plain(), (*OUTPUT_NEUTRAL, *BY_CHECKSUM))
         tables = {name: plain.pop(name) for name in ("geometry", "embedding")}
-        return {**plain, **tables[part]}
+        deciding = {**plain, **tables[part]}
+        return {name: value for name, value in deciding.items() if name not in LATER or value != LATER[name]}
 
 
 def load_run(

@@ -30,6 +30,10 @@ WeightsOption = Annotated[
 TokensOption = Annotated[
     int | None, _option(default=EMBEDDING.token_grid, text="Tokens along each side of a context patch; 1: pooled only.")
 ]
+OwnOption = Annotated[
+    int | None,
+    _option(default=EMBEDDING.own, text="Scales at which a bin's own square is kept; 0: none, to save space."),
+]
 ViewsOption = Annotated[
     int | None, _option(default=EMBEDDING.views, text="8: features of every symmetry of a patch, for augmentation.")
 ]

@@ -20,7 +20,7 @@ from cache.state_digest import state_sha256
 from cache.store import Store
 from cache.writer import ArrayWriter
 from extract.background import BackgroundWriter
-from extract.config import RunConfig
+from extract.config import EmbeddingConfig, RunConfig
 from extract.geometry import geometry_header, geometry_settings, read_levels, write_levels
 from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
@@ -31,10 +31,11 @@ from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
 from magnet_core.backbones.encoder import Encoder, build_encoder
 from magnet_core.backbones.find import find_backbone
+from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.console import logger, progress
 from magnet_core.device import pick_device, pick_precision
 from magnet_core.errors import MagnetError
-from magnet_core.levels import CENTRE, REGION, SPOT
+from magnet_core.levels import CENTRE, REGION, SPOT, own_square_um
 from magnet_core.prefetch import read_ahead
 from magnet_core.records import Genes, Sample
 from magnet_core.slides import ScaledSlide, SlideImage, open_slide
@@ -160,9 +161,19 @@ def open_sinks(
                     config=config.embedding,
                     batch_size=batch_size,
                     tokens=level.name in _TOKEN_LEVELS,
+                    own=own_square(level, config.embedding),
                 )
             )
     return sinks
+
+
+def own_square(level: Level, config: EmbeddingConfig) -> OwnSquare | None:
+    """Return the square of a level's rows that features are kept of; None for contexts, or where none are asked for."""
+    side_um = own_square_um(level.name, patch_um=level.patch_um)
+    is_seen_finely = level.pixels or level.name == CENTRE
+    if side_um is None or not is_seen_finely or not config.own:
+        return None
+    return OwnSquare(side_um / level.patch_um, config.own)
 
 
 def pour(

@@ -19,13 +19,15 @@ from extract.blocks import Regrouper, batches_in_blocks, rows_in
 from extract.config import EmbeddingConfig
 from extract.levels import Level
 from magnet_core.backbones.encoder import Encoder
+from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.device import autocast, to_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import feature_name
 from magnet_core.symmetry import turn
 from magnet_core.units import patch_px
 
-# N rows of a level, n rows of a batch, T tokens, D pooled features, C features of a token, p pixels
+# N rows of a level, n rows of a batch, T tokens, D pooled features, O features of an own square, C of a token,
+# p pixels
 
 
 class Sink(Protocol):
@@ -60,8 +62,9 @@ class PixelSink:
 class FeatureSink:
     """Encodes patches with the frozen encoder and stores raw features in float16.
 
-    pooled (N, D) for every level; tokens (N, T, C) for context levels, the keys of the cross-attention. Views beyond
-    the first, of the patch turned, are stored under `<level>/view<number>/`.
+    pooled (N, D) for every level; tokens (N, T, C) for context levels, the keys of the cross-attention; own (N, O) for
+    levels that are predicted, what the row's own square shows. Views beyond the first, of the patch turned, are
+    stored under `<level>/view<number>/`.
     """
 
     def __init__(
@@ -74,15 +77,19 @@ class FeatureSink:
         config: EmbeddingConfig,
         batch_size: int,
         tokens: bool,
+        own: OwnSquare | None,
     ) -> None:
         self._writer = writer
         self._background = background
         self._level = level
         self._encoder = encoder
         self._config = config
+        self._own = own
         shapes: dict[str, tuple[int, ...]] = {"pooled": (len(level), encoder.width)}
         if tokens:
             shapes["tokens"] = (len(level), *encoder.token_shape(config.token_grid))
+        if own is not None:
+            shapes["own"] = (len(level), encoder.own_width(own))
         self._kinds = tuple(shapes)
         widest = max(math.prod(shape[1:]) for shape in shapes.values()) * np.dtype(np.float16).itemsize
         missing: dict[int, slice] = {}
@@ -111,7 +118,7 @@ class FeatureSink:
         values: dict[str, np.ndarray] = {}
         with torch.inference_mode(), autocast(self._config.precision, device):
             for view in range(self._config.views):
-                features = self._encoder(turn(patches, view), self._config.token_grid)
+                features = self._encoder(turn(patches, view), self._config.token_grid, own=self._own)
                 for kind in self._kinds:
                     name = feature_name(self._level.name, kind, view=view)
                     values[name] = getattr(features, kind).to(torch.float16).cpu().numpy()

@@ -66,6 +66,49 @@ def tile(points_um: np.ndarray, side_um: float, *, pitch_um: float = 0.0) -> Til
     return Tiling(side_um, origin_um, np.ascontiguousarray(cells))
 
 
+@dataclass(frozen=True)
+class Around:
+    """What points see of a level: rows (N, W) int64 of it, and their weights (N, W) float32, which sum to 1."""
+
+    rows: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def paired(cls, pairs: np.ndarray) -> "Around":
+        """See one row alone: that each point is paired with (N,)."""
+        return cls(pairs[:, None], np.ones((len(pairs), 1), np.float32))
+
+    def of(self, points: np.ndarray) -> "Around":
+        """Return what some of the points (n,) see."""
+        return Around(self.rows[points], self.weights[points])
+
+
+def tiles_around(points_um: np.ndarray, tile_centres_um: np.ndarray, *, side_um: float, paired: np.ndarray) -> Around:
+    """Return the four squares of a tiling whose centres enclose each point, weighed bilinearly by where it lies.
+
+    `tile_centres_um` (M, 2) are the squares there are, in any order, of one lattice; those that are missing weigh
+    nothing and the others make up for them. The weights change continuously as a point moves, over borders of squares
+    too, and a square counts no more where it begins or ceases to be one of the four. `paired` (N,) is seen alone by a
+    point that has none of its four.
+    """
+    first_um = tile_centres_um.min(axis=0)
+    cells = np.round((tile_centres_um - first_um) / side_um).astype(np.int64)
+    order = np.lexsort(cells.T)  # by row, then column
+    place = (points_um - first_um) / side_um  # in squares from the first centre
+    upper_left = np.floor(place).astype(np.int64)
+    share = place - upper_left  # of the way to the next centre, 0 … 1
+    rows, weights = np.empty((len(points_um), 4), np.int64), np.empty((len(points_um), 4))
+    for corner, (right, down) in enumerate([(0, 0), (1, 0), (0, 1), (1, 1)]):
+        at = find_cells(cells[order], upper_left + (right, down))
+        weight = np.abs(1 - right - share[:, 0]) * np.abs(1 - down - share[:, 1])
+        rows[:, corner] = np.where(at < 0, paired, order[at])
+        weights[:, corner] = np.where(at < 0, 0.0, weight)
+    total = weights.sum(axis=1, keepdims=True)
+    weights = np.where(total > 0, weights / np.where(total > 0, total, 1), [1.0, 0.0, 0.0, 0.0])
+    rows[total[:, 0] == 0] = paired[total[:, 0] == 0, None]
+    return Around(rows, weights.astype(np.float32))
+
+
 def find_cells(cells: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return the row in `cells` (M, 2), sorted by row, then column, of each of `wanted` (N, 2); -1 where absent."""
     if len(cells) == 0:

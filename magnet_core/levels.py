@@ -23,6 +23,19 @@ def feature_name(level: str, kind: str, *, view: int = 0) -> str:
     return f"{level}/view{view}/{kind}" if view else f"{level}/{kind}"
 
 
+def own_square_um(level: str, *, patch_um: float) -> float | None:
+    """Side of the square that a row of a level stands for, cut from patches of `patch_um`; None for regions.
+
+    A bin's is its size, that of a centre patch is the finest bin's, and a spot fills its patch.
+    """
+    if level == REGION:
+        return None
+    if level == SPOT:
+        return patch_um
+    sizes = {bin_level(um): um for um in bin_sizes()}
+    return min(float(sizes.get(level, min(bin_sizes()))), patch_um)
+
+
 @dataclass(frozen=True)
 class Target:
     """What is predicted: the fine level, whose encoder is fine-tuned, and its two frozen context levels.

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 import pytest
 import tifffile
-import torch
 from pydantic import Field
 from scipy import sparse
 from scipy.spatial import cKDTree
@@ -155,7 +154,7 @@ class Nearest:
         return np.asarray(self._labels[rows].mean(axis=1))
 
     def _inputs(self, slide: Slide) -> np.ndarray:
-        return slide.fine.scale(torch.from_numpy(slide.fine.pooled(np.arange(len(slide.fine))))).numpy()
+        return slide.fine.fine_scale(slide.fine.features("fine", np.arange(len(slide.fine)))).numpy()
 
 
 def test_a_system(store: Store, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:

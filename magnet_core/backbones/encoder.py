@@ -1,9 +1,10 @@
 """From uint8 patches to features: one wrapper for every timm model.
 
 In: patches (B, H, W, 3) uint8. Out: pooled (B, D) and tokens (B, T, C), where T = token_grid² squares of the patch in
-row-major order, averaged from the model's own feature map, and T = 1 (the pooled feature) for token_grid 1. How the
-pooled feature is made is the spec's `pooling`; for `cls+mean` it is the class token beside the mean, and so twice as
-wide as the tokens, which do not repeat the class token: `with_class_token` puts it beside each of them.
+row-major order, averaged from the model's own feature map, and T = 1 (the pooled feature) for token_grid 1. Where it
+is asked for, what the row's own square shows, see `own_square`. How the pooled feature is made is the spec's `pooling`;
+for `cls+mean` it is the class token beside the mean, and so twice as wide as the tokens, which do not repeat the class
+token: `with_class_token` puts it beside each of them.
 """
 
 import math
@@ -18,18 +19,26 @@ from torch.nn import functional as F
 from magnet_core.backbones.architecture import draw_model, model_to_fill
 from magnet_core.backbones.checkpoint import load_weights
 from magnet_core.backbones.hub import require_timm_config
+from magnet_core.backbones.own_square import OwnSquare, average_over, channels_of, earlier_stages
 from magnet_core.backbones.spec import BackboneSpec
 from magnet_core.backbones.weights import weights_file
 
-# B patches, T tokens, D pooled features, C channels of the model's own map (h, w) and of a token; D = 2 C for cls+mean
+# B patches, T tokens, D pooled features, O features of the own square, C channels of the model's own map (h, w) and of
+# a token; D = 2 C for cls+mean
 
 
 @dataclass(frozen=True)
 class Features:
-    """Raw features of B patches: pooled (B, D), tokens (B, T, C)."""
+    """Raw features of B patches: pooled (B, D), tokens (B, T, C), own (B, O), None where it was not asked for."""
 
     pooled: Tensor
     tokens: Tensor
+    own: Tensor | None = None
+
+    @property
+    def fine(self) -> Tensor:
+        """What a fine row is learnt from: the pooled feature, then that of its own square, (B, D + O)."""
+        return self.pooled if self.own is None else torch.cat([self.pooled, self.own], dim=1)
 
 
 class Encoder(nn.Module):
@@ -60,6 +69,11 @@ class Encoder(nn.Module):
         """Return T and C of the tokens of a patch; the one token of grid 1 is the pooled feature."""
         return (1, self.width) if token_grid == 1 else (token_grid**2, int(self.model.num_features))
 
+    def own_width(self, square: OwnSquare) -> int:
+        """Return the number of features O of a patch's own square."""
+        stages = self._stages_of(square)
+        return sum(channels_of(self.model, stages)) + (square.scales > len(stages)) * int(self.model.num_features)
+
     def train(self, mode: bool = True) -> "Encoder":
         """Switch to training mode, except for the BatchNorm statistics."""
         super().train(mode)
@@ -68,15 +82,16 @@ class Encoder(nn.Module):
                 module.eval()
         return self
 
-    def forward(self, patches: Tensor, token_grid: int = 4) -> Features:
+    def forward(self, patches: Tensor, token_grid: int = 4, *, own: OwnSquare | None = None) -> Features:
         """Encode (B, H, W, 3) uint8 patches."""
-        raw = self.model.forward_features(self.normalise(patches))
+        raw, earlier = self._run(self.normalise(patches), self._stages_of(own))
         feature_map = self._feature_map(raw)
         pooled = self._pooled(raw, feature_map)
+        of_square = None if own is None else self._of_square(own, [*earlier, feature_map])
         if token_grid == 1:
-            return Features(pooled, pooled.unsqueeze(1))
+            return Features(pooled, pooled.unsqueeze(1), of_square)
         squares = F.adaptive_avg_pool2d(feature_map, token_grid)  # (B,C,h,w) -> (B,C,g,g)
-        return Features(pooled, squares.flatten(2).transpose(1, 2))  # (B,C,g,g) -> (B,T,C)
+        return Features(pooled, squares.flatten(2).transpose(1, 2), of_square)  # (B,C,g,g) -> (B,T,C)
 
     def normalise(self, patches: Tensor) -> Tensor:
         """Return (B, 3, h, w) normalised float images of the size the model takes."""
@@ -85,6 +100,22 @@ class Encoder(nn.Module):
             size = (self.spec.input_px, self.spec.input_px)
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
         return images.sub_(255 * self.mean).div_(255 * self.std)
+
+    def _stages_of(self, own: OwnSquare | None) -> list[int]:
+        """Return the earlier stages whose maps are averaged over the own square, of so many scales the finest."""
+        return [] if own is None else earlier_stages(self.model)[: own.scales]
+
+    def _run(self, images: Tensor, stages: list[int]) -> tuple[Tensor, list[Tensor]]:
+        """Return the model's raw output, and the maps (B, C, h, w) of some of its stages."""
+        if not stages:
+            return self.model.forward_features(images), []
+        # Every model's output is that of forward_features; `norm` keeps a ViT's blocks in the range of float16.
+        raw, maps = self.model.forward_intermediates(images, indices=stages, norm=True, output_fmt="NCHW")
+        return raw, maps
+
+    def _of_square(self, own: OwnSquare, maps: list[Tensor]) -> Tensor:
+        """Return the means over the own square (B, O) of the finest maps."""
+        return torch.cat([average_over(feature_map, own) for feature_map in maps[: own.scales]], dim=1)
 
     def _feature_map(self, raw: Tensor) -> Tensor:
         """Return the feature map (B, C, h, w) of the patch tokens; class and register tokens are none of them."""

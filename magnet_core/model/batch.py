@@ -8,26 +8,28 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-# N fine nodes, M nodes of a context level, P of them paired with a fine node, T tokens of a patch, D raw feature width,
-# E edges, G genes
+# N fine nodes, M nodes of a context level, P of them seen by a fine node, W by one, T tokens of a patch, D raw feature
+# width, E edges, G genes
 
 
 @dataclass(frozen=True)
 class Context:
     """One frozen level of a subgraph.
 
-    pooled     (M, D)    raw pooled features, as cached
-    tokens     (P, T, D) raw token features, as cached, of the nodes that a fine node is paired with
-    edges      (2, E)    int64, row 0 = source (the neighbour), row 1 = target (the node that looks)
-    pair       (N,)      int64, which of the M context nodes each fine node is paired with
-    token_pair (N,)      int64, which of the P rows of tokens is its; None where there are tokens of all M nodes
+    pooled   (M, D)    raw pooled features, as cached
+    tokens   (P, T, D) raw token features, as cached, of the nodes that fine nodes see
+    edges    (2, E)    int64, row 0 = source (the neighbour), row 1 = target (the node that looks)
+    pair     (N,)      int64, which of the M context nodes each fine node is paired with
+    seen     (N, W)    int64, which of the P rows of tokens each fine node sees; None: of all M nodes, the paired one
+    weights  (N, W)    of what it sees, float, each row's sum 1; None: one is seen alone
     """
 
     pooled: Tensor
     tokens: Tensor
     edges: Tensor
     pair: Tensor
-    token_pair: Tensor | None = None
+    seen: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)

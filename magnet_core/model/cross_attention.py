@@ -4,18 +4,21 @@ In: the projected fine nodes and one `Context` with raw, cached features. Out: p
 The paper writes f' = softmax(f_b f_iᵀ / √d) f_i on features of one width; ours have different widths, so queries, keys
 and values are learnt projections. Two readings of the keys are offered, `ATTENTIONS` names them:
 
-- `tokens`: the T patch tokens of the *paired* context node. A prediction needs no other node of the level.
+- `tokens`: the T patch tokens of a context node, Eq. 1 once for each of the nodes that the fine node sees: the one it
+  is paired with, or the four around it, blended by where it lies. A prediction needs no other node of the level.
 - `graph`: the pooled features of *all* context nodes of the subgraph, Eq. 1 as a matrix product. A prediction then
   depends on which context nodes share the batch.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from magnet_core.model.batch import Context
 from magnet_core.settings.model import Attend
 
-# N fine nodes, M context nodes, P of them paired, T tokens of a patch, C raw context width, D model width
+# N fine nodes, M context nodes, P of them seen, W by one fine node, T tokens of a patch, C raw context width,
+# D model width
 
 
 class CrossAttention(nn.Module):
@@ -34,21 +37,27 @@ class CrossAttention(nn.Module):
 
 
 class TokenAttention(CrossAttention):
-    """Eq. 1 with the tokens of the paired context node as keys and values.
+    """Eq. 1 with the tokens of a context node as keys and values, blended over the nodes that a fine node sees.
 
-    With a single token (T = 1) the softmax is 1 whatever the query: the result is the projected value and `query` and
-    `key` get a zero gradient. Cache several tokens to let the fine node look at parts of its surroundings.
+    Reading the tokens of one node alone, two touching bins on either side of its border would see other surroundings,
+    and a map of every bin would show where the nodes' squares end. With a single token (T = 1) the softmax is 1
+    whatever the query: the result is the projected value and `query` and `key` get a zero gradient.
     """
 
     def forward(self, fine: Tensor, context: Context) -> Tensor:
-        """Attend from `fine` (N, D) to `context.tokens` (P, T, C) of the paired nodes; returns (N, D)."""
-        pair = context.pair if context.token_pair is None else context.token_pair
+        """Attend from `fine` (N, D) to `context.tokens` (P, T, C) of the nodes that are seen; returns (N, D)."""
+        seen = context.pair[:, None] if context.seen is None else context.seen
         tokens = self.norm(context.tokens.to(self.key.weight.dtype))
         # Each context node is projected once, then gathered: N fine nodes share P of them, N >> P at HD.
-        keys = self.key(tokens).index_select(0, pair)  # (P, T, C) -> (P, T, D) -> (N, T, D)
-        values = self.value(tokens).index_select(0, pair)
+        keys, values = self.key(tokens), self.value(tokens)  # (P, T, C) -> (P, T, D)
         queries = self.query(fine).unsqueeze(1)  # (N, D) -> (N, 1, D)
-        return F.scaled_dot_product_attention(queries, keys, values).squeeze(1)  # (N, 1, D) -> (N, D)
+        attended = [
+            F.scaled_dot_product_attention(queries, keys.index_select(0, node), values.index_select(0, node)).squeeze(1)
+            for node in seen.unbind(1)
+        ]  # W of (N, D)
+        if context.weights is None:
+            return attended[0]
+        return torch.einsum("wnd,nw->nd", torch.stack(attended), context.weights.to(fine.dtype))
 
 
 class GraphAttention(CrossAttention):

@@ -18,8 +18,9 @@ from extract.pipeline import run
 from extract.sinks import FeatureSink
 from magnet_core.backbones.encoder import build_encoder
 from magnet_core.backbones.find import find_backbone
+from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.errors import MagnetError
-from magnet_core.levels import feature_name
+from magnet_core.levels import feature_name, own_square_um
 from magnet_core.slides import ScaledSlide, open_slide
 from magnet_core.symmetry import turn
 
@@ -68,13 +69,19 @@ def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(stor
             patch = scaled.read(x, y, side, side)
             if facts["pixels"]:
                 np.testing.assert_array_equal(geometry.gather(f"{level}/pixels", np.array([row]))[0], patch)
+            side_um = own_square_um(level, patch_um=facts["patch_um"])
+            own = None if side_um is None else OwnSquare(side_um / facts["patch_um"], 3)
             with torch.inference_mode():
-                expected = encoder(torch.from_numpy(patch[None]), 2)
+                expected = encoder(torch.from_numpy(patch[None]), 2, own=own)
             pooled = features.gather(f"{level}/pooled", np.array([row]))
             np.testing.assert_allclose(pooled, expected.pooled, rtol=2e-2, atol=2e-3)
             if f"{level}/tokens" in features.names():
                 tokens = features.gather(f"{level}/tokens", np.array([row]))
                 np.testing.assert_allclose(tokens, expected.tokens, rtol=2e-2, atol=2e-3)
+            assert (f"{level}/own" in features.names()) == (own is not None)
+            if own is not None:
+                of_square = features.gather(f"{level}/own", np.array([row]))
+                np.testing.assert_allclose(of_square, expected.own, rtol=2e-2, atol=2e-3)
 
 
 def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_path: Path) -> None:
@@ -87,8 +94,8 @@ def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_pat
     patch = torch.from_numpy(geometry.gather("spot/pixels", row))
     for view in range(8):
         with torch.inference_mode():
-            expected = encoder(turn(patch, view), 2)
-        for kind in ("pooled", "tokens"):
+            expected = encoder(turn(patch, view), 2, own=OwnSquare(1, 3))
+        for kind in ("pooled", "tokens", "own"):
             stored = features.gather(feature_name("spot", kind, view=view), row)
             np.testing.assert_allclose(stored, getattr(expected, kind), rtol=2e-2, atol=2e-3)
 

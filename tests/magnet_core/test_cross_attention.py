@@ -112,3 +112,33 @@ def test_float16_features_of_the_store(fine: Tensor) -> None:
     stored = Context(context.pooled.half(), context.tokens.half(), context.edges, context.pair)
     exact = Context(stored.pooled.float(), stored.tokens.float(), context.edges, context.pair)
     torch.testing.assert_close(attention(fine.float(), stored), attention(fine.float(), exact))
+
+
+def blended(context: Context, seen: Tensor, weights: Tensor) -> Context:
+    return Context(context.pooled, context.tokens, context.edges, context.pair, seen, weights)
+
+
+@torch.no_grad()
+def test_of_several_nodes_equation_1_is_blended_by_their_weights(fine: Tensor) -> None:
+    torch.manual_seed(3)
+    attention, context = TokenAttention(C, D).double(), make_context()
+    seen = torch.randint(M, (N, 4), generator=torch.Generator().manual_seed(4))
+    weights = torch.rand(N, 4, generator=torch.Generator().manual_seed(5), dtype=torch.float64).softmax(dim=1)
+    fast = attention(fine, blended(context, seen, weights))
+    for node in range(N):
+        parts = [
+            weight * attend_slowly(fine[node], context.tokens[other], attention)
+            for other, weight in zip(seen[node].tolist(), weights[node], strict=True)
+        ]
+        torch.testing.assert_close(fast[node], torch.stack(parts).sum(dim=0))
+
+
+@torch.no_grad()
+def test_a_node_that_weighs_nothing_is_not_seen(fine: Tensor) -> None:
+    attention, context = TokenAttention(C, D).double(), make_context()
+    seen = torch.stack([context.pair, (context.pair + 1) % M], dim=1)
+    alone = torch.tensor([[1.0, 0.0]], dtype=torch.float64).expand(N, 2)
+    torch.testing.assert_close(attention(fine, blended(context, seen, alone)), attention(fine, context))
+    half = torch.full((N, 2), 0.5, dtype=torch.float64)
+    twice = torch.stack([context.pair, context.pair], dim=1)
+    torch.testing.assert_close(attention(fine, blended(context, twice, half)), attention(fine, context))

@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 from scipy import sparse
 
-from magnet_core.grid import cells_of, dilate, find_cells, sum_by_owner, tile
+from magnet_core.grid import cells_of, dilate, find_cells, sum_by_owner, tile, tiles_around
 
 
 def lattice(columns: int, rows: int, pitch_um: float) -> np.ndarray:
@@ -71,3 +72,57 @@ def test_sums_are_those_of_a_loop_and_leave_out_rows_without_owner() -> None:
     total = sum_by_owner(sparse.csr_matrix(counts), owner, 4)
     np.testing.assert_array_equal(total.toarray(), expected)
     assert total.dtype == np.int32
+
+
+def around_slowly(point: np.ndarray, centres: np.ndarray, side: float, paired: int) -> dict[int, float]:
+    """Weights by row: (1 - dx)(1 - dy) of the distances in squares, of each square nearer than one in both."""
+    weights = {}
+    for row, centre in enumerate(centres):
+        apart = np.abs(point - centre) / side
+        if (apart < 1).all():
+            weights[row] = float(np.prod(1 - apart))
+    total = sum(weights.values())
+    return {row: weight / total for row, weight in weights.items()} if total > 0 else {paired: 1.0}
+
+
+def summed(rows: np.ndarray, weights: np.ndarray) -> dict[int, float]:
+    total: dict[int, float] = {}
+    for row, weight in zip(rows.tolist(), weights.tolist(), strict=True):
+        if weight:
+            total[row] = total.get(row, 0.0) + weight
+    return total
+
+
+def test_tiles_around_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(0)
+    cells = rng.permutation([(x, y) for x in range(6) for y in range(5)])[:22]  # in any order, some missing
+    centres, side = 7.0 + (cells + 0.5) * 56.0, 56.0
+    points = rng.uniform(-60, 420, (300, 2))
+    paired = np.linalg.norm(points[:, None] - centres, axis=2).argmin(axis=1)
+    around = tiles_around(points, centres, side_um=side, paired=paired)
+    np.testing.assert_allclose(around.weights.sum(axis=1), 1, rtol=1e-6)
+    for index, point in enumerate(points):
+        expected = around_slowly(point, centres, side, int(paired[index]))
+        assert summed(around.rows[index], around.weights[index]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_a_point_sees_changes_little_as_it_moves_little() -> None:
+    cells = np.array([(x, y) for y in range(4) for x in range(4) if (x, y) != (2, 1)])  # a hole in the tissue
+    centres, side, step = (cells + 0.5) * 128.0, 128.0, 0.01
+    along = np.arange(0, 4 * 128.0, step)
+    for points in (np.stack([along, np.full_like(along, 70.0)], 1), np.stack([along, along[::-1]], 1)):
+        held = find_cells(cells, np.floor(points / side).astype(np.int64))
+        inside = held >= 0
+        around = tiles_around(points, centres, side_um=side, paired=np.where(inside, held, 0))
+        weights = np.zeros((len(points), len(cells)))
+        np.add.at(weights, (np.arange(len(points))[:, None], around.rows), around.weights)
+        jumps = np.abs(np.diff(weights, axis=0)).sum(axis=1)[inside[1:] & inside[:-1]]
+        assert jumps.max() < 20 * step / side
+
+
+def test_of_one_tile_all_is_seen_there() -> None:
+    around = tiles_around(
+        np.array([[1.0, 2.0], [50, 3]]), np.array([[28.0, 28.0]]), side_um=56.0, paired=np.zeros(2, int)
+    )
+    np.testing.assert_array_equal((around.rows == 0).all(axis=1), True)
+    np.testing.assert_allclose(around.weights.sum(axis=1), 1)

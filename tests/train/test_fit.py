@@ -99,7 +99,7 @@ def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path) -
     features = store.features("S1", "timm:test_convnext")
     turned = features.gather("region/view5/tokens", slide.pairs["region"][:9])
     context = batch.graph.contexts["region"]
-    np.testing.assert_array_equal(context.tokens[context.token_pair].numpy(), turned.astype(np.float32))
+    np.testing.assert_array_equal(context.tokens[context.seen].numpy(), turned.astype(np.float32))
 
 
 def test_every_parameter_of_encoder_and_model_gets_a_gradient(small_store: Store, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ In: a store, a target, a gene panel. Out: `SlideData`, whose levels hand out row
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,18 +15,25 @@ from torch import Tensor
 
 from cache.reader import ArrayFile
 from cache.store import Store
-from magnet_core.backbones.encoder import with_class_token
+from magnet_core.backbones.encoder import Features, with_class_token
+from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
 from magnet_core.expression import columns_of, expression
-from magnet_core.levels import Target, feature_name
+from magnet_core.grid import Around, tiles_around
+from magnet_core.levels import CENTRE, Target, feature_name, own_square_um
 from magnet_core.panel import LogStatistics
 from magnet_core.records import Genes
 from magnet_core.settings.normalise import NormaliseConfig
 from magnet_core.symmetry import NUM_SYMMETRIES
 from train.settings.fit import DataConfig
 
-# N rows of a level, k neighbours, T tokens, D features, p pixels, P panel genes
+# N rows of a level, n of them, k neighbours, T tokens, D pooled features, O features of an own square, F fine features,
+# p pixels, P panel genes
+
+# pooled (n, D); tokens (n, T, D); own (n, O), what the own square shows; fine (n, F), pooled and own side by side
+FeatureKind = Literal["pooled", "tokens", "own", "fine"]
+CPU = torch.device("cpu")
 
 _SCALE_ROWS = 4096  # evenly spaced rows are enough for a mean and a standard deviation
 _COUNT_ROWS = 16_384  # rows whose counts are held at a time
@@ -59,12 +66,13 @@ class FeatureScale:
 class LevelData:
     """One level of one slide, row by row from the store."""
 
-    def __init__(self, name: str, geometry: ArrayFile, features: ArrayFile, *, standardise: bool) -> None:
+    def __init__(self, name: str, geometry: ArrayFile, features: ArrayFile, *, config: DataConfig) -> None:
         self.name = name
-        self._standardise = standardise
+        self._standardise = config.standardise
         self._geometry = geometry
         self._features = features
         self._held: dict[str, Tensor] = {}
+        self.has_own = config.own and f"{name}/own" in features.names()
         self.centres_um: np.ndarray = geometry.read(f"{name}/centres_um")
         self.edges: np.ndarray = geometry.read(f"{name}/edges")  # (N, k)
 
@@ -76,13 +84,44 @@ class LevelData:
         """Raw feature width D."""
         return self._features.spec(f"{self.name}/pooled").shape[1]
 
+    @property
+    def patch_um(self) -> float:
+        """Side of a patch; of a tiled level, the distance from one tile to the next."""
+        return float(self._geometry.header["levels"][self.name]["patch_um"])
+
+    @cached_property
+    def own_square(self) -> OwnSquare | None:
+        """The square whose features stand beside the pooled ones, as an encoder that is trained has to average it."""
+        side_um = own_square_um(self.name, patch_um=self.patch_um)
+        if not self.has_own or side_um is None:
+            return None
+        return OwnSquare(side_um / self.patch_um, self._features.header["settings"]["own"])
+
+    @property
+    def fine_kinds(self) -> tuple[FeatureKind, ...]:
+        """What fine features are made of, as arrays of the store."""
+        return ("pooled", "own") if self.has_own else ("pooled",)
+
+    @property
+    def fine_width(self) -> int:
+        """Width F of fine features: of the pooled feature and, where it is kept, of that of the own square."""
+        return sum(self._features.spec(f"{self.name}/{kind}").shape[1] for kind in self.fine_kinds)
+
     @cached_property
     def scale(self) -> Callable[[Tensor], Tensor]:
         """What is applied to raw features (..., D) before they are learnt from: a `FeatureScale`, or a cast alone."""
+        return self._scale_of("pooled")
+
+    @cached_property
+    def fine_scale(self) -> Callable[[Tensor], Tensor]:
+        """The same for fine features (..., F)."""
+        return self._scale_of("fine")
+
+    def _scale_of(self, kind: FeatureKind) -> Callable[[Tensor], Tensor]:
         if not self._standardise:
             return Tensor.float
         rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SCALE_ROWS)).astype(np.int64))
-        return FeatureScale.of(self.pooled(rows))
+        return FeatureScale.of(self.features(kind, rows).numpy())
 
     def barcodes(self) -> np.ndarray:
         """Barcodes (N,)."""
@@ -102,20 +141,19 @@ class LevelData:
         """The number of symmetries of the square for which features were cached: 1 or 8."""
         return NUM_SYMMETRIES if feature_name(self.name, "pooled", view=1) in self._features.names() else 1
 
-    def pooled(self, rows: np.ndarray, *, view: int = 0) -> np.ndarray:
-        """Raw pooled features (n, D) float16 of one view."""
-        return self._features.gather(feature_name(self.name, "pooled", view=view), rows)
-
-    def features(self, kind: str, rows: np.ndarray, *, view: int = 0, device: torch.device) -> Tensor:
-        """Raw features of rows on a device, float16: `pooled` (n, D) or `tokens` (n, T, D).
+    def features(self, kind: FeatureKind, rows: np.ndarray, *, view: int = 0, device: torch.device = CPU) -> Tensor:
+        """Raw features of rows on a device, float16, see `FeatureKind`.
 
         They come from the device if `hold` copied them there, and otherwise from the store. In a store without views,
         every view is the first.
         """
-        stored = self._stored_features(kind, rows, view=view, device=device)
-        if kind == "tokens" and stored.shape[2] < self.width:
-            return with_class_token(stored, self._stored_features("pooled", rows, view=view, device=device))
-        return stored
+        stored = partial(self._stored_features, rows=rows, view=view, device=device)
+        if kind == "fine":
+            return Features(stored("pooled"), stored("pooled"), stored("own") if self.has_own else None).fine
+        features = stored(kind)
+        if kind == "tokens" and features.shape[2] < self.width:
+            return with_class_token(features, stored("pooled"))
+        return features
 
     def _stored_features(self, kind: str, rows: np.ndarray, *, view: int, device: torch.device) -> Tensor:
         name = feature_name(self.name, kind, view=view % self.num_views)
@@ -160,7 +198,10 @@ class LevelData:
 
 @dataclass(frozen=True)
 class Slide:
-    """One slide of a store for one target: its fine level and its two context levels, before a panel is chosen."""
+    """One slide of a store for one target: its fine level and its two context levels, before a panel is chosen.
+
+    blends  whether fine rows see the tiles around them, or the one they are paired with alone
+    """
 
     slide_id: str
     patient: str
@@ -169,11 +210,22 @@ class Slide:
     fine: LevelData
     contexts: Mapping[str, LevelData]
     features_header: Mapping[str, Any]
+    blends: bool = True
 
     @cached_property
     def pairs(self) -> dict[str, np.ndarray]:
         """Return by context level the row (N,) that each fine row is paired with."""
         return {name: self.fine.pair(name).astype(np.int64) for name in self.contexts}
+
+    @cached_property
+    def around(self) -> dict[str, Around]:
+        """Return by context level the rows that each fine row sees of it, and what they weigh."""
+        return {name: self._around(level, self.pairs[name]) for name, level in self.contexts.items()}
+
+    def _around(self, level: LevelData, pairs: np.ndarray) -> Around:
+        if not self.blends or level.name == CENTRE:  # which a spot has its own of
+            return Around.paired(pairs)
+        return tiles_around(self.fine.centres_um, level.centres_um, side_um=level.patch_um, paired=pairs)
 
     def mean_counts(self) -> np.ndarray:
         """Mean raw count of each gene over the fine rows, (G,)."""
@@ -238,7 +290,8 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
         geometry.header["patient"],
         target,
         Genes(geometry.read("genes/id"), geometry.read("genes/name")),
-        LevelData(target.fine, geometry, features, standardise=config.standardise),
-        {name: LevelData(name, geometry, features, standardise=config.standardise) for name in target.contexts},
+        LevelData(target.fine, geometry, features, config=config),
+        {name: LevelData(name, geometry, features, config=config) for name in target.contexts},
         features.header,
+        config.contexts == "blended",
     )

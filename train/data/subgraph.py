@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from magnet_core.device import to_device
+from magnet_core.grid import Around
 from magnet_core.losses import Labels
 from magnet_core.model import MagNet
 from magnet_core.model.batch import Context, Subgraph
@@ -55,7 +56,7 @@ class Batch:
     """One subgraph of a slide, on a device.
 
     rows      (N,) the fine rows, sorted, those of the halo among them
-    fine      (N, p, p, 3) uint8 pixels, or cached features (N, D)
+    fine      (N, p, p, 3) uint8 pixels, or cached features (N, F)
     symmetry  how the pixels are to be turned; cached features are turned already, if the store has every view
     labels    of all nodes; NaN for fine rows of the halo
     """
@@ -110,7 +111,7 @@ def build_batch(
     if spec.pixels:
         fine = to_device(torch.from_numpy(slide.fine.pixels(nodes)), device)
     else:
-        fine = slide.fine.features("pooled", nodes, view=symmetry, device=device)
+        fine = slide.fine.features("fine", nodes, view=symmetry, device=device)
     return Batch(slide, nodes, fine, symmetry, graph, _labels(slide, labels, rows, nodes, context_rows, device=device))
 
 
@@ -124,7 +125,8 @@ def gather_graph(
         level = slide.contexts[name]
         paired = slide.pairs[name][nodes]
         rows = np.arange(len(level)) if spec.whole_contexts else within_hops(level.edges, paired, hops=spec.hops)
-        contexts[name] = _context(level, rows, paired, device=device, symmetry=symmetry)
+        around = slide.around[name].of(nodes)
+        contexts[name] = _context(level, rows, paired, around, device=device, symmetry=symmetry)
         rows_of[name] = rows
     return Subgraph(to_device(torch.from_numpy(edges_among(slide.fine.edges, nodes)), device), contexts), rows_of
 
@@ -149,13 +151,17 @@ def _labels(
     return Labels(to_device(torch.from_numpy(fine), device), contexts)
 
 
-def _context(level: LevelData, rows: np.ndarray, paired: np.ndarray, *, device: torch.device, symmetry: int) -> Context:
-    """Return features of sorted `rows` (M,), and tokens of the few that a fine row is paired with (N,)."""
-    with_tokens, token_pair = np.unique(paired, return_inverse=True)
+def _context(
+    level: LevelData, rows: np.ndarray, paired: np.ndarray, around: Around, *, device: torch.device, symmetry: int
+) -> Context:
+    """Return features of sorted `rows` (M,), and tokens of the few that fine rows (N,) see."""
+    with_tokens, seen = np.unique(around.rows, return_inverse=True)
+    blends = around.rows.shape[1] > 1
     return Context(
         pooled=level.scale(level.features("pooled", rows, view=symmetry, device=device)),
         tokens=level.scale(level.features("tokens", with_tokens, view=symmetry, device=device)),
         edges=to_device(torch.from_numpy(edges_among(level.edges, rows)), device),
         pair=to_device(torch.from_numpy(np.searchsorted(rows, paired)), device),
-        token_pair=to_device(torch.from_numpy(token_pair), device),
+        seen=to_device(torch.from_numpy(seen.reshape(around.rows.shape)), device),
+        weights=to_device(torch.from_numpy(around.weights), device) if blends else None,
     )

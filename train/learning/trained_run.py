@@ -6,7 +6,7 @@ run.json            configuration, backbone, panel, widths, versions: enough to 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 from cache.store import package_versions
 from magnet_core.backbones.encoder import build_encoder
 from magnet_core.backbones.find import find_backbone
+from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.backbones.tuning import merge
 from magnet_core.files import replacing, write_json
 from magnet_core.model import MagNet
@@ -53,6 +54,7 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
         "config": run.config.plain(),
         "backbone": run.config.data.backbone,
         "features_settings_digest": run.features_settings_digest,
+        "own_square": None if predictor.own is None else asdict(predictor.own),
         "fine_dim": predictor.model.fine_dim,
         "context_dims": predictor.model.context_dims,
         "panel": {"id": run.panel.ids.tolist(), "name": run.panel.names.tolist()},
@@ -76,6 +78,7 @@ def load_run(folder: Path) -> TrainedRun:
         context_dims=description["context_dims"],
         num_genes=len(panel),
     )
-    predictor = Predictor(encoder, model, config.compute)
+    own = description.get("own_square")  # which runs of before do not have
+    predictor = Predictor(encoder, model, config.compute, own=OwnSquare(**own) if own else None)
     predictor.load_state_dict(load_file(folder / WEIGHTS))
     return TrainedRun(config, panel, predictor.eval(), description.get("features_settings_digest", ""))

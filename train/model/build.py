@@ -28,8 +28,8 @@ def build_predictor(config: FitConfig, slide: Slide, *, num_genes: int) -> Predi
         encoder = rebuild_encoder(slide.features_header)
         tune(encoder, config.encoder)
     widths = {name: level.width for name, level in slide.contexts.items()}
-    model = MagNet(config.model, fine_dim=slide.fine.width, context_dims=widths, num_genes=num_genes)
-    return Predictor(encoder, model, config.compute)
+    model = MagNet(config.model, fine_dim=slide.fine.fine_width, context_dims=widths, num_genes=num_genes)
+    return Predictor(encoder, model, config.compute, own=slide.fine.own_square)
 
 
 def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:

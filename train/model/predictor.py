@@ -8,6 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from magnet_core.backbones.encoder import Encoder
+from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.device import autocast
 from magnet_core.model import MagNet, Predictions
 from magnet_core.symmetry import turn
@@ -15,33 +16,37 @@ from train.data.subgraph import Batch
 from train.model.gradient_cache import encode_in_parts
 from train.settings.fit import ComputeConfig
 
-# N fine rows, p pixels, D features
+# N fine rows, p pixels, F fine features
 
 
 class Predictor(nn.Module):
     """From patches, or from their cached features where there is no encoder, to expression.
 
-    The encoder runs at the wanted precision; the graph and the heads, a small part of the work, in float32.
+    The encoder runs at the wanted precision; the graph and the heads, a small part of the work, in float32. `own` is
+    the square of a row whose features stand beside those of its whole patch.
     """
 
-    def __init__(self, encoder: Encoder | None, model: MagNet, compute: ComputeConfig) -> None:
+    def __init__(
+        self, encoder: Encoder | None, model: MagNet, compute: ComputeConfig, *, own: OwnSquare | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.own = own
         self.model = model
         self.compute = compute
 
     def forward(self, batch: Batch) -> Predictions:
         """Predict all levels of a subgraph."""
         raw = batch.fine if self.encoder is None else self.features(batch.fine, symmetry=batch.symmetry)
-        result: Predictions = self.model(batch.slide.fine.scale(raw), batch.graph)
+        result: Predictions = self.model(batch.slide.fine.fine_scale(raw), batch.graph)
         return result
 
     def features(self, patches: Tensor, *, symmetry: int = 0) -> Tensor:
-        """Raw features (N, D) float32 of patches (N, p, p, 3) uint8, turned by one of the square's symmetries."""
+        """Fine features (N, F) float32 of patches (N, p, p, 3) uint8, turned by one of the square's symmetries."""
         return encode_in_parts(partial(self._encode, symmetry), patches, micro_batch=self.compute.micro_batch)
 
     def _encode(self, symmetry: int, patches: Tensor) -> Tensor:
         assert self.encoder is not None
         with autocast(self.compute.precision, patches.device):
-            result: Tensor = self.encoder(turn(patches, symmetry), token_grid=1).pooled.float()
+            result: Tensor = self.encoder(turn(patches, symmetry), token_grid=1, own=self.own).fine.float()
             return result

@@ -1,7 +1,8 @@
 """Predictions of a whole slide: each with its full neighbourhood, so that they depend neither on how many rows are
 predicted together nor on which.
 
-The fine level is encoded once; its features wait on disk, as those of a whole slide fill gigabytes.
+Where an encoder was trained, the fine level is encoded once; its features wait on disk, as those of a whole slide fill
+gigabytes.
 """
 
 import tempfile
@@ -15,7 +16,7 @@ from train.data.slide import Slide
 from train.data.subgraph import SubgraphSpec, gather_graph, within_hops
 from train.model.predictor import Predictor
 
-# N fine rows, n rows of a chunk, P panel genes, D features
+# N fine rows, n rows of a chunk, P panel genes, F fine features
 
 ENCODED_ROWS = 256  # patches encoded together
 PREDICTED_ROWS = 4096  # rows predicted together, with their halo
@@ -40,29 +41,25 @@ def predict_slide(
     order = along_curve(slide.fine.centres_um)
     predictions = np.empty((len(slide.fine), model.num_genes), np.float32)
     with tempfile.TemporaryFile() as file:
-        features = encode_slide(predictor, slide, file, advance=advance)
+        encoded = None if predictor.encoder is None else encode_slide(predictor, slide, file, advance=advance)
         for start in range(0, len(order), batch_size):
             rows = np.sort(order[start : start + batch_size])
             nodes = within_hops(slide.fine.edges, rows, hops=spec.halo)
             graph, _ = gather_graph(slide, nodes, spec=spec, device=device)
-            fine = slide.fine.scale(torch.from_numpy(features[nodes]).to(device))
-            chunk = model(fine, graph).fine.float().cpu().numpy()
+            raw = slide.fine.features("fine", nodes) if encoded is None else torch.from_numpy(encoded[nodes])
+            chunk = model(slide.fine.fine_scale(raw.to(device)), graph).fine.float().cpu().numpy()
             predictions[rows] = chunk[np.searchsorted(nodes, rows)]
             advance("predict", len(rows))
-        del features
+        del encoded
     return predictions
 
 
 def encode_slide(predictor: Predictor, slide: Slide, file: object, *, advance: Advance = _unheard) -> np.ndarray:
-    """Raw features (N, D) of every fine row, mapped from `file`; cached ones where the encoder is frozen."""
-    device = next(predictor.parameters()).device
-    dtype = np.float32 if predictor.encoder is not None else np.float16
-    features: np.ndarray = np.memmap(file, dtype, "w+", shape=(len(slide.fine), slide.fine.width))  # type: ignore[call-overload]
+    """Fine features (N, F) float32 of every fine row as the predictor's encoder gives them, mapped from `file`."""
+    device, shape = next(predictor.parameters()).device, (len(slide.fine), slide.fine.fine_width)
+    features: np.ndarray = np.memmap(file, np.float32, "w+", shape=shape)  # type: ignore[call-overload]
     for start in range(0, len(features), ENCODED_ROWS):
         rows = np.arange(start, min(start + ENCODED_ROWS, len(features)))
-        if predictor.encoder is None:
-            features[rows] = slide.fine.pooled(rows)
-        else:
-            features[rows] = predictor.features(torch.from_numpy(slide.fine.pixels(rows)).to(device)).cpu().numpy()
-            advance("encode", len(rows))
+        features[rows] = predictor.features(torch.from_numpy(slide.fine.pixels(rows)).to(device)).cpu().numpy()
+        advance("encode", len(rows))
     return features

@@ -24,7 +24,8 @@ def open_slide_for(run: TrainedRun, store: Store, slide_id: str) -> Slide:
     slide = open_slide_data(store, slide_id, find_target(data.target), data)
     model = run.predictor.model
     expected = {slide.fine.name: model.fine_dim, **model.context_dims}
-    widths = {level.name: level.width for level in (slide.fine, *slide.contexts.values()) if level.name in expected}
+    widths = {slide.fine.name: slide.fine.fine_width}
+    widths |= {name: level.width for name, level in slide.contexts.items() if name in expected}
     if widths != expected:
         raise MagnetError(
             f"{store.root}: {slide_id}, features of {data.backbone}",

@@ -30,6 +30,9 @@ class DataConfig(Settings):
     panel_by         what the panel's genes are highest in: mean count, or variance of log(1 + count)
     include          names or ids of genes that are in the panel whatever their mean, in the place of its last ones
     standardise      bring each slide's features to mean 0 and sd 1, see `train.data.slide.FeatureScale`
+    own              learn from what a row's own square shows beside its whole patch, where the store has it
+    contexts         what a row sees of spots and regions: the four around it, weighed by where it lies, so that no map
+                     shows where tiles end; or, as the paper pairs them, the one that holds it
     """
 
     table: ClassVar[str] = "data"
@@ -42,6 +45,8 @@ class DataConfig(Settings):
     panel_by: Literal["mean", "variance"] = "mean"
     include: tuple[str, ...] = ()
     standardise: bool = True
+    own: bool = True
+    contexts: Literal["blended", "paired"] = "blended"
     normalise: NormaliseConfig = NormaliseConfig()
 
     @field_validator("target")

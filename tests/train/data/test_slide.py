@@ -66,7 +66,7 @@ def test_tokens_get_the_class_token_of_the_pooled_feature_beside_them(tmp_path: 
         writer.commit()
     file, rows, cpu = ArrayFile(tmp_path / "file.lmdb"), np.array([4, 0, 4]), torch.device("cpu")
     for name in ("spot", "wide"):  # as stored now, and as stored before
-        level = LevelData(name, file, file, standardise=False)
+        level = LevelData(name, file, file, config=DataConfig(standardise=False))
         np.testing.assert_array_equal(level.features("tokens", rows, device=cpu).numpy(), wide[rows])
         for kind in ("pooled", "tokens"):
             level.hold(kind, cpu)

@@ -40,4 +40,4 @@ class HestRidge:
 
 
 def _pooled(slide: Slide) -> np.ndarray:
-    return slide.fine.pooled(np.arange(len(slide.fine))).astype(np.float32)
+    return slide.fine.features("pooled", np.arange(len(slide.fine))).numpy().astype(np.float32)

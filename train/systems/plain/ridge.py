@@ -7,7 +7,9 @@ decomposition serves all penalties: scikit-learn's RidgeCV solves anew for each,
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from magnet_core.grid import Around
 from train.data.slide import Slide
 from train.data.training_side import TrainingSide
 
@@ -80,7 +82,7 @@ class ColourRidge:
 
 
 class FeatureRidge:
-    """PCA to 256 components, then ridge, on the cached pooled features of the patch and of its paired contexts."""
+    """PCA to 256 components, then ridge, on the cached features of the fine row and pooled ones of its contexts."""
 
     def fit(self, training: TrainingSide) -> None:
         """Fit on the features of the training slides; the components are drawn with a fixed seed."""
@@ -106,10 +108,20 @@ def colour_statistics(slide: Slide) -> np.ndarray:
 
 
 def three_level_features(slide: Slide) -> np.ndarray:
-    """Pooled features of each fine row and of the contexts it is paired with, scaled as MagNet's, (N, F) float32."""
-    parts = [(slide.fine, np.arange(len(slide.fine)))]
-    parts += [(level, slide.pairs[name]) for name, level in slide.contexts.items()]
-    return np.concatenate([level.scale(torch.from_numpy(level.pooled(rows))).numpy() for level, rows in parts], axis=1)
+    """Fine features of each fine row, and pooled ones of what it sees of its contexts, scaled, (N, F) float32."""
+    parts = [slide.fine.fine_scale(slide.fine.features("fine", np.arange(len(slide.fine))))]
+    for name, level in slide.contexts.items():
+        pooled, around = level.scale(level.features("pooled", np.arange(len(level)))), slide.around[name]
+        parts.append(sum_of_seen(pooled, around))
+    return torch.cat(parts, dim=1).numpy()
+
+
+def sum_of_seen(features: Tensor, around: Around) -> Tensor:
+    """Sum features (M, D) of a level over the rows that each point sees, by their weights, (N, D)."""
+    total = torch.zeros(len(around.rows), features.shape[1])
+    for rows, weights in zip(around.rows.T, around.weights.T, strict=True):
+        total += features[torch.from_numpy(rows)] * torch.from_numpy(weights)[:, None]
+    return total
 
 
 def principal_axes(inputs: np.ndarray, components: int) -> np.ndarray:

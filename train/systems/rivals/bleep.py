@@ -69,7 +69,7 @@ class BLEEP:
             self.expression_head = ProjectionHead(len(learnt.panel), config).to(setting.device)
 
             def loss_of(pieces: Sequence[Rows]) -> Tensor:
-                images = self.image_head(self.encoder.pooled(pieces))
+                images = self.image_head(self.encoder.fine(pieces))
                 expression = self.expression_head(labels_of(pieces, labels, setting.device))
                 return contrastive_loss(images, expression, temperature=config.temperature)
 
@@ -95,7 +95,7 @@ class BLEEP:
     def embed_images(self, slide: Slide, rows: np.ndarray) -> np.ndarray:
         """Image embeddings (n, W) of fine rows (n,)."""
         parts = cut(rows, chunk_rows(self._setting))
-        embedded = [self.image_head(self.encoder.pooled([Rows(slide, part)])) for part in parts]
+        embedded = [self.image_head(self.encoder.fine([Rows(slide, part)])) for part in parts]
         return torch.cat(embedded).cpu().numpy()
 
     def _retrieve(self, queries: np.ndarray) -> Tensor:

@@ -1,6 +1,6 @@
 """EGN (Yang et al., "Exemplar guided deep neural network for spatial transcriptomics analysis", WACV 2023).
 
-In: pooled feature and tokens of the fine patch, and its exemplars: the training patches that look most like it, with
+In: fine feature and tokens of the fine patch, and its exemplars: the training patches that look most like it, with
 their expression. Out: expression. A ViT runs over the tokens; after every second layer its class token and the
 exemplars correct each other. With `finetune` the encoder that makes the tokens is trained too; exemplars are always
 found by cached features.
@@ -27,7 +27,7 @@ from train.systems.rivals.learning import chunk_rows, cut, learn, mean_head, pre
 from train.systems.rivals.patches import PatchEncoder, labels_of, mixed_batches
 from train.systems.rivals.transformer import transformer_layers
 
-# N fine rows of a slide, M training rows, n rows of a batch, k exemplars, T tokens, D features, W width, P panel genes
+# N fine rows of a slide, M training rows, n rows of a batch, k exemplars, T tokens, F features, W width, P panel genes
 
 _SEARCH_ROWS = 16_384  # queries at a time
 
@@ -75,9 +75,9 @@ class ExemplarNetwork(nn.Module):
         self._every = config.every
 
     def forward(self, patches: Tensor, exemplars: Tensor) -> Tensor:
-        """Map patches (n, 1 + T, D), the pooled feature first, and exemplars (n, k, D + P) to (n, P).
+        """Map patches (n, 1 + T, F), the fine feature first, and exemplars (n, k, F + P) to (n, P).
 
-        The class token starts from the pooled feature.
+        The class token starts from the fine feature.
         """
         class_token, tokens = self.project_class(patches[:, :1]), self.project_tokens(patches[:, 1:])
         sequence = torch.cat([class_token, tokens], dim=1) + self.position  # (n,1+T,W)
@@ -99,7 +99,7 @@ class ExemplarBank:
     def __init__(self, training: TrainingSide) -> None:
         sizes = [len(slide.fine) for slide in training.slides]
         self.features = np.concatenate(
-            [pooled_and_scaled(slide, np.arange(len(slide.fine))) for slide in training.slides]
+            [fine_and_scaled(slide, np.arange(len(slide.fine))) for slide in training.slides]
         )
         self.expression = training.all_fine()
         self.slide_of = np.repeat([slide.slide_id for slide in training.slides], sizes)  # (M,)
@@ -123,7 +123,7 @@ class ExemplarBank:
         return self._without_itself(self._search(slide, np.arange(len(self.features)), k + 1, device), k)
 
     def rows(self, indices: np.ndarray, device: torch.device) -> Tensor:
-        """Exemplars (n, k, D + P) of bank rows (n, k): feature, then expression."""
+        """Exemplars (n, k, F + P) of bank rows (n, k): feature, then expression."""
         return to_device(
             torch.from_numpy(np.concatenate([self.features[indices], self.expression[indices]], axis=2)), device
         )
@@ -131,7 +131,7 @@ class ExemplarBank:
     def _search(self, slide: Slide, allowed: np.ndarray, k: int, device: torch.device) -> np.ndarray:
         keys = self.features if len(allowed) == len(self.features) else self.features[allowed]
         parts = cut(np.arange(len(slide.fine)), _SEARCH_ROWS)
-        nearest = [cosine_neighbours(pooled_and_scaled(slide, part), keys, k, device=str(device))[0] for part in parts]
+        nearest = [cosine_neighbours(fine_and_scaled(slide, part), keys, k, device=str(device))[0] for part in parts]
         values: np.ndarray = allowed[np.concatenate(nearest)]
         return values
 
@@ -189,7 +189,7 @@ class EGN:
         )
 
     def _expression(self, pieces: Sequence[Rows], exemplars: np.ndarray) -> Tensor:
-        patches = self.encoder.pooled_and_tokens(pieces, token_grid=self._config.token_grid)
+        patches = self.encoder.fine_and_tokens(pieces, token_grid=self._config.token_grid)
         result: Tensor = self.net(patches, self.bank.rows(exemplars, self._setting.device))
         return result
 
@@ -197,10 +197,10 @@ class EGN:
         first = training.slides[0]
         self.encoder = PatchEncoder(first, self._setting)
         with torch.no_grad():
-            one = self.encoder.pooled_and_tokens([Rows(first, np.arange(1))], token_grid=self._config.token_grid)
+            one = self.encoder.fine_and_tokens([Rows(first, np.arange(1))], token_grid=self._config.token_grid)
         self.net = ExemplarNetwork(
             self._config,
-            feature_dim=first.fine.width,
+            feature_dim=first.fine.fine_width,
             num_tokens=one.shape[1] - 1,
             mean=torch.from_numpy(training.mean_fine()),
         ).to(self._setting.device)
@@ -211,6 +211,6 @@ def egn_loss(predicted: Tensor, truth: Tensor, *, pcc_weight: float) -> Tensor:
     return mse_loss(predicted, truth) + pcc_weight * pcc_loss(predicted, truth, over="bins")
 
 
-def pooled_and_scaled(slide: Slide, rows: np.ndarray) -> np.ndarray:
-    """Scaled pooled features (n, D) float32 of the frozen encoder."""
-    return slide.fine.scale(torch.from_numpy(slide.fine.pooled(rows))).numpy()
+def fine_and_scaled(slide: Slide, rows: np.ndarray) -> np.ndarray:
+    """Scaled fine features (n, F) float32 of the frozen encoder."""
+    return slide.fine.fine_scale(slide.fine.features("fine", rows)).numpy()

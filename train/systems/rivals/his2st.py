@@ -181,7 +181,7 @@ class His2ST:
         self._counts = _Counts(learnt)
         windows = fine_windows(learnt.slides, window=config.window, positions=config.positions)
         with seeded(setting):
-            cached_width = learnt.slides[0].fine.width
+            cached_width = learnt.slides[0].fine.fine_width
             stem = pixel_stem(config) if setting.finetune else nn.Linear(cached_width, config.width)
             mean = torch.from_numpy(learnt.mean_fine())
             self.net = His2STNet(config, stem, mean=mean, log_rate=self._counts.log_mean).to(setting.device)

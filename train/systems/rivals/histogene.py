@@ -61,7 +61,7 @@ class HisToGene:
         labels = learnt.fine_by_slide()
         windows = fine_windows(learnt.slides, window=config.window, positions=config.positions)
         with seeded(setting):
-            inputs = 3 * config.pixel_side**2 if setting.finetune else learnt.slides[0].fine.width
+            inputs = 3 * config.pixel_side**2 if setting.finetune else learnt.slides[0].fine.fine_width
             mean = torch.from_numpy(learnt.mean_fine())
             self.net = HisToGeneNet(config, inputs=inputs, mean=mean).to(setting.device)
             return learn(

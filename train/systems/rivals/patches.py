@@ -1,16 +1,17 @@
 """Features of fine patches for the rival systems: cached ones, or those of an encoder that learns along.
 
-In: pieces, rows of a slide each. Out: pooled features (n, D) and tokens (n, T, D), scaled slide by slide as MagNet's.
+In: pieces, rows of a slide each. Out: fine features (n, F) and tokens (n, T, F), scaled slide by slide as MagNet's.
+Where the store keeps what a row's own square shows, all have it beside the features of the patch, as MagNet has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from magnet_core.backbones.encoder import Encoder, with_class_token
+from magnet_core.backbones.encoder import Encoder, Features, with_class_token
 from magnet_core.backbones.tuning import tune
 from magnet_core.device import autocast, to_device
 from magnet_core.settings.tuning import TuningConfig
@@ -21,7 +22,7 @@ from train.learning.setting import Setting
 from train.model.build import rebuild_encoder
 from train.model.gradient_cache import encode_in_parts
 
-# n rows of all pieces, T tokens, D features, P panel genes
+# n rows of all pieces, T tokens, D pooled features, F fine features, P panel genes
 
 
 class PatchEncoder(nn.Module):
@@ -33,66 +34,73 @@ class PatchEncoder(nn.Module):
         if setting.finetune:
             self.encoder = rebuild_encoder(slide.features_header)
             tune(self.encoder, TuningConfig(mode="full"))
-        self.width = slide.fine.width
+        self.width = slide.fine.fine_width
+        self._own = slide.fine.own_square
         self._compute = setting.compute
         self._device = setting.device
         self.to(setting.device)
 
-    def pooled(self, pieces: Sequence[Rows], *, view: int = 0) -> Tensor:
-        """Pooled features (n, D) float32 of the pieces' rows, one after the other, seen in one of the 8 symmetries.
+    def fine(self, pieces: Sequence[Rows], *, view: int = 0) -> Tensor:
+        """Fine features (n, F) float32 of the pieces' rows, one after the other, seen in one of the 8 symmetries.
 
         Of a store without views, and without an encoder of our own, every view is the first.
         """
-        return torch.cat([self._scaled(piece, self._raw(piece, "pooled", view, token_grid=1)) for piece in pieces])
+        return self._scaled(pieces, lambda features: features.fine, view, token_grid=1)
 
     def tokens(self, pieces: Sequence[Rows], *, token_grid: int, view: int = 0) -> Tensor:
-        """Tokens (n, T, D) float32 of the pieces' rows.
+        """Tokens (n, T, F) float32 of the pieces' rows.
 
         An encoder of our own gives T = token_grid². From the store come the tokens that were cached of the level, or
         the pooled feature as the one token where there are none, as of bins.
         """
-        return torch.cat([self._scaled(piece, self._raw(piece, "tokens", view, token_grid)) for piece in pieces])
+        return self._scaled(pieces, _wide_tokens, view, token_grid=token_grid)
 
-    def pooled_and_tokens(self, pieces: Sequence[Rows], *, token_grid: int) -> Tensor:
-        """Pooled features, then tokens, (n, 1 + T, D) float32 of the pieces' rows, each patch encoded once."""
-        return torch.cat([self._scaled(piece, self._raw(piece, "both", 0, token_grid)) for piece in pieces])
+    def fine_and_tokens(self, pieces: Sequence[Rows], *, token_grid: int) -> Tensor:
+        """Fine features, then tokens, (n, 1 + T, F) float32 of the pieces' rows, each patch encoded once."""
+        return self._scaled(pieces, _fine_and_tokens, 0, token_grid=token_grid)
 
     def num_views(self, slide: Slide) -> int:
         """How many symmetries of a patch can be told apart: 8 with an encoder or cached views, else 1."""
         return 8 if self.encoder is not None else slide.fine.num_views
 
-    def _scaled(self, piece: Rows, raw: Tensor) -> Tensor:
-        return piece.slide.fine.scale(raw)
+    def _scaled(
+        self, pieces: Sequence[Rows], choose: Callable[[Features], Tensor], view: int, *, token_grid: int
+    ) -> Tensor:
+        """Return what is chosen of the pieces' features, scaled slide by slide."""
+        read = self._cached if self.encoder is None else partial(self._encoded, token_grid=token_grid)
+        return torch.cat([piece.slide.fine.fine_scale(read(piece, choose, view)) for piece in pieces])
 
-    def _raw(self, piece: Rows, kind: str, view: int, token_grid: int) -> Tensor:
-        fine = piece.slide.fine
-        if self.encoder is None:
-            return self._cached(piece, kind, view)
-        patches = to_device(torch.from_numpy(fine.pixels(piece.rows)), self._device)
+    def _encoded(self, piece: Rows, choose: Callable[[Features], Tensor], view: int, *, token_grid: int) -> Tensor:
+        patches = to_device(torch.from_numpy(piece.slide.fine.pixels(piece.rows)), self._device)
 
         def encode(part: Tensor) -> Tensor:
             assert self.encoder is not None
             with autocast(self._compute.precision, self._device):
-                features = self.encoder(turn(part, view), token_grid=token_grid)
-            pooled, tokens = features.pooled.float(), features.tokens.float()
-            return _of_kind(kind, pooled, with_class_token(tokens, pooled))
+                features: Features = self.encoder(turn(part, view), token_grid=token_grid, own=self._own)
+            own = None if features.own is None else features.own.float()
+            return choose(Features(features.pooled.float(), features.tokens.float(), own))
 
         return encode_in_parts(encode, patches, micro_batch=self._compute.micro_batch)
 
-    def _cached(self, piece: Rows, kind: str, view: int) -> Tensor:
+    def _cached(self, piece: Rows, choose: Callable[[Features], Tensor], view: int) -> Tensor:
         fine = piece.slide.fine
         stored = partial(fine.features, rows=piece.rows, view=view, device=self._device)
-        if kind == "tokens" and fine.has_tokens:
-            return stored("tokens")
         pooled = stored("pooled")
-        return _of_kind(kind, pooled, stored("tokens") if kind == "both" and fine.has_tokens else pooled[:, None])
+        tokens = stored("tokens") if fine.has_tokens else pooled[:, None]
+        return choose(Features(pooled, tokens, stored("own") if fine.has_own else None))
 
 
-def _of_kind(kind: str, pooled: Tensor, tokens: Tensor) -> Tensor:
-    """Pooled (n, D), tokens (n, T, D), or both, the pooled feature first (n, 1 + T, D)."""
-    if kind == "both":
-        return torch.cat([pooled[:, None], tokens], dim=1)
-    return pooled if kind == "pooled" else tokens
+def _wide_tokens(features: Features) -> Tensor:
+    """Tokens (n, T, F): beside each the class token that its encoder keeps apart, and the row's own square."""
+    tokens = with_class_token(features.tokens, features.pooled)
+    if features.own is None:
+        return tokens
+    return torch.cat([tokens, features.own[:, None].expand(-1, tokens.shape[1], -1)], dim=2)
+
+
+def _fine_and_tokens(features: Features) -> Tensor:
+    """Fine features, then tokens, (n, 1 + T, F)."""
+    return torch.cat([features.fine[:, None], _wide_tokens(features)], dim=1)
 
 
 def mixed_batches(slides: Sequence[Slide], batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:

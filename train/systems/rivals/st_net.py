@@ -46,7 +46,7 @@ class STNet:
 
             def loss_of(batch: tuple[Sequence[Rows], int]) -> Tensor:
                 pieces, view = batch
-                predicted = self.head(self.encoder.pooled(pieces, view=view))
+                predicted = self.head(self.encoder.fine(pieces, view=view))
                 result: Tensor = (predicted - labels_of(pieces, labels, setting.device)).square().sum()
                 return result
 
@@ -63,7 +63,7 @@ class STNet:
 
         def predict_rows(rows: np.ndarray) -> Tensor:
             pieces = [Rows(slide, rows)]
-            return torch.stack([self.head(self.encoder.pooled(pieces, view=view)) for view in views]).mean(dim=0)
+            return torch.stack([self.head(self.encoder.fine(pieces, view=view)) for view in views]).mean(dim=0)
 
         return predict_chunks(slide, predict_rows, rows=chunk_rows(self._setting))
 

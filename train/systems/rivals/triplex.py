@@ -279,7 +279,7 @@ class Triplex:
                 "triplex", expected="region tokens on a square grid", found=f"{num_tokens}", remedy="extract them again"
             )
         self.encoder = PatchEncoder(slide, setting)
-        inputs = (slide.fine.width, region.width, _Global.of(slide, self._config).level.width)
+        inputs = (slide.fine.fine_width, region.width, _Global.of(slide, self._config).level.width)
         mean = torch.from_numpy(training.mean_fine())
         self.net = TriplexNet(self._config, inputs, region_grid=region_grid, mean=mean).to(setting.device)
 

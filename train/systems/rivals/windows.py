@@ -19,7 +19,7 @@ from train.data.rows import Rows
 from train.data.slide import LevelData, Slide
 from train.learning.setting import Setting
 
-# N rows of a level, n rows of a window, D features, P panel genes, p pixels of a patch, q pixels as it is read
+# N rows of a level, n rows of a window, F fine features, P panel genes, p pixels of a patch, q pixels as it is read
 
 _GAP = 1.5  # pitches: rows farther apart along an axis do not touch, on square and on hexagonal grids
 _SLACK = 0.25  # pitches that a window may exceed its table by: rounding brings them back
@@ -94,14 +94,14 @@ def window_pixels(item: WindowRows, *, side: int, device: torch.device, view: in
 
 
 def window_inputs(item: WindowRows, setting: Setting, *, side: int, view: int = 0) -> Tensor:
-    """What a system without an encoder reads of a window: pooled features (n, D), or pixels where it is fine-tuned.
+    """What a system without an encoder reads of a window: fine features (n, F), or pixels where it is fine-tuned.
 
     Of a store without views, every view of the features is the first.
     """
     if setting.finetune:
         return window_pixels(item, side=side, device=setting.device, view=view)
     fine = item.slide.fine
-    return fine.scale(fine.features("pooled", item.rows, view=view, device=setting.device))
+    return fine.fine_scale(fine.features("fine", item.rows, view=view, device=setting.device))
 
 
 def shuffled(windows: Sequence[WindowRows], rng: np.random.Generator) -> list[WindowRows]:

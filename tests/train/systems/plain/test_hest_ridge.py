@@ -22,7 +22,7 @@ def test_it_is_the_normal_equations_of_the_published_penalty_around_the_training
     gram = components.T @ components + penalty * np.eye(components.shape[1])
     weights = np.linalg.solve(gram, components.T @ (labels - labels.mean(axis=0)))
     (slide,) = sides.test_slides
-    unseen = scale(slide.fine.pooled(np.arange(len(slide.fine))).astype(np.float32)) @ axes
+    unseen = scale(slide.fine.features("pooled", np.arange(len(slide.fine))).numpy().astype(np.float32)) @ axes
 
     system = HestRidge()
     system.fit(sides.training)

@@ -51,7 +51,7 @@ def test_exemplars_are_training_rows_and_those_of_a_training_row_are_of_another_
     assert set(bank.slide_of) == {slide.slide_id for slide in sides.training.slides}
 
     tested = sides.test_slides[0]
-    queries = egn.pooled_and_scaled(tested, np.arange(len(tested.fine)))
+    queries = egn.fine_and_scaled(tested, np.arange(len(tested.fine)))
     found = bank.similar(tested, 4, device=CPU)
     assert np.mean(found == brute_force(queries, bank.features)[:, :4]) > 0.99  # float32 may swap near ties
 
@@ -176,7 +176,7 @@ def test_finetuning_moves_the_encoder_and_leaves_the_exemplars(small_store: Stor
     assert moved
     assert len(system.net.position) == 1 + SMALL.token_grid**2
     np.testing.assert_array_equal(
-        system.bank.features, egn.pooled_and_scaled(training.slides[0], np.arange(len(training.slides[0].fine)))
+        system.bank.features, egn.fine_and_scaled(training.slides[0], np.arange(len(training.slides[0].fine)))
     )
     assert np.isfinite(system.predict(sides.test_slides[0])).all()
 

@@ -67,7 +67,7 @@ def test_a_prediction_depends_on_its_window_alone(small_store: Store, tmp_path: 
     assert predicted.shape == (len(slide.fine), 20)
     for item in fine_windows([slide], window=SHORT.window, positions=SHORT.positions):
         rows = item.rows
-        features = slide.fine.scale(torch.from_numpy(slide.fine.pooled(rows)))
+        features = slide.fine.fine_scale(slide.fine.features("fine", rows))
         with torch.inference_mode():
             alone = system.net(features, torch.from_numpy(item.positions))
         np.testing.assert_allclose(predicted[rows], alone.numpy(), rtol=1e-4, atol=1e-5)

@@ -47,13 +47,13 @@ def test_fewer_rows_are_predicted_at_a_time_where_an_encoder_runs() -> None:
 
 
 @pytest.mark.parametrize(("target", "finetune"), [(8, False), (8, True), (55, False), (55, True)])
-def test_pooled_and_tokens_of_one_pass_are_those_of_two(
+def test_fine_features_and_tokens_of_one_pass_are_those_of_two(
     small_store: Store, tmp_path: Path, target: int, finetune: bool
 ) -> None:
     slide = training_of(small_store, tmp_path, f"data.target={target}").training.slides[0]
     encoder, pieces = PatchEncoder(slide, Setting(finetune=finetune)), [Rows(slide, np.array([0, 3, 4]))]
     with torch.no_grad():
-        both = encoder.pooled_and_tokens(pieces, token_grid=2)
-        torch.testing.assert_close(both[:, 0], encoder.pooled(pieces))
+        both = encoder.fine_and_tokens(pieces, token_grid=2)
+        torch.testing.assert_close(both[:, 0], encoder.fine(pieces))
         torch.testing.assert_close(both[:, 1:], encoder.tokens(pieces, token_grid=2))
     assert both.shape[1] == (2 if (target, finetune) == (8, False) else 5)

@@ -39,7 +39,7 @@ def test_one_step_moves_weights_and_bias_by_the_gradient_of_the_summed_squared_e
 
     features = np.concatenate(
         [
-            slide.fine.scale(torch.from_numpy(slide.fine.pooled(np.arange(len(slide.fine))))).numpy()
+            slide.fine.fine_scale(slide.fine.features("fine", np.arange(len(slide.fine)))).numpy()
             for slide in training.slides
         ]
     )
@@ -111,7 +111,7 @@ def test_a_row_is_predicted_alike_alone_and_among_others(small_store: Store, tmp
     system.fit(sides.training)
     slide = sides.test_slides[0]
     with torch.inference_mode():
-        alone = [system.head(system.encoder.pooled([Rows(slide, np.array([row]))])) for row in range(0, 100, 25)]
+        alone = [system.head(system.encoder.fine([Rows(slide, np.array([row]))])) for row in range(0, 100, 25)]
     assert_same(system.predict(slide)[0:100:25], torch.cat(alone).numpy())
 
 
