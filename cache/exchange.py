@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from cache.feature_h5 import PatchFeatures, read_feature_h5, write_feature_h5
 from cache.fingerprint import digest
 from cache.reader import ArrayFile
-from cache.schema import SCHEMA_VERSION
+from cache.schema import CONTENT_VERSION
 from cache.store import FeatureFile, Store
 from cache.writer import ArrayWriter
 from magnet_core.errors import MagnetError
@@ -195,7 +195,7 @@ def _levels_of(file: FeatureFile) -> dict[str, Any]:
 def _header(backbone: str, levels: Mapping[str, Any], geometry_digest: str) -> dict[str, Any]:
     """Return a header like that of extracted features; slides imported in the same way have the same `settings`."""
     settings = {
-        "schema": SCHEMA_VERSION,
+        "schema": CONTENT_VERSION,
         "backbone": backbone,
         "token_grid": 1,
         "weights_sha256": None,

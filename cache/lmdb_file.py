@@ -1,15 +1,17 @@
 """The LMDB file itself, as reader and writer share it: opened and checked before a page of it is touched.
 
 In: a path. Out: a read-only environment that is whole, its header and specs, and the faults of its blocks. Serves
-design section "The store": anything but a finished, whole file of a known version counts as absent.
+design section "The store": a missing, unfinished or truncated file counts as absent, a damaged one is an error.
 """
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lmdb
 import numpy as np
@@ -25,14 +27,30 @@ from cache.schema import (
     ArraySpec,
     block_key,
     check_key,
+    checksum_key,
+    spec_key,
 )
 from magnet_core.errors import MagnetError
 
 REDO = "delete it and run 'extract run' again"
 
+_VERSION = re.compile(rb"[1-9][0-9]{0,8}")
+_SHOWN_BYTES = 80  # of a damaged value, in an error
+
 
 class AbsentFileError(MagnetError):
     """There is no finished, whole cache file at a path."""
+
+
+class _Fields(dict[str, Any]):
+    """Fields of a header; one that is missing, as in a damaged file of version 1, is one line as well."""
+
+    def __init__(self, path: Path, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self.path = path
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise damaged(self.path, "header", found=f"none of its fields is '{name}'")
 
 
 @contextmanager
@@ -79,41 +97,113 @@ def page_bytes(env: lmdb.Environment) -> int:
     return env.stat()["psize"]
 
 
-def check_finished(path: Path, txn: lmdb.Transaction) -> None:
-    """Raise unless the file carries its complete mark and a schema version that this release reads."""
-    version = txn.get(SCHEMA_KEY)
-    if version is not None and int(bytes(version)) > SCHEMA_VERSION:
-        raise MagnetError(
-            path,
-            expected=f"schema version {SCHEMA_VERSION} or older",
-            found=f"version {int(bytes(version))}",
-            remedy="upgrade magnet-hd, or use the release that wrote the file",
-        )
-    if version is None or txn.get(COMPLETE_KEY) is None:
+def damaged(path: Path, part: str, *, found: str) -> MagnetError:
+    """Return the error for a part of a file that is not as it was written."""
+    return MagnetError(path, expected=f"its {part} as it was written", found=found, remedy=REDO)
+
+
+def with_checksum(key: bytes, value: bytes) -> dict[bytes, bytes]:
+    """Return a value and its checksum, under their keys."""
+    return {key: value, checksum_key(key): xxhash.xxh3_64_digest(value)}
+
+
+def specs_checksum(specs: Iterable[ArraySpec]) -> bytes:
+    """Checksum over keys and values of all specs of a file, which tells when one is gone or was added."""
+    stored = sorted((spec_key(spec.name), spec.to_json()) for spec in specs)
+    return xxhash.xxh3_64_digest(b"".join(key + value for key, value in stored))
+
+
+def read_contents(
+    path: Path, env: lmdb.Environment, txn: lmdb.Transaction
+) -> tuple[dict[str, Any], dict[str, ArraySpec]]:
+    """Header and array specs of a finished file; a part that is not as it was written is an error that names it.
+
+    A file of version 1 has no checksums of them, but what it states has to make sense and to fit the file. Raises
+    `AbsentFileError` for a file without its complete mark, `MagnetError` for damage and for a newer schema version.
+    """
+    version, complete = _read_version(path, txn), txn.get(COMPLETE_KEY)
+    if version is None or complete is None:
+        resumes = path.suffix == ".partial"
         raise AbsentFileError(
             path,
             expected="a finished cache file",
-            found="no complete mark",
-            remedy="run 'extract run' again; it resumes where it stopped",
+            found="no schema version" if version is None else "no complete mark",
+            remedy="run 'extract run' again; it resumes where it stopped" if resumes else REDO,
         )
+    header = _read_header(path, txn, version)
+    specs = read_specs(path, txn, version)
+    if version > 1 and bytes(complete) != specs_checksum(specs.values()):
+        raise damaged(path, "list of arrays", found="one that does not match its checksum")
+    held = used_bytes(env)
+    for spec in specs.values():
+        if spec.num_blocks * LEAD_BYTES + spec.nbytes > held:
+            found = f"{spec.num_blocks} blocks of {spec.nbytes} bytes in all, more than the file holds"
+            raise damaged(path, f"spec of '{spec.name}'", found=found)
+    return header, specs
 
 
-def read_header(txn: lmdb.Transaction) -> dict[str, Any]:
-    """The header as its writer gave it."""
-    header: dict[str, Any] = json.loads(bytes(txn.get(HEADER_KEY, default=b"{}")))
-    return header
-
-
-def read_specs(txn: lmdb.Transaction) -> dict[str, ArraySpec]:
-    """All array specs by name, in the order of their names."""
+def read_specs(path: Path, txn: lmdb.Transaction, version: int) -> dict[str, ArraySpec]:
+    """All array specs by name, in the order of their names; a damaged one is an error."""
     specs = {}
     cursor = txn.cursor()
     more = cursor.set_range(SPEC_PREFIX)
     while more and bytes(cursor.key()).startswith(SPEC_PREFIX):
-        name = bytes(cursor.key())[len(SPEC_PREFIX) :].decode()
-        specs[name] = ArraySpec.from_json(name, bytes(cursor.value()))
+        key = bytes(cursor.key())
+        name = key[len(SPEC_PREFIX) :].decode(errors="replace")
+        stored = _checked(path, txn, key, part=f"spec of '{name}'", needs_checksum=version > 1)
+        spec = ArraySpec.from_json(name, stored)
+        if spec is None:
+            raise damaged(path, f"spec of '{name}'", found=_shown(stored))
+        specs[name] = spec
         more = cursor.next()
     return specs
+
+
+def _read_version(path: Path, txn: lmdb.Transaction) -> int | None:
+    """Return the schema version, None where there is none; damage and a newer version are told apart."""
+    stored = txn.get(SCHEMA_KEY)
+    if stored is None:
+        return None
+    digits = bytes(stored)
+    version = int(digits) if _VERSION.fullmatch(digits) else 0
+    _checked(path, txn, SCHEMA_KEY, part="schema version", needs_checksum=1 < version <= SCHEMA_VERSION)
+    if version == 0:
+        raise damaged(path, "schema version", found=_shown(digits))
+    if version > SCHEMA_VERSION:
+        raise MagnetError(
+            path,
+            expected=f"schema version {SCHEMA_VERSION} or older",
+            found=f"version {version}",
+            remedy="upgrade magnet-hd, or use the release that wrote the file",
+        )
+    return version
+
+
+def _read_header(path: Path, txn: lmdb.Transaction, version: int) -> dict[str, Any]:
+    """Return the header as its writer gave it."""
+    stored = _checked(path, txn, HEADER_KEY, part="header", needs_checksum=version > 1)
+    try:
+        header = json.loads(stored, object_hook=partial(_Fields, path))
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, "header", found=f"{error}: {_shown(stored)}") from error
+    if not isinstance(header, _Fields):
+        raise damaged(path, "header", found=_shown(stored))
+    return header
+
+
+def _checked(path: Path, txn: lmdb.Transaction, key: bytes, *, part: str, needs_checksum: bool) -> bytes:
+    """Return a value, compared with its checksum where it has one."""
+    stored, checksum = txn.get(key), txn.get(checksum_key(key))
+    if stored is None or (checksum is None and needs_checksum):
+        raise damaged(path, part, found="none" if stored is None else "no checksum of it")
+    if checksum is not None and xxhash.xxh3_64_digest(stored) != bytes(checksum):
+        raise damaged(path, part, found="one that does not match its checksum")
+    return bytes(stored)
+
+
+def _shown(stored: bytes) -> str:
+    """The beginning of a damaged value, fit for one line."""
+    return repr(stored[:_SHOWN_BYTES].decode(errors="replace"))
 
 
 def block_fault(txn: lmdb.Transaction, spec: ArraySpec, block: int) -> str | None:

@@ -6,6 +6,7 @@ gather of rows is one NumPy fancy index over a strided view that has a row where
 
 import weakref
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,9 @@ from cache.lmdb_file import (
     REDO,
     AbsentFileError,
     block_fault,
-    check_finished,
     one_line_errors,
     open_whole,
-    read_header,
-    read_specs,
+    read_contents,
     used_bytes,
 )
 from cache.schema import LEAD_BYTES, ArraySpec, block_key, decode_text
@@ -28,6 +27,8 @@ from magnet_core.errors import MagnetError
 from magnet_core.registry import look_up
 
 # N rows of an array, R rows asked for, ... the shape of one row
+
+_VERIFY = "run 'cache verify', delete the file it names and run 'extract run' again"
 
 
 class _MapSpan:
@@ -102,11 +103,11 @@ class _FileMap:
 
     def __init__(self, path: Path) -> None:
         self.env = open_whole(path)
-        with one_line_errors(path, remedy="run 'cache verify', then 'extract run' again"):
+        with ExitStack() as undo, one_line_errors(path, remedy=REDO):
+            undo.callback(self.env.close)
             self.txn = self.env.begin(buffers=True)
-            check_finished(path, self.txn)
-            self.header = read_header(self.txn)
-            self.specs = read_specs(self.txn)
+            self.header, self.specs = read_contents(path, self.env, self.txn)
+            undo.pop_all()
         self.arrays: dict[str, _MappedArray] = {}
 
 
@@ -118,8 +119,9 @@ class ArrayFile:
     """A finished cache file, read-only.
 
     May be pickled (it reopens by path in the other process) and used after a fork (the child inherits the map, which
-    needs no lock). Arrays that are views of the file stay valid after `close`. Opening raises `AbsentFileError` for a
-    file that is missing, unfinished, truncated or not LMDB, and `MagnetError` for a newer schema version.
+    needs no lock). Arrays that are views of the file stay valid after `close`. Opening compares the checksums of schema
+    version, header and specs; it raises `AbsentFileError` for a file that is missing, unfinished, truncated or not
+    LMDB, and `MagnetError` for one that is damaged or of a newer schema version.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -179,8 +181,10 @@ class ArrayFile:
         `names` are the arrays to read; all, if not given.
         """
         file_map = self._file_map()
-        if self.path.stat().st_size < used_bytes(file_map.env):
-            return [f"truncated to {self.path.stat().st_size} bytes of {used_bytes(file_map.env)}"]
+        with one_line_errors(self.path, remedy="check the disk"):
+            length = self.path.stat().st_size
+        if length < used_bytes(file_map.env):
+            return [f"truncated to {length} bytes of {used_bytes(file_map.env)}"]
         faults: list[str] = []
         for spec in file_map.specs.values() if names is None else map(self.spec, names):
             try:
@@ -214,7 +218,8 @@ class ArrayFile:
         file_map = self._file_map()
         array = file_map.arrays.get(name)
         if array is None:
-            array = file_map.arrays[name] = _MappedArray(self.spec(name), file_map.txn)
+            with one_line_errors(self.path, remedy=REDO):
+                array = file_map.arrays[name] = _MappedArray(self.spec(name), file_map.txn)
         return array
 
     def _out_of_range(self, spec: ArraySpec, found: str) -> MagnetError:
@@ -255,10 +260,13 @@ def _address(txn: lmdb.Transaction, spec: ArraySpec, block: int) -> int:
             spec.name,
             expected=f"{LEAD_BYTES + spec.block_nbytes(block)} bytes for block {block}",
             found="none" if value is None else str(len(value)),
-            remedy="run 'cache verify', delete the file it names and run 'extract run' again",
+            remedy=_VERIFY,
         )
     return int(np.frombuffer(value, np.uint8).__array_interface__["data"][0]) + LEAD_BYTES
 
 
 def _readable(spec: ArraySpec, values: np.ndarray) -> np.ndarray:
-    return decode_text(values) if spec.text else values
+    try:
+        return decode_text(values) if spec.text else values
+    except UnicodeDecodeError as error:
+        raise MagnetError(spec.name, expected="text in UTF-8", found=str(error), remedy=_VERIFY) from error

@@ -6,9 +6,13 @@ keys under which LMDB holds them.
     schema                   schema version, decimal
     header                   canonical JSON, written by the owner of the file
     spec/<name>              canonical JSON of the ArraySpec
+    check-<key>              xxh3_64 of the value of schema, header or spec/<name>
     block/<name>/<block>     4,080 zero bytes, then the bytes of one row block, C order, little-endian
     check/<name>/<block>     xxh3_64 of the bytes of the block
-    complete                 written last; a file without it counts as absent
+    complete                 written last, xxh3_64 over keys and values of all specs; a file without it counts as absent
+
+Version 1 has no check-<key>, and b"1" for complete. Every later version keeps schema and check-schema as they are here,
+so that a damaged version number is told from a newer one.
 
 LMDB gives a value of a page or more pages of its own, and starts it 16 bytes past a page boundary. The zero bytes
 bring the rows to the boundary, so that any dtype is read in place, aligned, and a row of 4 KiB touches one page and not
@@ -24,12 +28,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cache.canonical import canonical_json
 from magnet_core.errors import MagnetError
 
 # N rows, ... the shape of one row
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # how a file holds its arrays; every version up to this one is read
+
+# What the arrays hold, as the digests that name geometry and features state it. It rises when equal settings no longer
+# give equal arrays (other rows, other units, another meaning), and then all stores have to be extracted anew. It stays
+# when only the form of the file changes.
+CONTENT_VERSION = 1
 
 SCHEMA_KEY = b"schema"
 HEADER_KEY = b"header"
@@ -44,6 +52,9 @@ LARGE_BLOCK_BYTES = 8 << 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-/]{0,199}")
 _STORED_KINDS = "biufcS"  # fixed-width values without references
+_DTYPE = re.compile(rf"[<|][{_STORED_KINDS}][1-9][0-9]{{0,9}}")
+_MAX_AXES = 32  # NumPy has 64
+_MAX_BYTES = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -104,15 +115,27 @@ class ArraySpec:
         return (rows.stop - rows.start, *self.shape[1:])
 
     def to_json(self) -> bytes:
-        """Canonical JSON, as stored."""
-        fields = {"shape": self.shape, "dtype": self.dtype, "block_rows": self.block_rows, "text": self.text}
-        return canonical_json(fields).encode()
+        """Canonical JSON, as stored; spelt directly, as each opening of a file compares it."""
+        shape = ",".join(map(str, self.shape))
+        text = "true" if self.text else "false"
+        return f'{{"block_rows":{self.block_rows},"dtype":"{self.dtype}","shape":[{shape}],"text":{text}}}'.encode()
 
     @classmethod
-    def from_json(cls, name: str, stored: bytes) -> "ArraySpec":
-        """Rebuild a spec from its stored form."""
-        fields: dict[str, Any] = json.loads(stored)
-        return cls(name, tuple(fields["shape"]), fields["dtype"], fields["block_rows"], text=fields["text"])
+    def from_json(cls, name: str, stored: bytes) -> "ArraySpec | None":
+        """Rebuild a spec from its stored form; None unless `make_spec` gives a spec that is stored as just these bytes.
+
+        Damage is anything, so nothing of it reaches NumPy: no foreign byte order, negative axis or absurd size.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(stored)
+            dtype, shape = fields["dtype"], tuple(fields["shape"])
+            if not _DTYPE.fullmatch(dtype):
+                return None
+            given = f"U{dtype[2:]}" if fields["text"] else dtype
+            spec = make_spec(name, shape, dtype=given, block_rows=fields["block_rows"])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, MagnetError):
+            return None
+        return spec if spec.to_json() == stored else None
 
 
 def make_spec(name: str, shape: tuple[int, ...], *, dtype: npt.DTypeLike, block_rows: int | None = None) -> ArraySpec:
@@ -128,9 +151,9 @@ def make_spec(name: str, shape: tuple[int, ...], *, dtype: npt.DTypeLike, block_
             found=repr(name),
             remedy="rename the array",
         )
-    if not shape or min(shape) < 0:
+    if not 1 <= len(shape) <= _MAX_AXES or min(shape) < 0:
         raise MagnetError(
-            name, expected="a shape (N, ...)", found=str(tuple(shape)), remedy="give at least one axis of rows"
+            name, expected="a shape (N, ...)", found=str(tuple(shape)), remedy=f"give 1 to {_MAX_AXES} axes, rows first"
         )
     given = np.dtype(dtype)
     text = given.kind == "U"
@@ -141,6 +164,10 @@ def make_spec(name: str, shape: tuple[int, ...], *, dtype: npt.DTypeLike, block_
             expected="numbers, booleans or fixed-width text",
             found=f"dtype {given}",
             remedy="convert the array before it is stored",
+        )
+    if math.prod(max(int(axis), 1) for axis in shape) * stored.itemsize > _MAX_BYTES:
+        raise MagnetError(
+            name, expected="an array that memory could hold", found=f"shape {shape}", remedy="check what is stored"
         )
     rows = default_block_rows(math.prod(shape[1:]) * stored.itemsize) if block_rows is None else block_rows
     if rows < 1:
@@ -166,6 +193,11 @@ def default_block_rows(row_bytes: int) -> int:
 def spec_key(name: str) -> bytes:
     """Key of an array's spec."""
     return SPEC_PREFIX + name.encode()
+
+
+def checksum_key(key: bytes) -> bytes:
+    """Key of the checksum of the schema version, the header or a spec."""
+    return b"check-" + key
 
 
 def block_key(name: str, block: int) -> bytes:

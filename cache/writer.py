@@ -25,8 +25,11 @@ from cache.lmdb_file import (
     one_line_errors,
     open_whole,
     page_bytes,
+    read_contents,
     read_specs,
+    specs_checksum,
     used_bytes,
+    with_checksum,
 )
 from cache.lock import FileLock
 from cache.schema import (
@@ -120,7 +123,7 @@ class ArrayWriter:
         if declared is None:
             self._specs[name] = spec
             self._reserve(spec.nbytes + 3 * spec.num_blocks * page_bytes(self._open_env()))
-            self._put({spec_key(name): spec.to_json()})
+            self._put(with_checksum(spec_key(name), spec.to_json()))
         return spec
 
     def block_rows(self, name: str, block: int) -> slice:
@@ -156,14 +159,16 @@ class ArrayWriter:
             self.put_block(name, block, array[self.block_rows(name, block)])
 
     def commit(self) -> None:
-        """Check every block against its checksum, mark the file complete, sync it, close it, and give it its name.
+        """Check all against the checksums, mark the file complete, sync it, close it, and give it its name.
 
         Damaged blocks are dropped, so that the next run writes them again. Damaged and missing blocks are an error.
         """
         env = self._open_env()
         self._check_blocks(env)
-        self._put({COMPLETE_KEY: b"1"})
+        self._put({COMPLETE_KEY: specs_checksum(self._specs.values())})
         with one_line_errors(self.partial, remedy=RESUME):
+            with env.begin(buffers=True) as txn:
+                read_contents(self.partial, env, txn)
             env.sync(True)
             length = used_bytes(env)
             env.close()
@@ -190,20 +195,30 @@ class ArrayWriter:
                 map_size=size + SPARE_BYTES,
             )
             with self._env.begin(write=True) as txn:
-                txn.put(SCHEMA_KEY, str(SCHEMA_VERSION).encode())
-                txn.put(HEADER_KEY, self._header.encode())
+                for key, value in self._begun_with().items():
+                    txn.put(key, value)
                 txn.delete(COMPLETE_KEY)
-                self._specs = read_specs(txn)
+                self._specs = read_specs(self.partial, txn, SCHEMA_VERSION)
 
     def _resumable(self) -> bool:
-        """Whether the partial file is whole and was begun with this header and schema version."""
+        """Whether the partial file is whole, begun with this header and schema version, and its specs are intact."""
         try:
             env = open_whole(self.partial)
         except AbsentFileError:
             return False
-        with env, env.begin() as txn:
-            begun_with = txn.get(SCHEMA_KEY), txn.get(HEADER_KEY)
-        return begun_with == (str(SCHEMA_VERSION).encode(), self._header.encode())
+        try:
+            with env, env.begin() as txn:
+                if any(txn.get(key) != value for key, value in self._begun_with().items()):
+                    return False
+                read_specs(self.partial, txn, SCHEMA_VERSION)
+        except (lmdb.Error, MagnetError):
+            return False
+        return True
+
+    def _begun_with(self) -> dict[bytes, bytes]:
+        """Schema version and header with their checksums, which a file that is resumed holds as they are here."""
+        version = str(SCHEMA_VERSION).encode()
+        return with_checksum(SCHEMA_KEY, version) | with_checksum(HEADER_KEY, self._header.encode())
 
     def _check_blocks(self, env: lmdb.Environment) -> None:
         faulty: dict[tuple[str, int], str] = {}

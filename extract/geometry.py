@@ -16,7 +16,7 @@ import numpy as np
 
 from cache.fingerprint import digest, file_fingerprint
 from cache.reader import ArrayFile
-from cache.schema import SCHEMA_VERSION
+from cache.schema import CONTENT_VERSION
 from cache.writer import ArrayWriter
 from extract.config import RunConfig
 from extract.count_rows import CountRows
@@ -33,7 +33,7 @@ def geometry_settings(sample: Sample, config: RunConfig) -> dict[str, Any]:
     """All that decides the bytes of a slide's geometry file, known without reading its counts."""
     counts = [] if sample.counts is None else count_files(sample)
     return {
-        "schema": SCHEMA_VERSION,
+        "schema": CONTENT_VERSION,
         **config.deciding("geometry"),
         "slide_id": sample.slide_id,
         "platform": sample.platform,

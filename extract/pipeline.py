@@ -15,7 +15,7 @@ import numpy as np
 from cache.canonical import canonical_json
 from cache.fingerprint import digest
 from cache.reader import ArrayFile
-from cache.schema import SCHEMA_VERSION
+from cache.schema import CONTENT_VERSION
 from cache.state_digest import state_sha256
 from cache.store import Store
 from cache.writer import ArrayWriter
@@ -198,7 +198,7 @@ def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
     """All that decides a feature beside the slide: the encoder, its weights, its input, and the token grid."""
     return {
         **config.deciding("embedding"),
-        "schema": SCHEMA_VERSION,
+        "schema": CONTENT_VERSION,
         "precision": pick_precision(config.embedding.precision, next(encoder.parameters()).device),
         "encoder": encoder.spec.settings,
         "weights_sha256": state_sha256(encoder.state_dict()),

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from cache.lmdb_file import AbsentFileError
+from cache.lmdb_file import AbsentFileError, with_checksum
 from cache.reader import ArrayFile, is_complete
-from cache.schema import SCHEMA_KEY, block_key, default_block_rows, make_spec
+from cache.schema import SCHEMA_KEY, block_key, checksum_key, default_block_rows, make_spec
 from cache.writer import ArrayWriter, partial_path
 from magnet_core.errors import MagnetError
+from tests.cache.versions import change
 
 HEADER = {"slide": "P1", "side_um": 28.0}
 DTYPES = ["float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool", "S5"]
@@ -171,10 +172,10 @@ def test_a_file_of_another_kind_is_absent(tmp_path: Path) -> None:
         ArrayFile(path)
 
 
-def test_a_newer_schema_version_asks_for_an_upgrade(tmp_path: Path) -> None:
+@pytest.mark.parametrize("checksum", [with_checksum(SCHEMA_KEY, b"99")[checksum_key(SCHEMA_KEY)], None])
+def test_a_newer_schema_version_asks_for_an_upgrade(tmp_path: Path, checksum: bytes | None) -> None:
     path = write(tmp_path / "a.lmdb", {"a": np.arange(3)})
-    with lmdb.open(str(path), subdir=False, lock=False) as env, env.begin(write=True) as txn:
-        txn.put(SCHEMA_KEY, b"99")
+    change(path, {SCHEMA_KEY: b"99", checksum_key(SCHEMA_KEY): checksum})
     with pytest.raises(MagnetError, match="upgrade magnet-hd") as raised:
         ArrayFile(path)
     assert not isinstance(raised.value, AbsentFileError)
@@ -222,7 +223,15 @@ def test_the_default_block_follows_from_the_bytes_of_a_row_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "dtype"), [("a b", (3,), "f4"), ("", (3,), "f4"), ("a", (), "f4"), ("a", (3,), "O")]
+    ("name", "shape", "dtype"),
+    [
+        ("a b", (3,), "f4"),
+        ("", (3,), "f4"),
+        ("a", (), "f4"),
+        ("a", (3,), "O"),
+        ("a", (3, *[1] * 32), "f4"),
+        ("a", (0, 1 << 61), "f4"),
+    ],
 )
 def test_what_cannot_be_stored_is_refused(name: str, shape: tuple[int, ...], dtype: str) -> None:
     with pytest.raises(MagnetError):

@@ -1,6 +1,8 @@
 """The store knows its slides, finds their files, and says how to choose or make what is not there."""
 
+import json
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from cache.store import Store, backbone_slug
 from cache.writer import ArrayWriter
 from magnet_core.errors import MagnetError
 
-COMMITTED = Path(__file__).resolve().parents[1] / "data" / "store_v1"
+COMMITTED = Path(__file__).resolve().parents[1] / "data"
 
 
 def add_features(store: Store, slide_id: str, backbone: str, settings_digest: str) -> Path:
@@ -172,8 +174,10 @@ def test_verify_names_each_fault_and_each_leftover(tmp_path: Path) -> None:
     assert f"{features.name}.partial: unfinished" in checked.stdout
 
 
-def test_the_committed_store_of_version_1_reads_back() -> None:
-    store = Store(COMMITTED)
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_committed_store_of_each_version_reads_back(version: int) -> None:
+    store = Store(COMMITTED / f"store_v{version}")
+    assert json.loads((store.root / "store.json").read_text())["schema_version"] == version
     assert store.slide_ids() == ["P1"]
     geometry, features = store.geometry("P1"), store.features("P1", "hf-hub:org/name")
     coords_um = np.stack([np.arange(12) % 4, np.arange(12) // 4], axis=1) * 8.0
@@ -186,3 +190,18 @@ def test_the_committed_store_of_version_1_reads_back() -> None:
     np.testing.assert_array_equal(features.read("spot/tokens"), np.arange(48).reshape(3, 4, 4) / 8)
     assert features.read("spot/tokens").dtype == np.float16
     assert geometry.verify() == features.verify() == []
+
+
+def test_a_store_of_version_1_takes_files_of_version_2(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(COMMITTED / "store_v1", tmp_path / "store"))
+    store = Store.create(root)
+    store.register([{"slide_id": "P2"}])
+    add_geometry(store, "P2")
+    add_features(store, "P1", "resnet50", "aaa")
+    checked = CliRunner().invoke(app, ["verify", str(root)])
+
+    assert "4 files read, 0 faults" in checked.stdout
+    assert Store(root).slide_ids() == ["P1", "P2"]
+    assert store.features("P1", "hf-hub:org/name").read("spot/tokens")[2, 3, 3] == 47 / 8
+    assert store.features("P1", "resnet50").read("spot/pooled")[0, 0] == 3
+    assert store.geometry("P2").read("bin8/coords_um")[1999, 1] == 3999

@@ -84,6 +84,13 @@ def test_digests_change_with_what_is_not_neutral(name: str, sample: Sample) -> N
     assert features == (name not in OUTPUT_NEUTRAL)
 
 
+def test_digests_are_those_of_the_first_release(sample: Sample) -> None:
+    config = RunConfig.build(BASE, where="test")
+    encoder = build_encoder(find_backbone("timm:test_convnext"), "random")
+    assert geometry_settings(sample, config)["schema"] == embedding_settings(config, encoder)["schema"] == 1
+    assert digest(geometry_settings(sample, config)) == "4bbb4917804e"
+
+
 def test_the_path_of_equal_weights_is_in_no_digest(sample: Sample, tmp_path: Path) -> None:
     (tmp_path / "copy.safetensors").write_bytes((sample.image.parent / WEIGHTS).read_bytes())
     config = RunConfig.build(BASE, where="test")

@@ -23,6 +23,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import feature_name, own_square_um
 from magnet_core.slides import ScaledSlide, open_slide
 from magnet_core.symmetry import turn
+from tests.cache.versions import as_version_1
 
 BACKBONE = "timm:test_convnext"
 
@@ -115,6 +116,14 @@ def test_a_second_run_does_nothing_and_says_so(store: Store, small_samples: Path
     summary = run(config(small_samples, store.root))
     assert (summary.written, summary.unchanged) == ([], ["S1", "S2"])
     assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*.lmdb")} == before
+
+
+def test_a_store_of_version_1_has_all_that_a_run_would_write(store: Store, small_samples: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(store.root, tmp_path / "store"))
+    for path in root.rglob("*.lmdb"):
+        as_version_1(path)
+    summary = run(config(small_samples, root))
+    assert (summary.written, summary.unchanged, summary.failed) == ([], ["S1", "S2"], {})
 
 
 def test_another_backbone_adds_embeddings_and_opens_no_counts(
