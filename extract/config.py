@@ -15,7 +15,7 @@ from magnet_core.settings import Layers, Settings, refusal, without
 from magnet_core.settings.device import Device
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
-MOST_SCALES = 3  # of `magnet_core.backbones.own_square`, which brings torch
+MOST_MAPS = 3  # of `magnet_core.backbones.own_square`, which brings torch
 MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
 
 
@@ -71,8 +71,8 @@ class EmbeddingConfig(Settings):
 
     weights     'pretrained', 'random' (drawn from `seed`) or the path of a checkpoint
     token_grid  tokens kept along each side of a patch: 4 keeps 4 × 4, 1 keeps the pooled feature only
-    own         scales at which a row's own square is kept, the 8 µm of a bin in a patch of 28, see
-                `magnet_core.backbones.own_square`: 3, or fewer, the finest, to save space; 0 keeps nothing
+    own         maps of the encoder that are kept of a row's own square, the 8 µm of a bin in a patch of 28, see
+                `magnet_core.backbones.own_square`; 0 keeps nothing, to save space
     views       1, or 8: the features of every symmetry of the square, so that all levels turn together in training
     precision   of the encoder's arithmetic; auto: bf16 on CUDA, fp32 on the CPU
     """
@@ -81,7 +81,7 @@ class EmbeddingConfig(Settings):
     backbone: str = "resnet50"
     weights: str = "pretrained"
     token_grid: int = Field(default=4, ge=1, le=MOST_TOKENS)
-    own: int = Field(default=MOST_SCALES, ge=0, le=MOST_SCALES)
+    own: int = Field(default=2, ge=0, le=MOST_MAPS)
     views: Literal[1, 8] = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     seed: int = Field(default=0, ge=0)

@@ -32,7 +32,7 @@ TokensOption = Annotated[
 ]
 OwnOption = Annotated[
     int | None,
-    _option(default=EMBEDDING.own, text="Scales at which a bin's own square is kept; 0: none, to save space."),
+    _option(default=EMBEDDING.own, text="Maps of the encoder kept of a bin's own square; 0: none, to save space."),
 ]
 ViewsOption = Annotated[
     int | None, _option(default=EMBEDDING.views, text="8: features of every symmetry of a patch, for augmentation.")

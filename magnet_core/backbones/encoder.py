@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from magnet_core.backbones.architecture import draw_model, model_to_fill
 from magnet_core.backbones.checkpoint import load_weights
 from magnet_core.backbones.hub import require_timm_config
-from magnet_core.backbones.own_square import OwnSquare, average_over, channels_of, earlier_stages
+from magnet_core.backbones.own_square import LAST, OwnSquare, channels_of, mean_and_spread, stages_of
 from magnet_core.backbones.spec import BackboneSpec
 from magnet_core.backbones.weights import weights_file
 
@@ -71,8 +71,7 @@ class Encoder(nn.Module):
 
     def own_width(self, square: OwnSquare) -> int:
         """Return the number of features O of a patch's own square."""
-        stages = self._stages_of(square)
-        return sum(channels_of(self.model, stages)) + (square.scales > len(stages)) * int(self.model.num_features)
+        return 2 * sum(channels_of(self.model, stages_of(self.model, square)))
 
     def train(self, mode: bool = True) -> "Encoder":
         """Switch to training mode, except for the BatchNorm statistics."""
@@ -84,10 +83,14 @@ class Encoder(nn.Module):
 
     def forward(self, patches: Tensor, token_grid: int = 4, *, own: OwnSquare | None = None) -> Features:
         """Encode (B, H, W, 3) uint8 patches."""
-        raw, earlier = self._run(self.normalise(patches), self._stages_of(own))
+        stages = [] if own is None else stages_of(self.model, own)
+        raw, maps = self._run(self.normalise(patches), stages)
         feature_map = self._feature_map(raw)
         pooled = self._pooled(raw, feature_map)
-        of_square = None if own is None else self._of_square(own, [*earlier, feature_map])
+        of_square = None
+        if own is not None:
+            maps |= {LAST: feature_map}
+            of_square = torch.cat([mean_and_spread(maps[stage], own) for stage in stages], dim=1)
         if token_grid == 1:
             return Features(pooled, pooled.unsqueeze(1), of_square)
         squares = F.adaptive_avg_pool2d(feature_map, token_grid)  # (B,C,h,w) -> (B,C,g,g)
@@ -101,21 +104,14 @@ class Encoder(nn.Module):
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
         return images.sub_(255 * self.mean).div_(255 * self.std)
 
-    def _stages_of(self, own: OwnSquare | None) -> list[int]:
-        """Return the earlier stages whose maps are averaged over the own square, of so many scales the finest."""
-        return [] if own is None else earlier_stages(self.model)[: own.scales]
-
-    def _run(self, images: Tensor, stages: list[int]) -> tuple[Tensor, list[Tensor]]:
-        """Return the model's raw output, and the maps (B, C, h, w) of some of its stages."""
-        if not stages:
-            return self.model.forward_features(images), []
-        # Every model's output is that of forward_features; `norm` keeps a ViT's blocks in the range of float16.
-        raw, maps = self.model.forward_intermediates(images, indices=stages, norm=True, output_fmt="NCHW")
-        return raw, maps
-
-    def _of_square(self, own: OwnSquare, maps: list[Tensor]) -> Tensor:
-        """Return the means over the own square (B, O) of the finest maps."""
-        return torch.cat([average_over(feature_map, own) for feature_map in maps[: own.scales]], dim=1)
+    def _run(self, images: Tensor, stages: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """Return the model's raw output, and the maps (B, C, h, w) of stages before its last one."""
+        earlier = [stage for stage in stages if stage != LAST]
+        if not earlier:
+            return self.model.forward_features(images), {}
+        # The output is that of forward_features, bit for bit; `norm` keeps a ViT's blocks in the range of float16.
+        raw, maps = self.model.forward_intermediates(images, indices=sorted(earlier), norm=True, output_fmt="NCHW")
+        return raw, dict(zip(sorted(earlier), maps, strict=True))
 
     def _feature_map(self, raw: Tensor) -> Tensor:
         """Return the feature map (B, C, h, w) of the patch tokens; class and register tokens are none of them."""

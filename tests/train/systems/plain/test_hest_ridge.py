@@ -14,7 +14,9 @@ def test_it_is_the_normal_equations_of_the_published_penalty_around_the_training
 ) -> None:
     sides = open_fold(config(small_store, tmp_path))
     slides, labels = sides.training.slides, sides.training.all_fine().astype(np.float64)
-    inputs = np.concatenate([slide.fine.pooled(np.arange(len(slide.fine))) for slide in slides]).astype(np.float32)
+    inputs = np.concatenate(
+        [slide.fine.features("pooled", np.arange(len(slide.fine))).numpy() for slide in slides]
+    ).astype(np.float32)
     scale = Standardiser(inputs)
     axes = principal_axes(scale(inputs), COMPONENTS)
     components = (scale(inputs) @ axes).astype(np.float64)
