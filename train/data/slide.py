@@ -76,13 +76,19 @@ class LevelData:
         """Raw feature width D."""
         return self._features.spec(f"{self.name}/pooled").shape[1]
 
+    @property
+    def patch_um(self) -> float:
+        """Side of a row's patch."""
+        return float(self._geometry.header["levels"][self.name]["patch_um"])
+
     @cached_property
     def scale(self) -> Callable[[Tensor], Tensor]:
         """What is applied to raw features (..., D) before they are learnt from: a `FeatureScale`, or a cast alone."""
         if not self._standardise:
             return Tensor.float
         rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SCALE_ROWS)).astype(np.int64))
-        return FeatureScale.of(self.pooled(rows))
+        with torch.inference_mode(False):  # kept for trainings, though a prediction may be the first to need it
+            return FeatureScale.of(self.pooled(rows))
 
     def barcodes(self) -> np.ndarray:
         """Barcodes (N,)."""
