@@ -8,8 +8,9 @@ A finished cell is not computed again; a cell that was stopped resumes at its la
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from train.data.training_side import TrainingSide, hold_out
 from train.evaluation.ceilings import ceilings
 from train.evaluation.scores import GENES, genes_table, score, write_genes
 from train.learning.checkpoint import forget
+from train.learning.choice import CHOOSING, describe_training, kept_in_words, read_choice, write_choice
 from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.places import CELL, CELLS
@@ -42,8 +44,8 @@ from train.studies.record import check_folder, write_table
 from train.studies.settings import StudyConfig
 from train.studies.summary import fold_means
 from train.systems.base import System
-from train.systems.magnet import MagNetSystem, describe_training
-from train.systems.table import MAGNET, NOISE_CEILING, build_rival
+from train.systems.magnet import MagNetSystem
+from train.systems.table import MAGNET, NOISE_CEILING, build_rival, learns_in_epochs
 
 log = logger(__name__)
 
@@ -172,12 +174,11 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     seed_everything(cell.config.seed)
     folder.mkdir(parents=True, exist_ok=True)
     side, panel = hold_out(sides.training, cell.config), sides.training.panel
-    done: Progress | None = None
+    training: dict[str, Any] | None = None
     if cell.system == NOISE_CEILING:
         write_genes(folder / GENES, ceilings(sides, cell.system))
     else:
-        system = build_system(cell, folder)
-        done = system.fit(side)
+        system, training = fit_system(cell, folder, side)
         predictions = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
         truth = sides.truth()
         for slide in sides.test_slides:
@@ -194,7 +195,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         "fold": {"index": cell.fold.index, "train": list(cell.fold.train), "test": list(cell.fold.test)},
         "patients": {slide.slide_id: slide.patient for slide in sides.test_slides},
         "panel": {"id": panel.ids.tolist(), "name": panel.names.tolist()},
-        "training": None if done is None else describe_training(side.held_out, done),
+        "training": training,
         "versions": package_versions(),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -206,17 +207,61 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
 def judge(config: FitConfig, side: TrainingSide, folder: Path, report: Callable[[int, float], None]) -> Progress:
     """Train MagNet as a cell does and score it on the slides that the side holds out; no result is kept."""
     seed_everything(config.seed)
-    return MagNetSystem(config, folder).learn(side, report=report)
+    return MagNetSystem(config, folder).fit(side, report=report)
 
 
-def build_system(cell: Cell, folder: Path) -> System:
-    """Build the cell's system. The folder keeps its checkpoint for going on after a stop, and the run of MagNet."""
+def fit_system(cell: Cell, folder: Path, side: TrainingSide) -> tuple[System, dict[str, Any] | None]:
+    """Fit a cell's system and say how it went, where it went in epochs; MagNet's run is saved.
+
+    Where few patients are learnt from, a first training chooses the epoch by what is held out, and a second one starts
+    anew on all slides and ends after that epoch.
+    """
+    choice = choose_epoch(cell, folder / CHOOSING, side) if is_trained_again(cell, side) else None
+    if choice is None:
+        system = build_system(cell, folder)
+        done = system.fit(side)
+    else:
+        seed_everything(cell.config.seed)
+        system = build_system(cell, folder, stage=", on all slides", epochs=choice.kept_epoch)
+        done = system.fit(replace(side, held_out=()))
+    if done is None:
+        return system, None
+    told = describe_training(side, done, choice)
+    if isinstance(system, MagNetSystem):
+        system.save(side, told)
+    notice(f"{cell.title}: {kept_in_words(told)}")
+    return system, told
+
+
+def is_trained_again(cell: Cell, side: TrainingSide) -> bool:
+    """Whether the epoch is chosen by a training of its own, as too little would be learnt from beside it."""
+    validation = cell.config.validation
+    is_few = bool(side.held_out) and validation.holds_out_few(side.num_patients)
+    return is_few and validation.refit and learns_in_epochs(cell.system)
+
+
+def choose_epoch(cell: Cell, folder: Path, side: TrainingSide) -> Progress:
+    """Return how the first training in a folder went; it is not repeated where it was finished."""
+    if (done := read_choice(folder)) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        done = build_system(cell, folder, stage=", choosing the epoch").fit(replace(side))  # its own labels go with it
+        assert done is not None  # it learns in epochs
+        write_choice(folder, done)
+    forget(folder)
+    return done
+
+
+def build_system(cell: Cell, folder: Path, *, stage: str = "", epochs: int | None = None) -> System:
+    """Build the cell's system. The folder keeps its checkpoint for going on after a stop, and the run of MagNet.
+
+    Its bar says the stage; `epochs` ends the training earlier than its settings do.
+    """
     config = cell.config
     if cell.system == MAGNET:
-        return MagNetSystem(config, folder, title=cell.title)
+        return MagNetSystem(config, folder, title=f"{cell.title}{stage}", epochs=epochs)
     setting = Setting(
-        config.seed, pick_device(config.device), config.compute,
-        finetune=cell.finetune, title=cell.title, folder=folder, patience=config.validation.patience,
+        config.seed, pick_device(config.device), config.compute, finetune=cell.finetune, title=cell.title,
+        stage=stage, epochs=epochs, folder=folder, patience=config.validation.patience,
     )  # fmt: skip
     return build_rival(cell.system, cell.rivals, setting)
 

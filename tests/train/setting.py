@@ -24,7 +24,7 @@ def config(store: Store, runs: Path, *settings: str) -> FitConfig:
         [
             f"data.store={store.root}", f"runs={runs}", f"split.file={runs / 'folds.json'}",
             "data.backbone=timm:test_convnext", f"data.panel={NUM_GENES}", "optim.name=adamw", "optim.lr=3e-3",
-            "optim.epochs=2", "optim.batch_size=64", "model.width=32", *settings,
+            "optim.epochs=2", "optim.batch_size=64", "model.width=32", "validation.few=none", *settings,
         ],
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import torch
 from magnet_core.errors import MagnetError
 from train.data.folds import Fold
 from train.learning.trained_run import load_run
-from train.places import our_cell
+from train.places import our_cell, read_record
 from train.report.page import write_report
 from train.settings.fit import FitConfig
 from train.studies.cell import Cell, read
@@ -39,6 +39,16 @@ def test_a_trained_run_is_loaded_and_has_its_weights(folder: Path) -> None:
     assert any(value.abs().sum() > 0 for value in run.predictor.state_dict().values())
 
 
+def test_what_came_later_is_read_as_it_was_meant_before() -> None:
+    run = load_run(RUNS / "fit")
+    assert (run.config.validation.few, run.config.validation.share) == ("none", 0.2)
+    before = read_record(RUNS / "study")["config"]
+    now = StudyConfig.build(
+        {**before, "fit": {**before["fit"], "validation": {"few": "hold_out"}}}, where="study.json"
+    ).plain()
+    assert other_settings(before, now) == ["validation.few"]
+
+
 def test_cells_are_read_with_predictions_and_sums() -> None:
     fold = Fold(0, ("S1", "S3"), ("S2",))
     for system in ("magnet", "gene_mean"):
@@ -55,6 +65,8 @@ def test_a_page_is_made_of_a_study(tmp_path: Path) -> None:
     (magnet,) = pl.read_csv(RUNS / "study/table.csv").filter(pl.col("system") == "MagNet").to_dicts()
     assert f"{magnet['pcc_gene_mean']:.3f}" in page
     assert "MagNet: loss" in page or "loss" in page
+    assert "last epoch kept: nothing held out" in page
+    assert "validation.few" in page  # as it was meant then, which is no default any more
 
 
 def test_a_fit_has_no_page_any_more_and_says_how_to_make_it_anew(tmp_path: Path) -> None:

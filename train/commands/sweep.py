@@ -33,7 +33,7 @@ def sweep_command(
     device: DeviceOption = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting of all trials, a.b=c.")] = None,
 ) -> None:
-    """Search hyper-parameters by their score on validation slides; the test slides are not looked at."""
+    """Search hyper-parameters by their score on held-out training slides; test slides are not looked at."""
     options = run_options(
         fold=fold, name=name, target=target, backbone=backbone, store=store, runs=runs, bins=bins, device=device
     )

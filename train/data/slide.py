@@ -52,9 +52,9 @@ class FeatureScale:
     sd: Tensor  # (D,)
 
     @classmethod
-    def of(cls, pooled: np.ndarray) -> "FeatureScale":
-        """Take the statistics of pooled features (N, D)."""
-        values = torch.from_numpy(pooled.astype(np.float32))
+    def of(cls, features: Tensor) -> "FeatureScale":
+        """Take the statistics of features (N, D)."""
+        values = features.float().cpu()
         sd = values.std(dim=0, correction=0)
         return cls(values.mean(dim=0), sd + _SD_FLOOR * sd.mean() + 1e-6)
 
@@ -121,7 +121,8 @@ class LevelData:
         if not self._standardise:
             return Tensor.float
         rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SCALE_ROWS)).astype(np.int64))
-        return FeatureScale.of(self.features(kind, rows).numpy())
+        with torch.inference_mode(False):  # kept for trainings, though a prediction may be the first to need it
+            return FeatureScale.of(self.features(kind, rows))
 
     def barcodes(self) -> np.ndarray:
         """Barcodes (N,)."""

@@ -1,7 +1,7 @@
 """What an unfinished training leaves on disk, so that it can resume and end as if it had never stopped.
 
 checkpoint.pt     state of all that changes while training, torch's random states, and how far it is
-best.safetensors  the weights with the best score on the validation slides so far
+best.safetensors  the weights with the best score on what is held out so far
 Both are written beside their place and then renamed, so that a file under its name is always whole.
 """
 

@@ -2,7 +2,7 @@
 
 In: a `Trainee`: a module, its optimiser, how its batches are drawn, its loss. Out: the module trained in place, and how
 it went. A training that was stopped, by a signal or a kill, resumes at its last checkpoint and ends as if it had
-never stopped. Where there are validation slides, the weights kept are those of the epoch with the best score.
+never stopped. Where something is held out, the weights kept are those of the epoch with the best score.
 """
 
 import time

@@ -18,7 +18,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.files import replacing
 from magnet_core.settings import differing
 from train.learning.checkpoint import BEST, CHECKPOINT, go_on, read_checkpoint, write_checkpoint
-from train.settings.fit import OUTPUT_NEUTRAL
+from train.settings.fit import OUTPUT_NEUTRAL, as_recorded
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Progress:
 
     losses       of the steps of the epoch under way
     history      mean loss of each whole epoch
-    scores       on the validation slides, of each whole epoch
+    scores       on what is held out, of each whole epoch
     best_epoch   the epoch (from 1) of the best score; 0 before there is one
     """
 
@@ -85,7 +85,8 @@ class TrainingState:
         values = read_checkpoint(folder)
         if values is None:
             return False
-        if different := differing(values.get("settings", {}), settings, neutral=OUTPUT_NEUTRAL):
+        before, now = as_recorded(values.get("settings", {})), as_recorded(settings)
+        if different := differing(before, now, neutral=OUTPUT_NEUTRAL):
             raise MagnetError(
                 folder / CHECKPOINT,
                 expected="an unfinished training of these settings",

@@ -14,6 +14,8 @@ class Setting:
 
     finetune  train the encoder of the fine patches too, from their pixels; otherwise learn from cached features
     title     what the progress bar says
+    stage     which of the system's trainings this is, said after the title
+    epochs    after which training ends, on a schedule laid for all; None for the system's own number
     folder    where a training keeps its state, at which it resumes after a stop; None keeps no state
     patience  epochs without a better score before training stops; 0 trains all of them
     """
@@ -23,5 +25,7 @@ class Setting:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     finetune: bool = False
     title: str = "train"
+    stage: str = ""
+    epochs: int | None = None
     folder: Path | None = None
     patience: int = 0

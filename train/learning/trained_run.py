@@ -23,7 +23,7 @@ from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from train.model.predictor import Predictor
 from train.places import RUN, WEIGHTS, trained_run
-from train.settings.fit import FitConfig
+from train.settings.fit import FitConfig, as_recorded
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load_run(folder: Path) -> TrainedRun:
     folder = trained_run(folder)
     description = json.loads((folder / RUN).read_text())
     panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
-    config = FitConfig.build(description["config"], where=str(folder / RUN))
+    config = FitConfig.build(as_recorded(description["config"]), where=str(folder / RUN))
     frozen = config.encoder.mode == "frozen"
     encoder = None if frozen else build_encoder(find_backbone(description["backbone"]), str(folder / WEIGHTS))
     model = MagNet(

@@ -1,4 +1,4 @@
-"""The score that chooses an epoch: PCC per gene on slides that the training side holds out, never on test slides."""
+"""The score that chooses an epoch: PCC per gene on what the training side holds out, never on test slides."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,16 @@ from train.learning.loop import Validate
 
 
 def validator(side: TrainingSide, predict: Callable[[Slide], np.ndarray]) -> Validate | None:
-    """Return the mean PCC per gene of predictions (N, P) over whole slides; None where no slide is held out."""
+    """Return the mean PCC per gene over the held-out rows of each slide; None where nothing is held out.
+
+    Slides are predicted (N, P) whole, so that each row has its full neighbourhood.
+    """
     if not side.held_out:
         return None
+    judged = [(each, each.rows) for each in side.held_out]
 
     def validate() -> float:
-        return combine([evaluate(predict(slide), side.fine(slide)) for slide in side.held_out]).pcc_gene
+        scores = [evaluate(predict(each.slide)[rows], side.fine(each.slide)[rows]) for each, rows in judged]
+        return combine(scores).pcc_gene
 
     return validate

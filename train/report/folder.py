@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from magnet_core.errors import MagnetError
+from train.learning.choice import kept_in_words
 from train.places import CELL, RUN
 
 # E epochs
@@ -21,17 +22,18 @@ from train.places import CELL, RUN
 
 @dataclass(frozen=True)
 class TrainingHistory:
-    """How a training of MagNet went.
+    """How a training in epochs went.
 
-    losses      mean loss of each epoch (E,), NaN where it is unknown
-    scores      PCC per gene on the validation slides after each epoch (E,); empty without such slides
+    losses      mean loss of each epoch (E,), NaN where it is unknown; of the training whose weights were kept
+    scores      PCC per gene on what was held out, after each epoch; empty where nothing was
     kept_epoch  the epoch (from 1) whose weights were kept
+    kept        the same in words, and why
     """
 
     losses: Sequence[float]
     scores: Sequence[float]
-    validation_slides: Sequence[str]
     kept_epoch: int
+    kept: str
 
 
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def read_training(folder: Path) -> TrainingHistory | None:
     if not told.get("losses"):
         return None
     losses, scores = (with_nan(told.get(name, [])) for name in ("losses", "validation_scores"))
-    return TrainingHistory(losses, scores, told.get("validation_slides", []), told.get("kept_epoch", 0))
+    return TrainingHistory(losses, scores, told.get("kept_epoch", 0), kept_in_words(told))
 
 
 def with_nan(values: Sequence[float | None]) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from magnet_core.settings import flat
 from train.report.parts import Block, Code, Listing, Table
+from train.settings.fit import as_recorded
 from train.settings.protocols import PROTOCOLS
 from train.studies.numbers import NOTHING
 from train.studies.settings import StudyConfig
@@ -69,7 +70,8 @@ def settings(config: Mapping[str, Any]) -> list[Block]:
 
 def by_name(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings under the names by which users give them: those of a study's fit without its prefix."""
-    return flat({**config.get("fit", {}), **{key: value for key, value in config.items() if key != "fit"}})
+    values = {**config.get("fit", {}), **{key: value for key, value in config.items() if key != "fit"}}
+    return flat(as_recorded(values))
 
 
 def folds_table(folds: Mapping[str, Mapping[str, Sequence[str]]]) -> Table:

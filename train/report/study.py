@@ -20,7 +20,7 @@ from train.report.genes import against_ceiling, against_system, best_and_worst, 
 from train.report.parts import Block, Listing, Plots, Section, Table, unrepeated
 from train.report.pictures import maps
 from train.report.settings import facts, folds_table, settings, versions
-from train.report.trainings import training_plots
+from train.report.trainings import kept_table, training_plots
 from train.studies.numbers import counted, difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
 from train.studies.render import best_of
@@ -202,7 +202,7 @@ def slides_table(slides: pl.DataFrame) -> Table:
 
 
 def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
-    """Loss curves of the rows that were trained in epochs."""
+    """Curves of the rows that were trained in epochs, and which epochs were kept."""
     by_group: dict[str, list[tuple[str, str, TrainingHistory]]] = {}
     for row in record["rows"]:
         for cell in row["cells"]:
@@ -210,7 +210,10 @@ def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
                 name = fold_of(Path(cell).name)
                 by_group.setdefault(row["group"], []).append((row["title"], name, training))
     plots = [plot for group, trained in by_group.items() for plot in training_plots(group, trained)]
-    return [Plots("Training", plots, "A line a fold; a dot marks the epoch whose weights were kept.")] if plots else []
+    if not plots:
+        return []
+    kept = kept_table([(group, *each) for group, trained in by_group.items() for each in trained])
+    return [Plots("Training", plots, "A line a fold; a dot marks the epoch whose weights were kept."), kept]
 
 
 def fold_of(name: str) -> str:

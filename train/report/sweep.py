@@ -35,7 +35,7 @@ def sweep_section(folder: Path) -> Section:
         *facts(config),
         ("trials", ", ".join(f"{count} {word}" for word, count in Counter(row["ended"] for row in trials).items())),
         ("learnt from", ", ".join(slides["learnt"])),
-        ("judged on", f"{held_out}: validation slides, no test slide was looked at"),
+        ("judged on", f"{held_out}: held out, no test slide was looked at"),
     ]
     blocks: list[Block] = [
         *settings(config),
@@ -59,7 +59,7 @@ def best_table(whole: list[dict[str, str]], space: dict[str, object]) -> Table:
         [row["trial"], number(number_of(row["pcc_gene"]), 4), row["epochs"], *(rounded(row[name]) for name in space)]
         for row in whole
     ]
-    note = "PCC per gene on the validation slides." if rows else "No trial was trained to its end."
+    note = "PCC per gene on what is held out." if rows else "No trial was trained to its end."
     return Table("Best trials", ("trial", "PCC per gene", "epochs", *space), rows, 0, note)
 
 

@@ -3,15 +3,16 @@
 The model's and the loss's own settings lie in `magnet_core.settings`; here are those of the run itself.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS, targets_in_words
-from magnet_core.settings import Layers, Options, Settings, refusal, without
+from magnet_core.settings import Layers, Options, Settings, flat, merged, nested, refusal, without
 from magnet_core.settings.loss import LossConfig
 from magnet_core.settings.model import ModelConfig
 from magnet_core.settings.normalise import NormaliseConfig
@@ -19,6 +20,14 @@ from magnet_core.settings.tuning import TuningConfig
 
 # Settings that do not change what is learnt, or not by more than rounding: two that differ in them are the same.
 OUTPUT_NEUTRAL = frozenset({"device", "overwrite", "compute.checkpoint_minutes", "compute.resident"})
+# Settings that came later, by their dotted names, and what was meant before there were any. Records without them are
+# read so, and at these values they are in no name of a cell, so that older cells keep their names.
+BEFORE: dict[str, Any] = {
+    "data.own": False,
+    "data.contexts": "paired",
+    "validation.few": "none",
+    "validation.refit": True,
+}
 OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`
 
 
@@ -99,16 +108,36 @@ class OptimConfig(Settings):
 
 
 class ValidationConfig(Settings):
-    """Slides of the training patients that choose the epoch whose weights are kept; never the test slides.
+    """What of the training side chooses the epoch whose weights are kept; never the test slides.
 
-    share     of the training patients, rounded down: with few of them, none, and the last epoch is kept
+    share     of the training patients, rounded down
+    few       where that is no patient: hold_out holds out one, or blocks of tissue where there is one patient alone;
+              none holds out nothing, and the last epoch is kept
+    refit     with so few, train again from the start on all training slides, as many epochs as were chosen
     patience  epochs without a better score before training stops; 0 trains all of them
     """
 
     table: ClassVar[str] = "validation"
 
     share: float = Field(default=0.2, ge=0, le=0.9)
+    few: Literal["hold_out", "none"] = "hold_out"
+    refit: bool = True
     patience: int = Field(default=0, ge=0)
+
+    def num_patients(self, patients: int) -> int:
+        """How many of the training patients are held out: the share, rounded down, or one; of a single patient none."""
+        least = 1 if self.holds_out_few(patients) and patients > 1 else 0
+        return max(math.floor(self.share * patients), least)
+
+    def holds_out_few(self, patients: int) -> bool:
+        """Whether something is held out although the share of so many patients comes to none."""
+        return self.few == "hold_out" and self.share > 0 and math.floor(self.share * patients) == 0
+
+    def meant(self, patients: int) -> "ValidationConfig":
+        """The same settings for so many patients, each that has no say there as it was meant before it existed."""
+        if self.holds_out_few(patients):
+            return self
+        return self.changed(**{name: BEFORE[f"{self.table}.{name}"] for name in ("few", "refit")})
 
 
 class ComputeConfig(Settings):
@@ -167,6 +196,10 @@ class FitConfig(Settings):
         check_name(name)
         return name
 
+    def meant(self, patients: int) -> "FitConfig":
+        """The same settings for so many training patients, see `ValidationConfig.meant`."""
+        return self.changed(validation=self.validation.meant(patients))
+
     @property
     def run_name(self) -> str:
         """The run's folder: `name`, or one made of target, backbone and fold."""
@@ -184,6 +217,17 @@ def load_config(
 def build_fit(layers: Layers) -> FitConfig:
     """Build the settings of a fit; a recipe's tables for other commands are passed over."""
     return FitConfig.build(without(layers.values, OTHER_TABLES), where=layers.source)
+
+
+def as_recorded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the recorded settings of a fit: those that came later are as was meant before there were any."""
+    return merged(nested(BEFORE, where="BEFORE"), values)
+
+
+def without_later(values: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of nested settings those that came later, where they are as was meant before there were any."""
+    kept = {name: value for name, value in flat(values).items() if name not in before or before[name] != value}
+    return nested(kept, where="settings")
 
 
 def check_name(name: str) -> None:

@@ -26,16 +26,15 @@ from magnet_core.records import Genes
 from magnet_core.resampling import BlockSums
 from magnet_core.settings import without
 from train.data.folds import Fold
-from train.data.training_side import held_out_patients
 from train.evaluation.scores import GENES
 from train.places import CELL
-from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
+from train.settings.fit import BEFORE, OUTPUT_NEUTRAL, FitConfig, without_later
 from train.systems.table import MAGNET, NOISE_CEILING, RivalsConfig, plain_systems, title_of
 
 # N fine rows of a slide, P panel genes
 
 VERSION = 2  # raise it when equal settings no longer give equal cells
-# Later settings of rivals; at these values they are left out of a cell's name, so that older cells keep their names.
+# Settings of rivals that came later, and what was meant before, as `BEFORE` has those of a fit.
 LATER = {"clip_norm": 0.0, "ema": 0.0}
 # Left out of a cell's name: where the cell lies, and what the name has in another form (slides of the fold, features).
 ELSEWHERE = {*OUTPUT_NEUTRAL, "name", "runs", "fold", "baselines", "split", "data.store"}
@@ -61,16 +60,17 @@ class Cell:
         return self.config.encoder.mode != "frozen"
 
     def settings(self, training_patients: Sequence[str]) -> dict[str, Any]:
-        """All settings that decide what the cell holds; a rival's include validation only where slides are held out."""
-        settings = without(self.config.plain(), ELSEWHERE)
+        """All settings that decide what the cell holds; a rival's include validation only where it holds out."""
+        num_patients = len(set(training_patients))
+        config = self.config.meant(num_patients)
+        settings = without_later(without(config.plain(), ELSEWHERE), BEFORE)
         if self.system == MAGNET:
             return settings
         if self.system in plain_systems() or self.system == NOISE_CEILING:
             return {"data": settings["data"]}
-        rival = getattr(self.rivals, self.system).plain()
-        rival = {name: value for name, value in rival.items() if name not in LATER or value != LATER[name]}
+        rival = without_later(getattr(self.rivals, self.system).plain(), LATER)
         own = {"data": settings["data"], "seed": settings["seed"], "rival": rival}
-        if held_out_patients(training_patients, self.config):
+        if config.validation.num_patients(num_patients) or config.validation.holds_out_few(num_patients):
             own |= {"validation": settings["validation"]}
         return own | ({"encoder": settings["encoder"], "compute": settings["compute"]} if self.finetune else {})
 

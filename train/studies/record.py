@@ -19,7 +19,7 @@ from magnet_core.files import write_json, write_text
 from magnet_core.settings import differing, flat
 from train.evaluation.scores import write_genes
 from train.places import FORMER_FIT, RUN, TABLE, WEIGHTS, read_record
-from train.settings.fit import OUTPUT_NEUTRAL, check_name
+from train.settings.fit import OUTPUT_NEUTRAL, as_recorded, check_name
 from train.settings.protocols import PROTOCOLS
 from train.studies.cell import Results
 from train.studies.figures import draw_table
@@ -71,7 +71,7 @@ def other_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
 
     A setting that one of them does not know is of a system, or of a version, that the other could not have used.
     """
-    one, other = (flat({**config["fit"], **config, "fit": {}}) for config in (before, now))
+    one, other = (flat({**as_recorded(config["fit"]), **config, "fit": {}}) for config in (before, now))
     return [name for name in differing(one, other, neutral={*OUTPUT_NEUTRAL, *WHERE}) if name in one and name in other]
 
 

@@ -1,1 +1,1 @@
-"""Hyper-parameter search: trials drawn by Optuna, judged on validation slides, kept in one folder that goes on."""
+"""Hyper-parameter search: trials drawn by Optuna, judged on what is held out, kept in one folder that goes on."""

@@ -1,8 +1,8 @@
-"""One trial: MagNet trained on part of the training patients, judged on the rest of them. Test slides are never asked.
+"""One trial: MagNet trained on part of the training side, judged on what is held out of it. No test slide is asked.
 
-In: a configuration. Out: its PCC per gene on the validation slides, of the epoch that a fit of these settings would
-keep: the best one where a fit has validation slides of its own, else the last. Slides are opened once a process for
-each set of data settings.
+In: a configuration. Out: its PCC per gene on what is held out, of the epoch that a fit of these settings would keep:
+the best one where a fit holds something out, else the last. No trial is trained again on all slides, as a fit may be.
+Slides are opened once a process for each set of data settings.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from magnet_core.errors import MagnetError
 from train.data.fold_sides import open_fold
 from train.data.training_side import TrainingSide, hold_out
 from train.pipeline import judge
-from train.settings.fit import DataConfig, FitConfig
+from train.settings.fit import DataConfig, FitConfig, ValidationConfig
 
 Report = Callable[[int, float], None]  # an epoch, from 1, and its score; may raise to stop the trial
 
@@ -29,9 +29,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bench:
-    """The training side of the fold, with slides held out on which trials are judged.
+    """The training side of the fold, with what is held out of it, on which trials are judged.
 
-    keeps_best  whether a fit has validation slides to choose its epoch by
+    keeps_best  whether a fit holds something out to choose its epoch by
     """
 
     side: TrainingSide
@@ -49,7 +49,7 @@ class Objective:
         if config.data not in self._benches:
             side = open_fold(config).training
             keeps_best = bool(hold_out(side, config).held_out)
-            self._benches[config.data] = Bench(hold_out_one(side, config), keeps_best)
+            self._benches[config.data] = Bench(hold_out_some(side, config), keeps_best)
         return self._benches[config.data]
 
     def train(self, config: FitConfig, folder: Path, report: Report) -> Outcome:
@@ -63,18 +63,15 @@ class Objective:
         return Outcome(score, epoch)
 
 
-def hold_out_one(side: TrainingSide, config: FitConfig) -> TrainingSide:
-    """Hold slides out by patient as a fit does; those of one patient where its share comes to none."""
-    patients = len({slide.patient for slide in side.slides})
-    if patients < 2:
+def hold_out_some(side: TrainingSide, config: FitConfig) -> TrainingSide:
+    """Hold out as a fit of few patients does by default, whatever the settings say; nothing to judge by is an error."""
+    share = config.validation.share or min(ValidationConfig().share, 1 / side.num_patients)  # one patient
+    held = hold_out(side, config.changed(validation={"few": "hold_out", "share": share}))
+    if not held.held_out:
         raise MagnetError(
             "sweep",
-            expected="2 training patients or more, as trials are judged on one that they do not learn from",
-            found=f"{patients} ({', '.join(slide.slide_id for slide in side.slides)})",
+            expected="2 training patients or more, or a slide with room for blocks of tissue that are not learnt from",
+            found=f"{side.num_patients} ({', '.join(slide.slide_id for slide in side.slides)})",
             remedy="add slides of another patient, or choose a --fold that trains on more",
         )
-    held = hold_out(side, config)
-    if held.held_out:
-        return held
-    share = min(0.9, 1.5 / patients)  # of 2 patients 1.5, of all others too: 1
-    return hold_out(side, config.changed(validation={"share": share}))
+    return held

@@ -18,7 +18,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.files import write_json, write_text
 from magnet_core.settings import differing, flat, nested
 from train.places import SWEEP
-from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
+from train.settings.fit import OUTPUT_NEUTRAL, FitConfig, as_recorded
 from train.sweep.config import Sweep
 from train.sweep.objective import Bench
 from train.sweep.study import KEPT_EPOCH, REFUSED
@@ -31,7 +31,7 @@ def check_record(sweep: Sweep, bench: Bench) -> None:
     """Write what the sweep is, or compare it with what the folder says."""
     slides = {
         "learnt": [slide.slide_id for slide in bench.side.learnt.slides],
-        "validation": [slide.slide_id for slide in bench.side.held_out],
+        "validation": [str(each) for each in bench.side.held_out],
     }
     now: dict[str, Any] = json.loads(json.dumps({**sweep.described(), "slides": slides}))
     path = sweep.folder / SWEEP
@@ -41,7 +41,7 @@ def check_record(sweep: Sweep, bench: Bench) -> None:
     before = json.loads(path.read_text(encoding="utf-8"))
     searched = before["space"].keys() | now["space"].keys()
     neutral = {*OUTPUT_NEUTRAL, *searched}
-    different = differing(before.pop("settings"), now.pop("settings"), neutral=neutral)
+    different = differing(as_recorded(before.pop("settings")), now.pop("settings"), neutral=neutral)
     different += differing({key: before[key] for key in now}, now)
     if different:
         raise MagnetError(
@@ -84,7 +84,7 @@ def recipe_text(sweep: Sweep, trial: FrozenTrial) -> str:
         if name in {"fold", *sweep.space} or (value != default[name] and name not in NOT_OF_A_RECIPE)
     }
     comments = (
-        f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on validation slides,\n"
+        f"# Trial {trial.number} of sweep {sweep.folder.name}: PCC per gene {trial.value:.4f} on held-out slides,\n"
         f"# after epoch {trial.user_attrs.get(KEPT_EPOCH)}.\n"
         "# train fit --recipe best.toml  (--bins finetuned trains the bin encoder, too)\n"
     )

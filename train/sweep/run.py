@@ -44,7 +44,7 @@ def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) 
     bench = objective.bench(sweep.base)
     check_record(sweep, bench)
     notice(
-        f"validation: {', '.join(slide.slide_id for slide in bench.side.held_out)}; "
+        f"validation: {', '.join(map(str, bench.side.held_out))}; "
         f"learnt from: {', '.join(slide.slide_id for slide in bench.side.learnt.slides)}"
     )
     with open_study(sweep.folder, sweep.search) as study:

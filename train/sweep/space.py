@@ -27,6 +27,7 @@ Value = bool | int | float | str
 FIXED = (
     "name", "overwrite", "fold", "runs", "seed", "device", "baselines", "split",
     "data.store", "data.target", "data.panel", "data.panel_by", "data.include", "data.normalise", "validation.share",
+    "validation.few", "validation.refit",
 )  # fmt: skip
 RANGE_KEYS = ("low", "high", "step", "log")
 

@@ -3,7 +3,8 @@
 In: a `FitConfig`, a folder. Out: a trained run in the folder, and predictions. A training that was stopped goes on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from magnet_core.device import pick_device
 from magnet_core.losses import magnet_loss
 from magnet_core.model import MagNet
 from train.data.epoch import draw_epoch, epoch_batches
-from train.data.labels import SlideLabels
 from train.data.rows import Rows
 from train.data.slide import Slide
 from train.data.subgraph import Batch, SubgraphSpec
@@ -38,37 +38,42 @@ log = logger(__name__)
 
 
 class MagNetSystem:
-    """The paper's model; `fit` leaves it in `folder`, from where `load_run` reads it back."""
+    """The paper's model; `save` leaves it in `folder`, from where `load_run` reads it back.
 
-    def __init__(self, config: FitConfig, folder: Path, *, title: str = "train") -> None:
+    epochs  after which training ends, on a schedule laid for all of the configuration's; None for all
+    """
+
+    def __init__(self, config: FitConfig, folder: Path, *, title: str = "train", epochs: int | None = None) -> None:
         self._config = config
         self._folder = folder
         self._title = title
+        self._epochs = epochs
         self.predictor: Predictor
 
-    def fit(self, training: TrainingSide) -> Progress:
-        """Train, or go on where the folder's checkpoint stands, and save the run."""
-        done = self.learn(training)
+    def save(self, training: TrainingSide, told: Mapping[str, Any]) -> None:
+        """Leave the trained run in the folder, with what is told of its training."""
         digest = training.slides[0].features_header["settings_digest"]
         run = TrainedRun(self._config, training.panel, self.predictor, digest)
-        save_run(self._folder, run, extra={"fold": self._config.fold, **describe_training(training.held_out, done)})
-        return done
+        save_run(self._folder, run, extra={"fold": self._config.fold, **told})
 
-    def learn(self, training: TrainingSide, *, report: Callable[[int, float], None] | None = None) -> Progress:
-        """Train without saving; `report` is told of the score of each epoch, from 1, and may raise to end it."""
+    def fit(self, training: TrainingSide, *, report: Callable[[int, float], None] | None = None) -> Progress:
+        """Train, or go on where the folder's checkpoint stands; no run is saved.
+
+        `report` is told of the score of each epoch, from 1, and may raise to end it.
+        """
         config = self._config
         self.predictor = build_predictor(config, training.slides[0], num_genes=len(training.panel))
         self.predictor.to(pick_device(config.device))
-        set_mean_output(self.predictor.model, training.learnt.slides, training.labels)
+        set_mean_output(self.predictor.model, training.learnt)
         log.info(place_features(self.predictor, training.slides, config.compute.resident))
         self._folder.mkdir(parents=True, exist_ok=True)
         return train(
             magnet_trainee(self.predictor, training.learnt, config),
-            loop_settings(config),
+            replace(loop_settings(config), epochs=self._epochs or config.optim.epochs),
             folder=self._folder,
             title=self._title,
             validate=reporting(validator(training, self.predict), report),
-            settings=config.plain(),
+            settings=config.meant(training.num_patients).plain(),
         )
 
     def predict(self, slide: Slide) -> np.ndarray:
@@ -124,25 +129,17 @@ def reporting(validate: Validate | None, report: Callable[[int, float], None] | 
     return validate_and_report
 
 
-def describe_training(held_out: Sequence[Slide], done: Progress) -> dict[str, Any]:
-    """Say how a training went."""
-    return {
-        "validation_slides": [slide.slide_id for slide in held_out],
-        "validation_scores": done.scores,
-        "kept_epoch": done.kept_epoch,
-        "losses": done.history,
-    }
-
-
-def set_mean_output(model: MagNet, slides: Sequence[Slide], labels: SlideLabels) -> None:
-    """Start the heads at the mean expression of the training slides."""
+def set_mean_output(model: MagNet, side: TrainingSide) -> None:
+    """Start the heads at the mean expression of what is learnt from."""
     device = next(model.parameters()).device
 
     def mean(level: str) -> torch.Tensor | None:
-        measured = [part for slide in slides if (part := labels[slide.slide_id][level]) is not None]
-        return torch.from_numpy(np.concatenate(measured).mean(axis=0)).to(device) if measured else None
+        of_level = [part for slide in side.slides if (part := side.labels[slide.slide_id][level]) is not None]
+        learnt = [part[~np.isnan(part).any(axis=1)] for part in of_level]  # NaN where a held-out block is near
+        rows = np.concatenate(learnt) if learnt else np.empty(0)
+        return torch.from_numpy(rows.mean(axis=0)).to(device) if len(rows) else None
 
-    target = slides[0].target
+    target = side.slides[0].target
     fine = mean(target.fine)
     assert fine is not None
     contexts = {name: level_mean for name in target.contexts if (level_mean := mean(name)) is not None}

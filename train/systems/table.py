@@ -21,6 +21,7 @@ from train.settings.rivals import (
     EGNConfig,
     His2STConfig,
     HisToGeneConfig,
+    RivalSettings,
     STNetConfig,
     TriplexConfig,
 )
@@ -78,6 +79,12 @@ def title_of(name: str) -> str:
 def plain_systems() -> tuple[str, ...]:
     """Names of the plain baselines: systems without settings."""
     return tuple(name for name, row in SYSTEMS.items() if row.settings is None and name != MAGNET)
+
+
+def learns_in_epochs(name: str) -> bool:
+    """Whether a system learns by the one loop, so that an epoch of it may be chosen."""
+    kind = look_up(SYSTEMS, name, where="--systems").settings
+    return name == MAGNET or (kind is not None and issubclass(kind, RivalSettings))
 
 
 def rivals_kind() -> type[RivalsConfig]:

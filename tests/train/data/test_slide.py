@@ -24,6 +24,15 @@ from train.data.slide import LevelData, Slide, open_slide_data
 from train.settings.fit import DataConfig
 
 
+def test_a_scale_that_a_prediction_asked_for_first_serves_a_training(small_store: Store) -> None:
+    slide = open_first(small_store)
+    with torch.inference_mode():
+        slide.fine.scale(torch.zeros(1, slide.fine.width))
+    features = torch.zeros(1, slide.fine.width, requires_grad=True)
+    slide.fine.scale(features).sum().backward()
+    assert features.grad is not None
+
+
 def open_first(store: Store) -> Slide:
     slide_id = store.slide_ids()[0]
     (features,) = store.feature_files(slide_id)

@@ -154,7 +154,7 @@ def test_asked_to_stop_it_saves_and_ends_with_130(
     ]  # fmt: skip
     command = [sys.executable, "-m", "train", "fit", *settings]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        while not any(tmp_path.glob("cells/*/tensorboard/*")):
+        while not any(tmp_path.glob("cells/**/tensorboard/*")):
             assert process.poll() is None
             time.sleep(0.2)
         time.sleep(2)
@@ -162,7 +162,7 @@ def test_asked_to_stop_it_saves_and_ends_with_130(
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert list(tmp_path.glob(f"cells/magnet-*/{CHECKPOINT}"))
+    assert list(tmp_path.glob(f"cells/magnet-*/**/{CHECKPOINT}"))
 
 
 def test_validation_slides_are_whole_patients_of_the_training_side(small_store: Store, tmp_path: Path) -> None:
@@ -172,8 +172,8 @@ def test_validation_slides_are_whole_patients_of_the_training_side(small_store: 
     held = hold_out(side, settings)
     assert len(held.held_out) == 1
     learnt = held.learnt.slides
-    assert {slide.patient for slide in learnt}.isdisjoint(slide.patient for slide in held.held_out)
-    assert sorted(slide.slide_id for slide in [*learnt, *held.held_out]) == ["S1", "S2", "S3"]
+    assert {slide.patient for slide in learnt}.isdisjoint(each.slide.patient for each in held.held_out)
+    assert sorted([*(slide.slide_id for slide in learnt), *map(str, held.held_out)]) == ["S1", "S2", "S3"]
     few = hold_out(side, config(small_store, tmp_path, "validation.share=0.2"))
     assert (few.learnt.slides, few.held_out) == (slides, [])
 

@@ -109,5 +109,5 @@ def test_predictions_do_not_depend_on_how_many_are_made_together(
     with torch.inference_mode():
         fine = predictor.features(torch.from_numpy(slide.fine.pixels(np.arange(len(slide.fine)))))
         graph = whole_slide(slide, labels_of(slide, settings), predictor).graph
-        literal = predictor.model(slide.fine.scale(fine), graph).fine
+        literal = predictor.model(slide.fine.fine_scale(fine), graph).fine
     np.testing.assert_allclose(small, literal.numpy(), atol=1e-5)

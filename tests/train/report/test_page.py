@@ -88,6 +88,14 @@ def test_every_number_of_the_table_is_on_the_page(study: Path, tmp_path: Path) -
     ]
 
 
+def test_the_page_says_which_epoch_was_kept(study: Path, tmp_path: Path) -> None:
+    _, page = page_of(study, out=tmp_path)
+    rows = page.rows("Kept epochs")[1:]
+    assert [row[1:3] for row in rows] == [["MagNet", f"fold {fold}"] for _ in (55, 8) for fold in (0, 1)]
+    why = "last epoch kept: nothing held out (a share of 0.2 of 2 patients is none, and validation.few=none)"
+    assert {row[3] for row in rows} == {why}
+
+
 def test_a_page_needs_nothing_from_elsewhere(study: Path, fitted: Path, sweep: Path, tmp_path: Path) -> None:
     text, page = page_of(study, fitted, sweep, out=tmp_path)
     assert "http://" not in text

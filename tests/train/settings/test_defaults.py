@@ -8,7 +8,7 @@ import pytest
 from cache.canonical import canonical_json
 from magnet_core.settings import differing, flat, nested
 from train.data.folds import Fold
-from train.settings.fit import OUTPUT_NEUTRAL, FitConfig
+from train.settings.fit import BEFORE, OUTPUT_NEUTRAL, FitConfig, as_recorded, without_later
 from train.studies.cell import ELSEWHERE, LATER, Cell
 from train.studies.record import WHERE, other_settings
 from train.studies.settings import StudyConfig
@@ -34,6 +34,8 @@ FIT: dict[str, Any] = {
         "panel_by": "mean",
         "include": [],
         "standardise": True,
+        "own": True,
+        "contexts": "blended",
         "normalise": {"library": "panel", "scale": 10000.0, "log": True},
     },
     "split": {"folds": 4, "by": "patient", "seed": 0, "file": "runs/folds.json"},
@@ -72,7 +74,7 @@ FIT: dict[str, Any] = {
         "clip_norm": 0.0,
         "ema": 0.0,
     },
-    "validation": {"share": 0.2, "patience": 0},
+    "validation": {"share": 0.2, "few": "hold_out", "refit": True, "patience": 0},
     "compute": {
         "precision": "auto",
         "micro_batch": 0,
@@ -166,15 +168,15 @@ DEFAULT_RIVALS: dict[str, dict[str, float]] = {
 OTHER: dict[str, Any] = {
     "name": "other", "runs": "elsewhere", "device": "cpu", "sampler": "random", "data.store": "other",
     "data.target": 16, "data.backbone": "resnet18", "data.settings_digest": "abc", "data.panel_by": "variance",
-    "data.include": ["A"], "data.normalise.library": "all", "split.by": "slide", "split.file": "other.json",
+    "data.include": ["A"], "data.contexts": "paired", "data.normalise.library": "all", "split.by": "slide", "split.file": "other.json",
     "encoder.mode": "lora", "model.width": 64, "model.heads": 8, "model.attend": "graph", "model.fusion": "sum",
     "loss.pcc_over": "genes", "loss.likelihood": "poisson", "optim.name": "adamw", "compute.precision": "fp32",
-    "compute.resident": "never",
+    "compute.resident": "never", "validation.few": "none",
 }  # fmt: skip
 
 
-def digest_of(system: str, config: FitConfig) -> str:
-    settings = Cell(system, config, Fold(0, ("a",), ("b",)), rivals_config()).settings([])
+def digest_of(system: str, config: FitConfig, patients: int = 0) -> str:
+    settings = Cell(system, config, Fold(0, ("a",), ("b",)), rivals_config()).settings([*map(str, range(patients))])
     return hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:12]
 
 
@@ -199,9 +201,45 @@ def test_what_leaves_the_output_as_it_is_is_said_in_one_place() -> None:
     assert OUTPUT_NEUTRAL < ELSEWHERE
 
 
+OLDER = {"magnet": "80c200133fef", "egn": "2887b83c4db7", "gene_mean": "47b1388d466f"}
+
+
 def test_cells_written_before_keep_their_names() -> None:
-    digests = {system: digest_of(system, FitConfig()) for system in ("magnet", "egn", "gene_mean")}
-    assert digests == {"magnet": "80c200133fef", "egn": "2887b83c4db7", "gene_mean": "47b1388d466f"}
+    before = FitConfig().changed(**nested(BEFORE, where="BEFORE"))
+    assert {system: digest_of(system, before, patients) for system in OLDER for patients in (0, 4)} == OLDER
+
+
+def test_cells_of_five_patients_keep_their_names_as_nothing_else_is_meant_there() -> None:
+    before = FitConfig().changed(**nested(BEFORE, where="BEFORE"))
+    now = FitConfig().changed(data={"own": False, "contexts": "paired"})
+    digests = {system: digest_of(system, now, 5) for system in OLDER}
+    assert digests == {system: digest_of(system, before, 5) for system in OLDER}
+    assert digests == {"magnet": "80c200133fef", "egn": "9c30b7c1ca69", "gene_mean": "47b1388d466f"}
+    assert digest_of("magnet", now.changed(validation={"refit": False}), 5) == OLDER["magnet"]
+
+
+def test_cells_of_few_patients_have_names_of_their_own() -> None:
+    digests = {system: digest_of(system, FitConfig(), 4) for system in OLDER}
+    assert digests == {"magnet": "6de2a7ec7abc", "egn": "abc5581e6a48", "gene_mean": "dc4f8852ea88"}
+    without_refit = FitConfig().changed(validation={"refit": False})
+    assert digest_of("magnet", without_refit, 4) not in {digests["magnet"], OLDER["magnet"]}
+    nothing_held_out = [FitConfig().changed(validation={"share": 0, "few": few}) for few in ("hold_out", "none")]
+    assert len({digest_of("egn", config, 4) for config in nothing_held_out}) == 1
+
+
+def test_a_record_without_a_later_setting_means_what_was_meant_then() -> None:
+    older = {"seed": 3, "validation": {"share": 0.2, "patience": 1}}
+    read = FitConfig.build(as_recorded(older), where="run.json")
+    assert (read.seed, read.validation.few, read.validation.patience) == (3, "none", 1)
+    told = {"validation": {"few": "hold_out"}}
+    assert FitConfig.build(as_recorded(told), where="run.json").validation.few == "hold_out"
+
+
+def test_a_later_setting_as_it_was_is_left_out_wherever_it_stands() -> None:
+    before = {"a.late": [1], "late.one": 0, "kept": 1}
+    values = {"a": {"late": [1], "early": 2}, "late": {"one": 0}, "kept": 2}
+    assert without_later(values, before) == {"a": {"early": 2}, "kept": 2}
+    assert without_later({"a": {"late": [2]}}, before) == {"a": {"late": [2]}}
 
 
 @pytest.mark.parametrize("name", flat(FIT))

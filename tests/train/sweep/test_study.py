@@ -4,6 +4,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -13,11 +14,13 @@ from magnet_core.errors import MagnetError
 from magnet_core.interrupt import StopRequest
 from tests.train.setting import config
 from tests.train.sweep.setting import sweep_of
+from train.data import training_side
 from train.data.fold_sides import open_fold
+from train.data.tissue_blocks import TissueBlocks
 from train.settings.fit import FitConfig
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
-from train.sweep.objective import Objective, Outcome, Report, hold_out_one
+from train.sweep.objective import Objective, Outcome, Report, hold_out_some
 from train.sweep.run import refit_config, run_sweep
 from train.sweep.study import Worker, finished, open_study
 from train.sweep.trials import work
@@ -120,11 +123,22 @@ def test_a_trial_that_diverges_is_kept_with_its_line(small_store: Store, tmp_pat
 def test_one_patient_is_held_out_where_the_share_comes_to_none(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     side = open_fold(sweep.base).training
-    held = hold_out_one(side, sweep.base)
+    held = hold_out_some(side, sweep.base)
     assert len(held.learnt.slides) == len(held.held_out) == 1
-    assert {slide.patient for slide in held.learnt.slides}.isdisjoint({slide.patient for slide in held.held_out})
+    assert {slide.patient for slide in held.learnt.slides}.isdisjoint({each.slide.patient for each in held.held_out})
     with pytest.raises(MagnetError, match=r"expected 2 training patients or more.*found 1 \(S"):
-        hold_out_one(replace(side, slides=side.slides[:1]), sweep.base)
+        hold_out_some(replace(side, slides=side.slides[:1]), sweep.base)
+
+
+def test_of_one_patient_with_room_blocks_are_held_out(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = sweep_of(small_store, tmp_path / "runs", settings="validation.share = 0")
+    side = open_fold(sweep.base).training
+    blocks = TissueBlocks(np.zeros((1, 2)), 100.0, 50.0)
+    monkeypatch.setattr(training_side, "draw_blocks", lambda *_, **__: blocks)
+    (held,) = hold_out_some(replace(side, slides=side.slides[:1]), sweep.base).held_out
+    assert held.blocks is blocks
 
 
 def test_a_refit_trains_the_encoder_that_was_frozen_for_speed_and_leaves_another_mode(
@@ -171,7 +185,7 @@ def test_a_trial_is_judged_by_the_epoch_that_a_fit_would_keep(
 ) -> None:
     scores = iter([0.1, 0.9, 0.4])
     monkeypatch.setattr(magnet, "validator", lambda side, predict: lambda: next(scores))
-    share = "validation.share=0.5" if validates else "validation.share=0.2"  # of two training patients: one, none
-    settings = config(small_store, tmp_path, "encoder.mode=frozen", "optim.epochs=3", share)
+    few = "validation.few=hold_out" if validates else "validation.few=none"  # a fifth of two training patients is none
+    settings = config(small_store, tmp_path, "encoder.mode=frozen", "optim.epochs=3", few)
     outcome = Objective().train(settings, tmp_path, lambda epoch, score: None)
     assert (outcome.score, outcome.epoch) == ((0.9, 2) if validates else (0.4, 3))

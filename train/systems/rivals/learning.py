@@ -84,7 +84,7 @@ def learn(
     predict: Callable[[Slide], np.ndarray] | None = None,
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
 ) -> Progress:
-    """Train a module. Where `side` has slides held out, `predict` is judged on them after each epoch."""
+    """Train a module. Where `side` has something held out, `predict` is judged on it after each epoch."""
     draws = Draws(named_rng(setting.seed, setting.title))
 
     def loss_and_terms(batch: Batch) -> tuple[Tensor, Terms]:
@@ -99,11 +99,12 @@ def learn(
         schedule=schedule,
         draws={"draws": draws},
     )
-    loop = LoopSettings(course.epochs, patience=setting.patience, checkpoint_minutes=setting.compute.checkpoint_minutes)
+    epochs = setting.epochs or course.epochs
+    loop = LoopSettings(epochs, course.clip_norm, course.ema, setting.patience, setting.compute.checkpoint_minutes)
     with ExitStack() as stack:
         folder = setting.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         validate = None if side is None or predict is None else validator(side, predict)
-        return train(trainee, loop, folder=folder, title=setting.title, validate=validate)
+        return train(trainee, loop, folder=folder, title=f"{setting.title}{setting.stage}", validate=validate)
 
 
 def falling(

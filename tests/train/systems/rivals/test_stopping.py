@@ -14,6 +14,7 @@ from tests.train.systems.rivals.setting import training_of
 from train.data.fold_sides import FoldSides
 from train.learning import progress
 from train.learning.checkpoint import CHECKPOINT, write_checkpoint
+from train.learning.loop import LoopSettings
 from train.learning.setting import Setting
 from train.settings.fit import ComputeConfig
 from train.settings.rivals import (
@@ -25,6 +26,7 @@ from train.settings.rivals import (
     STNetConfig,
     TriplexConfig,
 )
+from train.systems.rivals import learning
 from train.systems.rivals.learning import learn, seeded
 from train.systems.table import SYSTEMS, build_rival, rivals_config
 
@@ -114,6 +116,24 @@ def learn_a_line(setting: Setting, at_step: Callable[[int], None] = lambda _: No
         optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
         done = learn(module, batches_of, loss_of, optimiser=optimiser, course=STNetConfig(epochs=3), setting=setting)
     return module, done.history
+
+
+def test_a_rival_s_gradient_is_clipped_and_its_weights_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[LoopSettings] = []
+
+    def watched(trainee: object, loop: LoopSettings, **_: object) -> progress.Progress:
+        seen.append(loop)
+        return progress.Progress()
+
+    monkeypatch.setattr(learning, "train", watched)
+    module = nn.Linear(1, 1)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    for epochs in (None, 2):
+        learn(
+            module, lambda rng: [], lambda batch: torch.zeros(()), optimiser=optimiser,
+            course=STNetConfig(epochs=3, clip_norm=0.5, ema=0.9), setting=Setting(patience=4, epochs=epochs),
+        )  # fmt: skip
+    assert seen == [LoopSettings(3, 0.5, 0.9, 4), LoopSettings(2, 0.5, 0.9, 4)]
 
 
 @pytest.mark.parametrize("step", [0, 3, 4, 6, 11])
