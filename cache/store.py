@@ -129,10 +129,14 @@ class Store:
         return files
 
     def features(self, slide_id: str, backbone: str, settings_digest: str | None = None) -> ArrayFile:
-        """Open a slide's features of one backbone; with several settings, `settings_digest` chooses."""
+        """Open a slide's features of one backbone; with several settings, `settings_digest` chooses.
+
+        Of features that differ only in what they keep of a row's own square, those that keep most are meant.
+        """
         files = self.feature_files(slide_id)
         of_backbone = [file for file in files if file.backbone == backbone and self._fits_geometry(slide_id, file)]
         chosen = [file for file in of_backbone if settings_digest in (None, file.settings_digest)]
+        chosen = _richest(chosen) if len(chosen) > 1 else chosen
         if len(chosen) == 1:
             return ArrayFile(chosen[0].path)
         if len(chosen) > 1:
@@ -172,6 +176,18 @@ class Store:
                 remedy="run 'extract run' first, or check the path",
             )
         return _parse_index(self._index)
+
+
+def _richest(files: list[FeatureFile]) -> list[FeatureFile]:
+    """Return one of all files whose settings are the same but for `own`: that which keeps most."""
+    kept: dict[str, tuple[int, FeatureFile]] = {}
+    for file in files:
+        with ArrayFile(file.path) as features:
+            settings = dict(features.header.get("settings", {}))
+        own, others = settings.pop("own", 0), canonical_json(settings) if settings else file.settings_digest
+        if others not in kept or own > kept[others][0]:
+            kept[others] = own, file
+    return [file for _, file in kept.values()]
 
 
 def check_slide_id(slide_id: str) -> str:

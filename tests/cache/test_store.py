@@ -117,6 +117,22 @@ def test_features_are_found_by_backbone_and_settings(tmp_path: Path) -> None:
     ]
 
 
+def test_of_features_that_differ_in_own_squares_alone_those_with_most_are_meant(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    store.register([{"slide_id": "P1"}])
+    add_geometry(store, "P1")
+    every = [{"tokens": 4}, {"tokens": 4, "own": 2}, {"tokens": 4, "own": 1}, {"tokens": 2}]
+    for number, settings in enumerate(every):
+        header = {"backbone": "resnet50", "settings_digest": f"digest{number}", "settings": settings}
+        with ArrayWriter(store.features_path("P1", "resnet50", f"digest{number}"), header) as writer:
+            writer.commit()
+    with pytest.raises(MagnetError, match="found 2: .* choose by settings_digest: digest1, digest3"):
+        store.features("P1", "resnet50")
+    store.features_path("P1", "resnet50", "digest3").unlink()
+    assert store.features("P1", "resnet50").header["settings"] == {"tokens": 4, "own": 2}
+    assert store.features("P1", "resnet50", "digest0").header["settings"] == {"tokens": 4}
+
+
 def test_features_of_a_geometry_that_is_gone_are_not_taken(tmp_path: Path) -> None:
     store = Store.create(tmp_path)
     store.register([{"slide_id": "P1"}])

@@ -139,6 +139,30 @@ def test_another_backbone_adds_embeddings_and_opens_no_counts(
     assert {file.backbone for file in store.feature_files("S1")} == {BACKBONE, "timm:test_vit"}
 
 
+def test_a_store_without_own_squares_gets_them_and_is_not_laid_anew(
+    small_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def extract(own: int) -> list[str]:
+        embedding = EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2, own=own)
+        geometry = GeometryConfig(targets=(55,), spots=12)
+        return run(
+            RunConfig(samples=small_samples, store=tmp_path, geometry=geometry, embedding=embedding, slides=("S1",))
+        ).written
+
+    assert extract(0) == ["S1"]
+    store = Store(tmp_path)
+    before = contents(store.features("S1", BACKBONE).path)
+    laid = store.geometry_path("S1").stat().st_mtime_ns
+    monkeypatch.setattr("extract.pipeline.read_counts", lambda _: pytest.fail("counts were read again"))
+    assert extract(2) == ["S1"]
+    assert extract(0) == extract(2) == []
+    assert store.geometry_path("S1").stat().st_mtime_ns == laid
+    after = contents(store.features("S1", BACKBONE).path)  # the features with most
+    assert after.keys() - before.keys() == {"spot/own", "centre/own"}
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, after[name], err_msg=name)
+
+
 def test_a_run_that_was_cut_short_resumes_to_the_same_values(
     store: Store, small_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,10 +65,15 @@ def training_settings(data: DataConfig) -> str:
 
 
 def digests_alike(file: FeatureFile) -> set[str]:
-    """Return the settings digests that a file has, or would have with other views: the first view is the same."""
+    """Return the settings digests that a file has, or would have with other views or without own squares.
+
+    The first view is the same, and so is all else that is kept beside them.
+    """
     with ArrayFile(file.path) as features:
         settings = features.header["settings"]
-    return {file.settings_digest, *(digest({**settings, "views": views}) for views in (1, NUM_SYMMETRIES))}
+    without_own = {name: value for name, value in settings.items() if name != "own"}
+    alike = [{**each, "views": views} for each in (settings, without_own) for views in (1, NUM_SYMMETRIES)]
+    return {file.settings_digest, *map(digest, alike)}
 
 
 def _listed(widths: Mapping[str, int]) -> str:

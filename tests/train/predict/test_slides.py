@@ -210,6 +210,15 @@ def test_features_of_other_settings_are_refused_but_for_the_views(small_store: S
     assert slide.features_header["settings_digest"] == digest_of(small_store)
 
 
+def test_a_run_that_knew_no_own_squares_reads_features_that_have_them(small_store: Store, tmp_path: Path) -> None:
+    run = untrained(small_store, tmp_path, "encoder.mode=frozen", "data.own=false")
+    settings = small_store.features("S1", BACKBONE).header["settings"]
+    before = {name: value for name, value in settings.items() if name != "own"}
+    assert before != settings
+    slide = open_slide_for(replace(run, features_settings_digest=digest(before)), small_store, "S1")
+    assert slide.fine.fine_width == slide.fine.width == run.predictor.model.fine_dim
+
+
 def test_features_of_another_width_are_refused(small_store: Store, tmp_path: Path) -> None:
     run = untrained(small_store, tmp_path, "encoder.mode=frozen")
     widths = run.predictor.model.context_dims
