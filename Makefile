@@ -14,7 +14,7 @@ CODE := magnet_core cache extract train
 
 .DEFAULT_GOAL := help
 COMMA := ,
-.PHONY: help venv demo study-demo test test-slow test-all lint bench-extract bench-train clean
+.PHONY: help venv demo study-demo test test-slow test-all lint bench-extract bench-train bench-accuracy clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -113,6 +113,9 @@ bench-extract: $(STAMP) ## stage one against the limits it cannot beat; minutes
 
 bench-train: $(STAMP) ## stage two against the limits it cannot beat; minutes
 	@$(BIN)/python benchmarks/bench_train.py
+
+bench-accuracy: $(STAMP) ## shares of the oracle, ablations, seams, rivals, in bench-accuracy/; hours; resumes
+	@PYTHONPATH=. $(BIN)/python benchmarks/bench_accuracy.py bench-accuracy $(if $(SECTIONS),--sections $(SECTIONS))
 
 clean: ## remove what the targets made, .venv included
 	@rm -rf .venv demo study-demo build dist *.egg-info .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache

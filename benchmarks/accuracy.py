@@ -37,15 +37,14 @@ from train.studies.cell import CellResult
 
 VARIANTS: dict[str, list[str]] = {
     "full": [],
+    "no own squares": ["data.own=false"],
+    "paired contexts": ["data.contexts=paired"],
+    "neither of both": ["data.own=false", "data.contexts=paired"],
     "no gat": ["model.use_gat=false"],
     "no multires": ["model.use_multires=false"],
-    "neither": ["model.use_gat=false", "model.use_multires=false"],
+    "no gat, no multires": ["model.use_gat=false", "model.use_multires=false"],
     "no consistency": ["loss.consistency=false"],
-    "pcc over genes": ["loss.pcc_over=genes"],
-    "poisson": ["loss.likelihood=poisson"],
-    "negative binomial": ["loss.likelihood=negative_binomial"],
-    "random batches": ["sampler=random"],
-    "halo 2": ["halo=2"],
+    "four rounds": ["model.rounds=4"],
 }
 ORACLE = "oracle"
 DRAWS = 128  # of counts, for the oracle's mean label: what noise is left in it lowers its correlation

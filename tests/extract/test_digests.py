@@ -39,6 +39,7 @@ CHANGED: dict[str, Any] = {
     "embedding.backbone": "timm:test_vit",
     "embedding.weights": WEIGHTS,
     "embedding.token_grid": 5,
+    "embedding.own": 1,
     "embedding.views": 8,
     "embedding.precision": "bf16",
     "embedding.seed": 1,

@@ -71,7 +71,7 @@ def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(stor
             if facts["pixels"]:
                 np.testing.assert_array_equal(geometry.gather(f"{level}/pixels", np.array([row]))[0], patch)
             side_um = own_square_um(level, patch_um=facts["patch_um"])
-            own = None if side_um is None else OwnSquare(side_um / facts["patch_um"], 3)
+            own = None if side_um is None else OwnSquare(side_um / facts["patch_um"], 2)
             with torch.inference_mode():
                 expected = encoder(torch.from_numpy(patch[None]), 2, own=own)
             pooled = features.gather(f"{level}/pooled", np.array([row]))
@@ -95,7 +95,7 @@ def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_pat
     patch = torch.from_numpy(geometry.gather("spot/pixels", row))
     for view in range(8):
         with torch.inference_mode():
-            expected = encoder(turn(patch, view), 2, own=OwnSquare(1, 3))
+            expected = encoder(turn(patch, view), 2, own=OwnSquare(1, 2))
         for kind in ("pooled", "tokens", "own"):
             stored = features.gather(feature_name("spot", kind, view=view), row)
             np.testing.assert_allclose(stored, getattr(expected, kind), rtol=2e-2, atol=2e-3)
