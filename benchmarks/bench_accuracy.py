@@ -29,9 +29,7 @@ TRAINED_EPOCHS = 10
 Row = dict[str, Any]
 
 
-def main(
-    folder: Path = Path("bench-accuracy"), sections: Path | None = None, results: Path = HERE / "results"
-) -> None:
+def main(folder: Path = Path("bench-accuracy"), sections: Path | None = None, results: Path = HERE / "results") -> None:
     """Run all steps, collect their rows, and write them."""
     folder.mkdir(parents=True, exist_ok=True)
     prepare(folder)

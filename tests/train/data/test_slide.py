@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,11 +34,15 @@ def test_a_scale_that_a_prediction_asked_for_first_serves_a_training(small_store
     assert features.grad is not None
 
 
-def open_first(store: Store) -> Slide:
+def opened(store: Store, um: int, **settings: Any) -> Slide:
     slide_id = store.slide_ids()[0]
     (features,) = store.feature_files(slide_id)
-    config = DataConfig(store=store.root, backbone=features.backbone)
-    return open_slide_data(store, slide_id, find_target(8), config)
+    config = DataConfig(store=store.root, backbone=features.backbone, **settings)
+    return open_slide_data(store, slide_id, find_target(um), config)
+
+
+def open_first(store: Store) -> Slide:
+    return opened(store, 8)
 
 
 def whole_counts(store: Store, level: str, num_genes: int) -> sparse.csr_matrix:
@@ -81,6 +86,48 @@ def test_tokens_get_the_class_token_of_the_pooled_feature_beside_them(tmp_path: 
             level.hold(kind, cpu)
         np.testing.assert_array_equal(level.features("tokens", rows, device=cpu).numpy(), wide[rows])
         np.testing.assert_array_equal(level.features("pooled", rows, device=cpu).numpy(), pooled[rows])
+
+
+def test_fine_features_are_the_pooled_one_and_that_of_the_own_square(small_store: Store) -> None:
+    rows = np.array([7, 0, 7])
+    for um in (8, 16, 55):
+        fine = opened(small_store, um).fine
+        pooled, own = fine.features("pooled", rows), fine.features("own", rows)
+        assert torch.equal(fine.features("fine", rows), torch.cat([pooled, own], dim=1))
+        assert fine.fine_width == pooled.shape[1] + own.shape[1]
+        scaled = fine.fine_scale(fine.features("fine", np.arange(len(fine))))
+        torch.testing.assert_close(scaled.mean(dim=0), torch.zeros(fine.fine_width), atol=1e-4, rtol=0)
+        before = opened(small_store, um, own=False).fine
+        assert torch.equal(before.features("fine", rows), pooled)
+        assert before.own_square is None
+
+
+def test_own_squares_of_the_levels_as_shares_of_their_patches(small_store: Store) -> None:
+    shares = {}
+    for um in (8, 16, 55):
+        square = opened(small_store, um).fine.own_square
+        assert square is not None
+        shares[um] = (square.share, square.maps)
+    assert shares == {8: (8 / 28, 2), 16: (16 / 28, 2), 55: (1.0, 2)}
+
+
+def test_around_a_bin_lie_the_tiles_that_enclose_it_and_a_spot_has_its_own_centre(small_store: Store) -> None:
+    slide = opened(small_store, 8)
+    for name, level in slide.contexts.items():
+        around = slide.around[name]
+        np.testing.assert_allclose(around.weights.sum(axis=1), 1, rtol=1e-6)
+        apart = np.abs(slide.fine.centres_um[:, None] - level.centres_um[around.rows]) / level.patch_um
+        assert (apart[around.weights > 0] < 1 + 1e-9).all()
+        holds = (around.rows == slide.pairs[name][:, None]) & (around.weights > 0)
+        assert holds.any(axis=1).all()
+        assert around.weights[holds].min() >= 0.25 - 1e-6
+    assert {name: around.rows.shape[1] for name, around in opened(small_store, 55).around.items()} == {
+        "centre": 1,
+        "region": 4,
+    }
+    paired = opened(small_store, 8, contexts="paired")
+    for name, pairs in paired.pairs.items():
+        np.testing.assert_array_equal(paired.around[name].rows[:, 0], pairs)
 
 
 def flip_a_byte(path: Path, array: str, block: int) -> None:

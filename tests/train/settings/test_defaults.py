@@ -168,7 +168,8 @@ DEFAULT_RIVALS: dict[str, dict[str, float]] = {
 OTHER: dict[str, Any] = {
     "name": "other", "runs": "elsewhere", "device": "cpu", "sampler": "random", "data.store": "other",
     "data.target": 16, "data.backbone": "resnet18", "data.settings_digest": "abc", "data.panel_by": "variance",
-    "data.include": ["A"], "data.contexts": "paired", "data.normalise.library": "all", "split.by": "slide", "split.file": "other.json",
+    "data.include": ["A"], "data.contexts": "paired", "data.normalise.library": "all", "split.by": "slide",
+    "split.file": "other.json",
     "encoder.mode": "lora", "model.width": 64, "model.heads": 8, "model.attend": "graph", "model.fusion": "sum",
     "loss.pcc_over": "genes", "loss.likelihood": "poisson", "optim.name": "adamw", "compute.precision": "fp32",
     "compute.resident": "never", "validation.few": "none",
