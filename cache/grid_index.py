@@ -6,7 +6,6 @@ nothing to search coarsely, and a radius needs no heap where the k nearest would
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 FINEST_CELLS = 1 << 20  # cells along the longer axis at most, so that their numbers stay exact
 CROWD_QUANTILE = 0.9
 REFINEMENTS = 8
-CHUNK_SCANNED = 1 << 18  # points in the cells around those asked for, at a time: what a search leaves fits in a cache
+SCANNED_IN_PART = 1 << 18  # points in the cells around those asked for: what their search leaves fits in a cache
 STEPS = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]])  # columns, rows
 
 
@@ -91,41 +90,50 @@ def crowd_side(points_um: np.ndarray, points_per_cell: float) -> float:
     return side
 
 
-def points_within_side(
-    faiss: ModuleType, points32: np.ndarray, *, grid: CoordinateGrid, proposed: np.ndarray, asked: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Find the proposed points within a cell's side, by float32 distance, of each asked point.
+@dataclass(frozen=True)
+class CellIndex:
+    """FAISS lists of the points in the cells around those that will be asked for; other cells have no list.
 
-    `points32` (N, 2) are centred float32 coordinates, `proposed` (P,) and `asked` (R,) index them. Yields, part by
-    part and in the order of the cells, asked points, how many were found for each, and the points found (F,).
+    list_of_cell  (C,) the list of each cell that has one
     """
-    if len(asked) == 0:
-        return
-    asked = asked[np.argsort(grid.cell[asked])]  # points of one cell read the same lists
-    scanned = grid.count_around(proposed)[grid.cell[asked]]
-    list_of_cell, index = _inverted_file(faiss, points32, grid=grid, proposed=proposed, asked=asked)
-    part_of = np.cumsum(scanned) // CHUNK_SCANNED
-    for part in np.split(asked, np.flatnonzero(np.diff(part_of)) + 1):
-        cells, sizes = np.unique(grid.cell[part], return_counts=True)
-        probes = np.repeat(list_of_cell[grid.around(cells)], sizes, axis=0)
-        ends, _, found = index.range_search_preassigned(points32[part], grid.side_um**2, probes, None)
-        yield part, np.diff(ends.astype(np.int64)), found
+
+    points32: np.ndarray
+    grid: CoordinateGrid
+    list_of_cell: np.ndarray
+    lists: Any
+
+    def within_side(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find the points within a cell's side, by float32 distance, of each asked point; faster if these are sorted.
+
+        Returns how many were found for each (R,), and the points found (F,). Threads may search at the same time.
+        """
+        cells, cell = np.unique(self.grid.cell[asked], return_inverse=True)
+        probes = self.list_of_cell[self.grid.around(cells)][cell]
+        ends, _, found = self.lists.range_search_preassigned(self.points32[asked], self.grid.side_um**2, probes, None)
+        return np.diff(ends.astype(np.int64)), found
 
 
-def _inverted_file(
+def index_cells(
     faiss: ModuleType, points32: np.ndarray, *, grid: CoordinateGrid, proposed: np.ndarray, asked: np.ndarray
-) -> tuple[np.ndarray, Any]:
-    """Return the lists (C,) of the cells around the asked points, and the index that holds the proposed points there.
+) -> CellIndex:
+    """Fill the lists of the cells around the asked points with the points that are proposed.
 
-    Other cells have no list: their number means nothing.
+    `points32` (N, 2) are centred float32 coordinates, `proposed` (P,) and `asked` (R,) index them.
     """
     is_near = grid.count_around(asked) > 0
     list_of_cell = np.cumsum(is_near) - 1
     near = proposed[is_near[grid.cell[proposed]]]
     near = near[np.argsort(grid.cell[near])]
-    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(2), 2, int(list_of_cell[-1]) + 1)
-    index.is_trained = True
-    index.nprobe = len(STEPS)
-    vectors, lists = points32[near], list_of_cell[grid.cell[near]]
-    index.add_core(len(near), *map(faiss.swig_ptr, (vectors, near, lists)))
-    return list_of_cell, index
+    lists = faiss.IndexIVFFlat(faiss.IndexFlatL2(2), 2, int(list_of_cell[-1]) + 1)
+    lists.is_trained = True
+    lists.nprobe = len(STEPS)
+    vectors, list_of_point = points32[near], list_of_cell[grid.cell[near]]
+    lists.add_core(len(near), *map(faiss.swig_ptr, (vectors, near, list_of_point)))
+    return CellIndex(points32, grid, list_of_cell, lists)
+
+
+def parts_by_cell(grid: CoordinateGrid, *, proposed: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
+    """Cut asked points (R,), sorted by cell, into parts that scan about as many of the proposed points each."""
+    asked = asked[np.argsort(grid.cell[asked])]  # points of one cell read the same lists
+    part = np.cumsum(grid.count_around(proposed)[grid.cell[asked]]) // SCANNED_IN_PART
+    return np.split(asked, np.flatnonzero(np.diff(part)) + 1)

@@ -5,11 +5,13 @@ section 3 (no node is its own neighbour) and the baselines that retrieve. FAISS 
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from types import ModuleType
 
 import numpy as np
 
-from cache.grid_index import build_grid, crowd_side, points_within_side
+from cache.grid_index import CellIndex, build_grid, crowd_side, index_cells, parts_by_cell
 from magnet_core.errors import MagnetError, MissingExtraError
 
 # N points, P points that may be proposed, R rows (points still without neighbours), K neighbours, F candidates
@@ -49,7 +51,9 @@ def knn_edges(coords_um: np.ndarray, k: int, *, device: str = "cpu") -> np.ndarr
         faiss = import_faiss()
         if _on_gpu(faiss, device):
             rows = _settle_on_gpu(faiss, points_um, edges, proposed=proposed, device=device)
-        rows = _settle_on_grids(faiss, points_um, edges, proposed=proposed, rows=rows)
+        # FAISS would wait for its own threads by spinning between two searches: each of ours searches alone instead.
+        with ThreadPoolExecutor(faiss.omp_get_max_threads(), "knn", faiss.omp_set_num_threads, (1,)) as pool:
+            rows = _settle_on_grids(faiss, points_um, edges, proposed=proposed, rows=rows, pool=pool)
     _settle_exhaustively(points_um, edges, proposed=proposed, rows=rows)
     return edges
 
@@ -89,7 +93,13 @@ def import_faiss() -> ModuleType:
 
 
 def _settle_on_grids(
-    faiss: ModuleType, points_um: np.ndarray, edges: np.ndarray, *, proposed: np.ndarray, rows: np.ndarray
+    faiss: ModuleType,
+    points_um: np.ndarray,
+    edges: np.ndarray,
+    *,
+    proposed: np.ndarray,
+    rows: np.ndarray,
+    pool: Executor,
 ) -> np.ndarray:
     """Settle rows by the points within the side of a cell, on coordinate grids each coarser than the last.
 
@@ -108,15 +118,23 @@ def _settle_on_grids(
         around = grid.count_around(proposed)[grid.cell[rows]]
         is_asked = (around >= enough) | ((waited[rows] >= PATIENCE) & (around > k))
         waited[rows] += around > k
-        remaining = [rows[~is_asked]]
-        for part, counts, found in points_within_side(
-            faiss, points32, grid=grid, proposed=proposed, asked=rows[is_asked]
-        ):
-            near_um = _settle(points_um, edges, rows=part, counts=counts, candidates=found)
-            remaining.append(part[near_um + QUANTUM_UM >= side_um - 2 * error_um])
-        rows = np.concatenate(remaining)
+        asked, rows = rows[is_asked], rows[~is_asked]
+        if len(asked):
+            index = index_cells(faiss, points32, grid=grid, proposed=proposed, asked=asked)
+            settle = partial(_settle_within_side, points_um, edges, index=index, error_um=error_um)
+            rows = np.concatenate([rows, *pool.map(settle, parts_by_cell(grid, proposed=proposed, asked=asked))])
         side_um *= COARSER
     return rows
+
+
+def _settle_within_side(
+    points_um: np.ndarray, edges: np.ndarray, rows: np.ndarray, *, index: CellIndex, error_um: float
+) -> np.ndarray:
+    """Settle rows by the points within the side of a cell; return those that have too few there."""
+    counts, found = index.within_side(rows)
+    near_um = _settle(points_um, edges, rows=rows, counts=counts, candidates=found)
+    unsettled: np.ndarray = rows[near_um + QUANTUM_UM >= index.grid.side_um - 2 * error_um]
+    return unsettled
 
 
 def _settle_on_gpu(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import cache.knn
-from cache.grid_index import build_grid, points_within_side
+from cache.grid_index import build_grid, index_cells, parts_by_cell
 from cache.knn import QUANTUM_UM, cosine_neighbours, import_faiss, knn_edges
 from magnet_core.errors import MagnetError, MissingExtraError
 
@@ -110,9 +110,11 @@ def test_a_grid_finds_every_point_within_a_side_once_wherever_its_plane_is_folde
     points, proposed, asked = layout(name, 400), np.arange(0, 400, 3), np.arange(50, 400)
     grid = build_grid(points, side_um)
     assert grid.cell.max() < np.prod(grid.shape) <= 400
-    found_of: dict[int, np.ndarray] = {}
     centred = (points - points.mean(axis=0)).astype(np.float32)
-    for part, counts, found in points_within_side(import_faiss(), centred, grid=grid, proposed=proposed, asked=asked):
+    index = index_cells(import_faiss(), centred, grid=grid, proposed=proposed, asked=asked)
+    found_of: dict[int, np.ndarray] = {}
+    for part in parts_by_cell(grid, proposed=proposed, asked=asked):
+        counts, found = index.within_side(part)
         found_of.update(zip(part.tolist(), np.split(found, np.cumsum(counts)[:-1]), strict=True))
 
     assert sorted(found_of) == asked.tolist()
