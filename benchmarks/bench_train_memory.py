@@ -2,11 +2,13 @@
 
 In: the store of `bench_train_slide`, a backbone, fine rows of a subgraph, patches encoded at a time (0: all at once).
 Out, on the last line: the subgraph's rows and the bytes that the step took above what was held when everything was
-built. On a GPU these are torch's allocations, on the CPU the process's resident memory (Linux).
+built. On a GPU these are torch's allocations, on the CPU the process's resident memory (Linux), from a process that
+gives back what it frees: else the figure holds what malloc keeps for later, which differs from run to run.
 
     python benchmarks/bench_train_memory.py STORE resnet50 256 16
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from bench_train_slide import open_made
 
 from magnet_core.device import pick_device
 
+# glibc raises both by itself to 32 and 64 MiB, unless they are set.
+FREED_IS_GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_TRIM_THRESHOLD_": str(1 << 16)}
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -25,7 +29,12 @@ def measure_peak(store: Path, backbone: str, graph_size: int, micro_batch: int) 
     """Rows of the subgraph and peak bytes of its step, measured in a new process."""
     arguments = [str(store), backbone, str(graph_size), str(micro_batch)]
     done = subprocess.run(
-        [sys.executable, __file__, *arguments], check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, __file__, *arguments],
+        env={**os.environ, **FREED_IS_GIVEN_BACK},
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     rows, peak = map(int, done.stdout.split()[-2:])
     return rows, peak

@@ -1,102 +1,139 @@
-"""FAISS candidates from a coordinate grid: an inverted file whose lists are the cells of a square grid.
+"""FAISS on a coordinate grid: an inverted file whose lists are the cells of a square grid.
 
-In: points in a plane and the side of a cell. Out: for chosen points, the nearest candidates in the 3x3 cells around
-them, and a lower bound of the distance to any point outside those cells. Serves the graphs of the paper's section 3 at
-whole slides: the cells are known by arithmetic, so there is nothing to train and nothing to search coarsely.
+In: points in a plane and the side of a cell. Out: for chosen points, all points within one side of them. Serves the
+graphs of the paper's section 3 at whole slides: the cells are known by arithmetic, so there is nothing to train and
+nothing to search coarsely, and a radius needs no heap where the k nearest would.
 """
 
+import math
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-# N points, P points that may be proposed, R points asked for, C occupied cells, W candidates
+# N points, P points that may be proposed, R points asked for, C cells, F points found
 
-FINEST_CELLS = 1 << 20  # cells along the longer axis at most, so that cell keys stay exact
+FINEST_CELLS = 1 << 20  # cells along the longer axis at most, so that their numbers stay exact
 CROWD_QUANTILE = 0.9
 REFINEMENTS = 8
-# The 3x3 cells in (column, row) steps; with the own cell first, FAISS rejects most later points at a glance.
-NEAREST_FIRST = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]])
+SCANNED_IN_PART = 1 << 18  # points in the cells around those asked for: what their search leaves fits in a cache
+STEPS = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0], [1, 1], [1, -1], [-1, 1], [-1, -1]])  # columns, rows
 
 
 @dataclass(frozen=True)
 class CoordinateGrid:
-    """Points sorted into square cells.
+    """Points sorted into square cells of a plane that is folded, so that there are no more cells than points.
 
-    cell      (N,) int64, which occupied cell holds each point
-    around    (C, 9) int64, the occupied cells among the 3x3 around each, nearest first, -1 where one is empty
-    reach_um  (N,) every point outside the 3x3 cells around point i is at least this far from it
+    A cell also holds the points of the places folded onto it; the 3x3 cells around a point are distinct, and hold
+    every point within `side_um` of it.
+
+    cell   (N,) int64, the cell of each point, counted along rows
+    shape  columns and rows, at least 3 each
     """
 
+    side_um: float
     cell: np.ndarray
-    around: np.ndarray
-    reach_um: np.ndarray
+    shape: tuple[int, int]
 
-    def counts_around(self, proposed: np.ndarray) -> np.ndarray:
-        """Count the `proposed` points (P,) in the 3x3 cells around each cell, (C,)."""
-        counts = np.bincount(self.cell[proposed], minlength=len(self.around))
-        around: np.ndarray = np.where(self.around >= 0, counts[self.around], 0).sum(axis=1)
-        return around
+    def count(self, points: np.ndarray) -> np.ndarray:
+        """Count the chosen points (indices) in each cell, (C,)."""
+        return np.bincount(self.cell[points], minlength=self.shape[0] * self.shape[1])
+
+    def count_around(self, points: np.ndarray) -> np.ndarray:
+        """Count the chosen points (indices) in the 3x3 cells around each cell, (C,)."""
+        counts = self.count(points).reshape(self.shape)
+        for axis in (0, 1):
+            counts = counts + np.roll(counts, 1, axis) + np.roll(counts, -1, axis)
+        return counts.ravel()
+
+    def around(self, cells: np.ndarray) -> np.ndarray:
+        """Return the 3x3 cells around each of some cells, (..., 9)."""
+        columns, rows = self.shape
+        column, row = (place[..., None] for place in np.divmod(cells, rows))
+        cells_around: np.ndarray = (column + STEPS[:, 0]) % columns * rows + (row + STEPS[:, 1]) % rows
+        return cells_around
 
 
 def build_grid(points_um: np.ndarray, side_um: float) -> CoordinateGrid:
     """Sort points (N, 2) float64 into cells of `side_um`."""
-    place = (points_um - points_um.min(axis=0)) / side_um  # in cells
-    column_row = np.floor(place).astype(np.int64)
-    width = int(column_row[:, 1].max()) + 3  # an empty row on each side: neighbours never wrap round
-    keys = (column_row[:, 0] + 1) * width + column_row[:, 1] + 1
-    occupied, cell = np.unique(keys, return_inverse=True)
-    keys_around = occupied[:, None] + NEAREST_FIRST @ [width, 1]
-    around = np.searchsorted(occupied, keys_around).clip(max=len(occupied) - 1)
-    around[occupied[around] != keys_around] = -1
-    within = place - column_row
-    reach_um = (1 + np.minimum(within, 1 - within).min(axis=1)) * side_um
-    return CoordinateGrid(cell, around, reach_um)
+    column, row = (((axis_um - axis_um.min()) / side_um).astype(np.int64) for axis_um in points_um.T)
+    columns, rows = (max(int(place.max()) + 1, 3) for place in (column, row))
+    short = min(columns, rows, max(math.isqrt(len(points_um)), 3))
+    long = min(max(columns, rows), max(len(points_um) // short, 3))
+    shape = (short, long) if columns <= rows else (long, short)
+    column, row = (
+        place % size if size < full else place
+        for place, size, full in zip((column, row), shape, (columns, rows), strict=True)
+    )
+    return CoordinateGrid(side_um, column * shape[1] + row, shape)
 
 
-def crowd_side(points_um: np.ndarray, points_per_cell: int) -> float:
+def crowd_side(points_um: np.ndarray, points_per_cell: float) -> float:
     """Return the side in µm of cells that hold about `points_per_cell` points where most points are.
 
     Tissue fills part of its bounding box and clusters fill less: the side shrinks until nine points in ten lie in
     cells that are not crowded.
     """
-    extent = np.ptp(points_um, axis=0)
-    share = points_per_cell / len(points_um)
-    finest = max(float(extent.max()) / FINEST_CELLS, 1e-6)
-    side = max(float(np.sqrt(extent[0] * extent[1] * share)), float(extent.max()) * share, finest)
+    width_um, height_um = (float(np.ptp(axis_um)) for axis_um in points_um.T)
+    share, longer_um = points_per_cell / len(points_um), max(width_um, height_um)
+    finest = max(longer_um / FINEST_CELLS, 1e-6)
+    side = max(math.sqrt(width_um * height_um * share), longer_um * share, finest)
+    everyone = np.arange(len(points_um))
     for _ in range(REFINEMENTS):
-        cells = np.floor((points_um - points_um.min(axis=0)) / side).astype(np.int64)
-        _, counts = np.unique(cells[:, 0] << 32 | cells[:, 1], return_counts=True)
-        crowd = float(np.quantile(np.repeat(counts, counts), CROWD_QUANTILE))
+        cells_by_count = np.bincount(build_grid(points_um, side).count(everyone))
+        points_up_to = np.cumsum(cells_by_count * np.arange(len(cells_by_count)))
+        crowd = int(np.searchsorted(points_up_to, CROWD_QUANTILE * len(points_um)))
         if crowd <= 1.5 * points_per_cell or side == finest:
             break
-        side = max(side * float(np.sqrt(points_per_cell / crowd)), finest)
+        side = max(side * math.sqrt(points_per_cell / crowd), finest)
     return side
 
 
-def grid_candidates(
-    faiss: ModuleType,
-    points32: np.ndarray,
-    *,
-    grid: CoordinateGrid,
-    proposed: np.ndarray,
-    asked: np.ndarray,
-    width: int,
-) -> np.ndarray:
-    """Return the `width` points nearest by float32 distance in the 3x3 cells around each asked point, with itself.
+@dataclass(frozen=True)
+class CellIndex:
+    """FAISS lists of the points in the cells around those that will be asked for; other cells have no list.
 
-    `points32` (N, 2) are centred float32 coordinates, `proposed` (P,) and `asked` (R,) index them, in rising order.
-    Returns (R, W) int64; -1 fills the rows of points with fewer around them.
+    list_of_cell  (C,) the list of each cell that has one
     """
-    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(2), 2, len(grid.around))
-    index.is_trained = True
-    index.nprobe = grid.around.shape[1]
-    vectors, lists = points32[proposed], grid.cell[proposed]
-    index.add_core(len(proposed), *map(faiss.swig_ptr, (vectors, proposed, lists)))
-    by_cell = np.argsort(grid.cell[asked], kind="stable")  # points of one cell read the same lists
-    in_turn = asked[by_cell]
-    probes = grid.around[grid.cell[in_turn]]
-    _, nearest = index.search_preassigned(points32[in_turn], width, probes, None)
-    candidates: np.ndarray = np.empty_like(nearest)
-    candidates[by_cell] = nearest
-    return candidates
+
+    points32: np.ndarray
+    grid: CoordinateGrid
+    list_of_cell: np.ndarray
+    lists: Any
+
+    def within_side(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Find the points within a cell's side, by float32 distance, of each asked point; faster if these are sorted.
+
+        Returns how many were found for each (R,), and the points found (F,). Threads may search at the same time.
+        """
+        cells, cell = np.unique(self.grid.cell[asked], return_inverse=True)
+        probes = self.list_of_cell[self.grid.around(cells)][cell]
+        ends, _, found = self.lists.range_search_preassigned(self.points32[asked], self.grid.side_um**2, probes, None)
+        return np.diff(ends.astype(np.int64)), found
+
+
+def index_cells(
+    faiss: ModuleType, points32: np.ndarray, *, grid: CoordinateGrid, proposed: np.ndarray, asked: np.ndarray
+) -> CellIndex:
+    """Fill the lists of the cells around the asked points with the points that are proposed.
+
+    `points32` (N, 2) are centred float32 coordinates, `proposed` (P,) and `asked` (R,) index them.
+    """
+    is_near = grid.count_around(asked) > 0
+    list_of_cell = np.cumsum(is_near) - 1
+    near = proposed[is_near[grid.cell[proposed]]]
+    near = near[np.argsort(grid.cell[near])]
+    lists = faiss.IndexIVFFlat(faiss.IndexFlatL2(2), 2, int(list_of_cell[-1]) + 1)
+    lists.is_trained = True
+    lists.nprobe = len(STEPS)
+    vectors, list_of_point = points32[near], list_of_cell[grid.cell[near]]
+    lists.add_core(len(near), *map(faiss.swig_ptr, (vectors, near, list_of_point)))
+    return CellIndex(points32, grid, list_of_cell, lists)
+
+
+def parts_by_cell(grid: CoordinateGrid, *, proposed: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
+    """Cut asked points (R,), sorted by cell, into parts that scan about as many of the proposed points each."""
+    asked = asked[np.argsort(grid.cell[asked])]  # points of one cell read the same lists
+    part = np.cumsum(grid.count_around(proposed)[grid.cell[asked]]) // SCANNED_IN_PART
+    return np.split(asked, np.flatnonzero(np.diff(part)) + 1)

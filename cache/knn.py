@@ -4,25 +4,34 @@ In: coordinates in µm, or feature rows. Out: neighbour indices. Serves the top-
 section 3 (no node is its own neighbour) and the baselines that retrieve. FAISS proposes in float32, float64 decides.
 """
 
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from types import ModuleType
 
 import numpy as np
 
-from cache.grid_index import build_grid, crowd_side, grid_candidates
+from cache.grid_index import CellIndex, build_grid, crowd_side, index_cells, parts_by_cell
 from magnet_core.errors import MagnetError, MissingExtraError
 
-# N points, P points that may be proposed, R rows (points still without neighbours), K neighbours, W candidates
+# N points, P points that may be proposed, R rows (points still without neighbours), K neighbours, F candidates
 # Q queries, M keys, D features
 
 QUANTUM_UM = 1e-3  # distances are rounded to this, so that a regular grid has real ties; the lower index wins
 LARGEST_EXTENT_UM = 1e6
-SPARE_CANDIDATES = 4  # beyond k: covers the ties at the k-th distance of a regular grid
-WIDEST = 512  # candidates a row at most, before every point is compared
+SHARE_IN_CELL = (
+    0.45  # of the points asked for: a circle of a cell's side, π times as large, holds them all and some more
+)
+ENOUGH = 3  # times the points asked for in 3x3 cells: the circle of a cell's side holds a third of these
+PATIENCE = 2  # grids that a place with as many points as are asked for waits for more
+COARSER = 1.7  # a grid's side over that of the one before
+SPARE_CANDIDATES = 4  # beyond k, on the GPU: covers the ties at the k-th distance of a regular grid
 EXHAUSTIVE_POINTS = 512  # up to here every pair is compared
-LAST_RESORT_PAIRS = 1 << 23  # few rows are left: comparing them with every point beats another grid
+LAST_RESORT_PAIRS = 1 << 21  # few rows are left: comparing them with every point beats another grid
 CHUNK_PAIRS = 1 << 17  # pairs in float64 at a time
 FLOAT32_EPS = float(np.finfo(np.float32).eps)
 NO_KEY = np.iinfo(np.int64).max
+IRRATIONAL = (5**0.5 - 1) / 2
 
 
 def knn_edges(coords_um: np.ndarray, k: int, *, device: str = "cpu") -> np.ndarray:
@@ -42,7 +51,9 @@ def knn_edges(coords_um: np.ndarray, k: int, *, device: str = "cpu") -> np.ndarr
         faiss = import_faiss()
         if _on_gpu(faiss, device):
             rows = _settle_on_gpu(faiss, points_um, edges, proposed=proposed, device=device)
-        rows = _settle_on_grids(faiss, points_um, edges, proposed=proposed, rows=rows)
+        # FAISS would wait for its own threads by spinning between two searches: each of ours searches alone instead.
+        with ThreadPoolExecutor(faiss.omp_get_max_threads(), "knn", faiss.omp_set_num_threads, (1,)) as pool:
+            rows = _settle_on_grids(faiss, points_um, edges, proposed=proposed, rows=rows, pool=pool)
     _settle_exhaustively(points_um, edges, proposed=proposed, rows=rows)
     return edges
 
@@ -82,31 +93,48 @@ def import_faiss() -> ModuleType:
 
 
 def _settle_on_grids(
-    faiss: ModuleType, points_um: np.ndarray, edges: np.ndarray, *, proposed: np.ndarray, rows: np.ndarray
+    faiss: ModuleType,
+    points_um: np.ndarray,
+    edges: np.ndarray,
+    *,
+    proposed: np.ndarray,
+    rows: np.ndarray,
+    pool: Executor,
 ) -> np.ndarray:
-    """Settle rows on coordinate grids, each twice as coarse as the last; return the rows that remain.
+    """Settle rows by the points within the side of a cell, on coordinate grids each coarser than the last.
 
-    Crowded places are settled on the fine grids. A sparse place waits, unsearched, for a grid on which the 3x3 cells
-    around it hold more than k points. A row whose candidates were cut off among ties is asked again for more.
+    Crowded places are settled on the fine grids. A sparse place waits, unsearched, until the 3x3 cells around it hold
+    `ENOUGH` times as many points as are asked for; one that holds as many as that, and waited for more, is searched
+    as well: it may lie apart from all others. Returns the rows that remain, which are few.
     """
     k = edges.shape[1]
-    points32 = (points_um - points_um.mean(axis=0)).astype(np.float32)
-    error_um = 4 * FLOAT32_EPS * float(np.abs(points32).max())  # of a distance between rounded coordinates
-    side_um, width = crowd_side(points_um[proposed], k // 2 + 1), k + 1 + SPARE_CANDIDATES
-    while len(rows) * len(proposed) > LAST_RESORT_PAIRS and width <= WIDEST:
+    points32 = _centred(points_um)
+    error_um = 8 * FLOAT32_EPS * float(np.abs(points32).max())  # of a distance between rounded coordinates
+    enough = min(ENOUGH * (k + 1), len(proposed))
+    side_um = max(crowd_side(points_um[proposed], SHARE_IN_CELL * (k + 1)), 4 * (QUANTUM_UM + error_um))
+    waited = np.zeros(len(points_um), dtype=np.int8)
+    while len(rows) * len(proposed) > LAST_RESORT_PAIRS:
         grid = build_grid(points_um, side_um)
-        able = grid.counts_around(proposed)[grid.cell[rows]] > k
-        searched = rows[able]
-        candidates = grid_candidates(
-            faiss, points32, grid=grid, proposed=proposed, asked=searched, width=min(width, len(proposed))
-        )
-        near_um, cut_um = _settle(points_um, edges, rows=searched, candidates=candidates)
-        is_cut = near_um + QUANTUM_UM >= cut_um - 2 * error_um
-        is_settled = ~is_cut & (near_um + QUANTUM_UM < grid.reach_um[searched])
-        rows = np.sort(np.concatenate([rows[~able], searched[~is_settled]]))
-        side_um *= 2
-        width *= 2 if is_cut.any() else 1
+        around = grid.count_around(proposed)[grid.cell[rows]]
+        is_asked = (around >= enough) | ((waited[rows] >= PATIENCE) & (around > k))
+        waited[rows] += around > k
+        asked, rows = rows[is_asked], rows[~is_asked]
+        if len(asked):
+            index = index_cells(faiss, points32, grid=grid, proposed=proposed, asked=asked)
+            settle = partial(_settle_within_side, points_um, edges, index=index, error_um=error_um)
+            rows = np.concatenate([rows, *pool.map(settle, parts_by_cell(grid, proposed=proposed, asked=asked))])
+        side_um *= COARSER
     return rows
+
+
+def _settle_within_side(
+    points_um: np.ndarray, edges: np.ndarray, rows: np.ndarray, *, index: CellIndex, error_um: float
+) -> np.ndarray:
+    """Settle rows by the points within the side of a cell; return those that have too few there."""
+    counts, found = index.within_side(rows)
+    near_um = _settle(points_um, edges, rows=rows, counts=counts, candidates=found)
+    unsettled: np.ndarray = rows[near_um + QUANTUM_UM >= index.grid.side_um - 2 * error_um]
+    return unsettled
 
 
 def _settle_on_gpu(
@@ -116,17 +144,19 @@ def _settle_on_gpu(
 
     The flat search forms squared distances as differences of large float32 sums, hence the wide error.
     """
-    points32 = (points_um - points_um.mean(axis=0)).astype(np.float32)
+    points32 = _centred(points_um)
     error_um2 = 32 * FLOAT32_EPS * float(np.square(points32).sum(axis=1).max())
     resources = faiss.StandardGpuResources()
     index = faiss.index_cpu_to_gpu(resources, _ordinal(device), faiss.IndexFlatL2(2))
     index.add(points32[proposed])
     width = min(edges.shape[1] + 1 + SPARE_CANDIDATES, len(proposed))
-    _, nearest = index.search(points32, width)
-    rows = np.arange(len(points_um))
-    near_um, cut_um = _settle(points_um, edges, rows=rows, candidates=proposed[nearest])
-    unsettled: np.ndarray = rows[np.square(near_um + QUANTUM_UM) >= np.square(cut_um) - error_um2]
-    return unsettled
+    distance_um2, nearest = index.search(points32, width)
+    near_um = np.empty(len(points_um))
+    for part in np.split(np.arange(len(points_um)), range(CHUNK_PAIRS // width, len(points_um), CHUNK_PAIRS // width)):
+        candidates = proposed[nearest[part]].ravel()
+        near_um[part] = _settle(points_um, edges, rows=part, counts=np.full(len(part), width), candidates=candidates)
+    is_cut = np.square(near_um + QUANTUM_UM) >= distance_um2[:, -1] - error_um2
+    return np.flatnonzero(is_cut & (width < len(proposed)))
 
 
 def _settle_exhaustively(points_um: np.ndarray, edges: np.ndarray, *, proposed: np.ndarray, rows: np.ndarray) -> None:
@@ -134,36 +164,46 @@ def _settle_exhaustively(points_um: np.ndarray, edges: np.ndarray, *, proposed: 
     step = max(CHUNK_PAIRS // len(proposed), 1)
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        everyone = np.broadcast_to(proposed, (len(part), len(proposed)))
-        _settle(points_um, edges, rows=part, candidates=everyone)
+        everyone = np.tile(proposed, len(part))
+        _settle(points_um, edges, rows=part, counts=np.full(len(part), len(proposed)), candidates=everyone)
 
 
 def _settle(
-    points_um: np.ndarray, edges: np.ndarray, *, rows: np.ndarray, candidates: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Write the best K of the candidates (R, W) into the edges of `rows` (R,), by (rounded distance, index).
+    points_um: np.ndarray, edges: np.ndarray, *, rows: np.ndarray, counts: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+    """Write the best K of each row's candidates into the edges of `rows` (R,), by (rounded distance, index).
 
-    -1 stands for no candidate. Returns, per row, the distance of its K-th neighbour (infinite if there are fewer) and
-    the distance from which on candidates may have been cut off (infinite if the list is not full). A row is proven
-    only if the first is clearly below the second, and below the reach of its cells: the caller judges.
+    `counts` (R,) says how many of the candidates (F,) are of each row. Returns the distance of each row's K-th
+    neighbour, infinite where there are fewer. A row is proven only if that is clearly below the distance from which on
+    candidates may be missing: the caller judges.
     """
     k = edges.shape[1]
-    near_um, cut_um = np.empty(len(rows)), np.empty(len(rows))
-    x_um, y_um = np.ascontiguousarray(points_um.T)
-    step = max(CHUNK_PAIRS // candidates.shape[1], 1)
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        row, candidate = rows[part, None], candidates[part]
-        distance_um = np.sqrt(np.square(x_um[candidate] - x_um[row]) + np.square(y_um[candidate] - y_um[row]))
-        key = np.rint(distance_um / QUANTUM_UM).astype(np.int64) << 32 | candidate
-        key[(candidate == row) | (candidate < 0)] = NO_KEY
-        if key.shape[1] > 4 * k:
-            key = np.partition(key, k - 1, axis=1)[:, :k]
-        best = np.sort(key, axis=1)[:, :k]
-        edges[rows[part]] = best & 0x7FFFFFFF
-        near_um[part] = np.where(best[:, -1] == NO_KEY, np.inf, (best[:, -1] >> 32) * QUANTUM_UM)
-        cut_um[part] = np.where(candidate[:, -1] < 0, np.inf, distance_um.max(axis=1))
-    return near_um, cut_um
+    place = points_um.view(np.complex128)[:, 0]
+    step_um = (place[candidates] - np.repeat(place[rows], counts)).view(np.float64)
+    distance_um = np.sqrt(np.square(step_um[0::2]) + np.square(step_um[1::2]))
+    key = np.append(np.rint(distance_um / QUANTUM_UM).astype(np.int64) << 32 | candidates, NO_KEY)
+    key[:-1][candidates == np.repeat(rows, counts)] = NO_KEY
+    starts = np.cumsum(counts) - counts
+    near_um = np.full(len(rows), np.inf)
+    for alike in _by_count(counts, at_least=k):
+        column = np.arange(counts[alike].max())
+        taken = np.where(column < counts[alike, None], starts[alike, None] + column, len(candidates))
+        key_of_row = key[taken]
+        if len(column) > 4 * k:
+            key_of_row = np.partition(key_of_row, k - 1, axis=1)[:, :k]
+        best = np.sort(key_of_row, axis=1)[:, :k]
+        edges[rows[alike]] = best & 0x7FFFFFFF
+        near_um[alike] = np.where(best[:, -1] == NO_KEY, np.inf, (best[:, -1] >> 32) * QUANTUM_UM)
+    return near_um
+
+
+def _by_count(counts: np.ndarray, *, at_least: int) -> Iterator[np.ndarray]:
+    """Yield positions of similar counts, none twice as large as another, leaving out those that are too low."""
+    left = np.flatnonzero(counts >= at_least)
+    while len(left):
+        is_alike = counts[left] <= 2 * counts[left].min()
+        yield left[is_alike]
+        left = left[~is_alike]
 
 
 def _distinct_enough(points_um: np.ndarray, *, copies: int) -> np.ndarray:
@@ -171,6 +211,9 @@ def _distinct_enough(points_um: np.ndarray, *, copies: int) -> np.ndarray:
 
     Ties go to the lower index, so with K+1 copies (one may be the point itself) no other can be among the K.
     """
+    mixed = np.sort(points_um[:, 0] + IRRATIONAL * points_um[:, 1])
+    if (mixed[1:] != mixed[:-1]).all():  # points at one place would have the same sum
+        return np.arange(len(points_um))
     place = points_um.view(np.complex128)[:, 0]
     order = np.argsort(place, kind="stable")
     position = np.arange(len(order))
@@ -186,8 +229,8 @@ def _checked_points(coords_um: np.ndarray, k: int) -> np.ndarray:
         found = f"{points_um.shape}, k={k}"
     elif not np.isfinite(points_um).all():
         found = "NaN or infinite coordinates"
-    elif len(points_um) and np.ptp(points_um, axis=0).max() > LARGEST_EXTENT_UM:
-        found = f"points up to {np.ptp(points_um, axis=0).max():.3g} µm apart"
+    elif len(points_um) and max(map(np.ptp, points_um.T)) > LARGEST_EXTENT_UM:
+        found = f"points up to {max(map(np.ptp, points_um.T)):.3g} µm apart"
     else:
         return points_um
     raise MagnetError(
@@ -196,6 +239,13 @@ def _checked_points(coords_um: np.ndarray, k: int) -> np.ndarray:
         found=found,
         remedy="check the unit (µm, not pixels) and the coordinates of the slide",
     )
+
+
+def _centred(points_um: np.ndarray) -> np.ndarray:
+    """Return coordinates about their mean, (N, 2) float32."""
+    centre_um = [axis_um.mean() for axis_um in points_um.T]
+    centred: np.ndarray = (points_um - centre_um).astype(np.float32)
+    return centred
 
 
 def _unit_rows(features: np.ndarray) -> np.ndarray:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import cache.knn
-from cache.grid_index import build_grid
-from cache.knn import QUANTUM_UM, cosine_neighbours, knn_edges
+from cache.grid_index import build_grid, index_cells, parts_by_cell
+from cache.knn import QUANTUM_UM, cosine_neighbours, import_faiss, knn_edges
 from magnet_core.errors import MagnetError, MissingExtraError
 
 
@@ -104,12 +104,34 @@ def test_a_permutation_of_the_points_permutes_the_neighbours() -> None:
     np.testing.assert_array_equal(order[moved], edges[order])
 
 
-def test_reach_is_a_bound_on_every_point_outside_the_cells() -> None:
-    points = np.random.default_rng(0).uniform(0, 100, (400, 2))
-    grid = build_grid(points, 9.0)
-    for point in range(len(points)):
-        outside = ~np.isin(grid.cell, grid.around[grid.cell[point]])
-        assert np.linalg.norm(points[outside] - points[point], axis=1).min() >= grid.reach_um[point]
+@pytest.mark.parametrize("name", ["grid", "clusters", "line", "outlier"])
+@pytest.mark.parametrize("side_um", [9.0, 70.0])
+def test_a_grid_finds_every_point_within_a_side_once_wherever_its_plane_is_folded(name: str, side_um: float) -> None:
+    points, proposed, asked = layout(name, 400), np.arange(0, 400, 3), np.arange(50, 400)
+    grid = build_grid(points, side_um)
+    assert grid.cell.max() < np.prod(grid.shape) <= 400
+    centred = (points - points.mean(axis=0)).astype(np.float32)
+    index = index_cells(import_faiss(), centred, grid=grid, proposed=proposed, asked=asked)
+    found_of: dict[int, np.ndarray] = {}
+    for part in parts_by_cell(grid, proposed=proposed, asked=asked):
+        counts, found = index.within_side(part)
+        found_of.update(zip(part.tolist(), np.split(found, np.cumsum(counts)[:-1]), strict=True))
+
+    assert sorted(found_of) == asked.tolist()
+    for point, found in found_of.items():
+        distance_um = np.linalg.norm(points[proposed] - points[point], axis=1)
+        assert len(set(found.tolist())) == len(found)
+        assert set(proposed[distance_um < side_um - 0.1]) <= set(found.tolist())
+        assert set(found.tolist()) <= set(proposed[distance_um < side_um + 0.1])
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_neighbours_proposed_by_a_flat_search_equal_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    faiss = import_faiss()  # its indices on the CPU stand in for those on a GPU
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda _resources, _ordinal, index: index, raising=False)
+    points = layout(name, 800)
+    np.testing.assert_array_equal(knn_edges(points, 8, device="cuda:0"), knn_reference(points, 8))
 
 
 @pytest.mark.parametrize(
