@@ -101,7 +101,8 @@ def main(
             if slide_id not in slides:
                 slides[slide_id] = open_maps(data, everything or store, slide_id, trained)
             check_panel(slides[slide_id].panel, trained.panel)
-            slides[slide_id].values[variant] = predict_slide(trained.predictor, slides[slide_id].slide)
+            slide = open_slide_as(trained, everything or store, slide_id)
+            slides[slide_id].values[variant] = predict_slide(trained.predictor, slide)
     rows = report(list(slides.values()))
     if out is not None:
         out.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
@@ -109,10 +110,15 @@ def main(
         draw(next(iter(slides.values())), picture)
 
 
+def open_slide_as(trained: TrainedRun, store: Path, slide_id: str) -> Slide:
+    """Open a slide of a store as a run reads it."""
+    return open_slide_data(Store(store), slide_id, find_target(trained.config.data.target), trained.config.data)
+
+
 def open_maps(data: Path, store: Path, slide_id: str, trained: TrainedRun) -> Maps:
     """Open every bin of a held-out slide, with the truth over the panel."""
     config, panel = trained.config.data, trained.panel
-    slide = open_slide_data(Store(store), slide_id, find_target(config.target), config)
+    slide = open_slide_as(trained, store, slide_id)
     truth, dispersion = truth_of(data, slide_id)
     barcodes = slide.fine.barcodes()
     order = {barcode: row for row, barcode in enumerate(truth.barcodes.tolist())}

@@ -97,9 +97,11 @@ def test_cached_views_turn_with_the_pixels(small_store: Store, tmp_path: Path) -
     batch = build_batch(slide, np.arange(9), labels_of(slide, settings), spec=spec, device=CPU, symmetry=5)
     assert batch.symmetry == 5
     features = store.features("S1", "timm:test_convnext")
-    turned = features.gather("region/view5/tokens", slide.pairs["region"][:9])
+    turned = features.read("region/view5/tokens")[slide.around["region"].rows[:9]]
     context = batch.graph.contexts["region"]
-    np.testing.assert_array_equal(context.tokens[context.seen].numpy(), turned.astype(np.float32))
+    assert context.seen is not None
+    seen = context.tokens.flatten(1)[context.seen]  # (9,4,C): of one token a patch
+    np.testing.assert_array_equal(seen.numpy(), turned[:, :, 0].astype(np.float32))
 
 
 def test_every_parameter_of_encoder_and_model_gets_a_gradient(small_store: Store, tmp_path: Path) -> None:

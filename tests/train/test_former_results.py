@@ -46,7 +46,7 @@ def test_what_came_later_is_read_as_it_was_meant_before() -> None:
     now = StudyConfig.build(
         {**before, "fit": {**before["fit"], "validation": {"few": "hold_out"}}}, where="study.json"
     ).plain()
-    assert other_settings(before, now) == ["validation.few"]
+    assert other_settings(before, now) == ["data.contexts", "data.own", "validation.few"]
 
 
 def test_cells_are_read_with_predictions_and_sums() -> None:

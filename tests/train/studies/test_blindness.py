@@ -71,8 +71,8 @@ def state_of(found: Any, seen: set[int]) -> Iterator[np.ndarray]:
 
 def computed(
     store: Store, runs: Path, system: str, target: int, monkeypatch: pytest.MonkeyPatch, *, marked: bool
-) -> tuple[list[np.ndarray], dict[str, np.ndarray], float]:
-    """State after prediction, predictions and error of one system on the fold that tests S2."""
+) -> tuple[list[np.ndarray], dict[str, np.ndarray], np.ndarray]:
+    """State after prediction, predictions and error by gene of one system on the fold that tests S2."""
     built: list[System] = []
     states: list[np.ndarray] = []
     build, truth_of, blocks_of = pipeline.build_system, FoldSides.truth, LevelData.count_blocks
@@ -103,17 +103,17 @@ def computed(
         results = run_cells(cells, runs)
         assert results.faults == {}
     (result,) = results.cells.values()
-    return states, {"S2": np.asarray(result.prediction("S2"))}, float(result.genes["mse"].mean())  # type: ignore[arg-type]
+    return states, {"S2": np.asarray(result.prediction("S2"))}, result.genes["mse"].to_numpy()
 
 
 @pytest.mark.parametrize(("system", "target"), [*((system, 8) for system in SYSTEMS), ("magnet", 55), ("triplex", 55)])
 def test_a_marker_in_the_counts_of_a_test_slide_leaves_no_trace_in_a_system(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, target: int
 ) -> None:
-    plain, predictions, error = computed(small_store, tmp_path / "a", system, target, monkeypatch, marked=False)
-    marked, again, error_then = computed(small_store, tmp_path / "b", system, target, monkeypatch, marked=True)
+    plain, predictions, errors = computed(small_store, tmp_path / "a", system, target, monkeypatch, marked=False)
+    marked, again, errors_then = computed(small_store, tmp_path / "b", system, target, monkeypatch, marked=True)
     np.testing.assert_array_equal(predictions["S2"], again["S2"])
-    assert abs(error_then - error) > 0.01  # the marker was there, and the scoring that comes last saw it
+    assert np.abs(errors_then - errors).max() > 0.1  # the marker was there, and the scoring that comes last saw it
     assert len(plain) == len(marked) > 0
     for one, other in zip(plain, marked, strict=True):
         np.testing.assert_array_equal(one, other)

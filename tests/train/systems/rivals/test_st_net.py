@@ -74,7 +74,8 @@ def test_a_prediction_is_the_mean_over_the_eight_symmetries_of_the_pixels(small_
     patches = torch.from_numpy(slide.fine.pixels(rows))
     with torch.inference_mode():
         each = [
-            system.head(slide.fine.scale(encoder(turn(patches, symmetry)).pooled)) for symmetry in range(NUM_SYMMETRIES)
+            system.head(slide.fine.fine_scale(encoder(turn(patches, symmetry), own=slide.fine.own_square).fine))
+            for symmetry in range(NUM_SYMMETRIES)
         ]
     assert (each[0] - each[1]).abs().max() > 1e-2
     assert_same(system.predict(slide)[rows], torch.stack(each).mean(dim=0).numpy())
