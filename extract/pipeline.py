@@ -170,10 +170,7 @@ def open_sinks(
 def own_square(level: Level, config: EmbeddingConfig) -> OwnSquare | None:
     """Return the square of a level's rows that features are kept of; None for contexts, or where none are asked for."""
     side_um = own_square_um(level.name, patch_um=level.patch_um)
-    is_seen_finely = level.pixels or level.name == CENTRE
-    if side_um is None or not is_seen_finely or not config.own:
-        return None
-    return OwnSquare(side_um / level.patch_um, config.own)
+    return OwnSquare(side_um / level.patch_um, config.own) if side_um and level.pixels and config.own else None
 
 
 def pour(

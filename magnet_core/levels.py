@@ -24,16 +24,12 @@ def feature_name(level: str, kind: str, *, view: int = 0) -> str:
 
 
 def own_square_um(level: str, *, patch_um: float) -> float | None:
-    """Side of the square that a row of a level stands for, cut from patches of `patch_um`; None for regions.
+    """Side of the square that a row of a fine level stands for, cut from patches of `patch_um`; None for other levels.
 
-    A bin's is its size, that of a centre patch is the finest bin's, and a spot fills its patch.
+    A bin's is its size, and a spot fills its patch.
     """
-    if level == REGION:
-        return None
-    if level == SPOT:
-        return patch_um
-    sizes = {bin_level(um): um for um in bin_sizes()}
-    return min(float(sizes.get(level, min(bin_sizes()))), patch_um)
+    sides = {bin_level(um): min(float(um), patch_um) for um in bin_sizes()} | {SPOT: patch_um}
+    return sides.get(level)
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def test_a_store_without_own_squares_gets_them_and_is_not_laid_anew(
     assert extract(0) == extract(2) == []
     assert store.geometry_path("S1").stat().st_mtime_ns == laid
     after = contents(store.features("S1", BACKBONE).path)  # the features with most
-    assert after.keys() - before.keys() == {"spot/own", "centre/own"}
+    assert after.keys() - before.keys() == {"spot/own"}
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name], err_msg=name)
 

@@ -144,7 +144,7 @@ def test_an_even_square_has_a_gradient_too() -> None:
 
 def test_squares_of_the_levels() -> None:
     sides = {level: own_square_um(level, patch_um=28.0) for level in ("bin_008um", "bin_016um", "centre", "region")}
-    assert sides == {"bin_008um": 8.0, "bin_016um": 16.0, "centre": 8.0, "region": None}
+    assert sides == {"bin_008um": 8.0, "bin_016um": 16.0, "centre": None, "region": None}
     assert own_square_um("spot", patch_um=56.0) == 56.0
     assert own_square_um("bin_016um", patch_um=12.0) == 12.0  # a patch smaller than its bin shows nothing more
 
