@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cache.reader import ArrayFile
 from cache.store import Store
-from magnet_core.backbones.encoder import Features, with_class_token
+from magnet_core.backbones.encoder import with_class_token
 from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.device import to_device
 from magnet_core.errors import MagnetError
@@ -150,7 +150,7 @@ class LevelData:
         """
         stored = partial(self._stored_features, rows=rows, view=view, device=device)
         if kind == "fine":
-            return Features(stored("pooled"), stored("pooled"), stored("own") if self.has_own else None).fine
+            return torch.cat([stored(part) for part in self.fine_kinds], dim=1)
         features = stored(kind)
         if kind == "tokens" and features.shape[2] < self.width:
             return with_class_token(features, stored("pooled"))

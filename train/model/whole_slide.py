@@ -46,8 +46,11 @@ def predict_slide(
             rows = np.sort(order[start : start + batch_size])
             nodes = within_hops(slide.fine.edges, rows, hops=spec.halo)
             graph, _ = gather_graph(slide, nodes, spec=spec, device=device)
-            raw = slide.fine.features("fine", nodes) if encoded is None else torch.from_numpy(encoded[nodes])
-            chunk = model(slide.fine.fine_scale(raw.to(device)), graph).fine.float().cpu().numpy()
+            if encoded is None:
+                raw = slide.fine.features("fine", nodes, device=device)
+            else:
+                raw = torch.from_numpy(encoded[nodes]).to(device)
+            chunk = model(slide.fine.fine_scale(raw), graph).fine.float().cpu().numpy()
             predictions[rows] = chunk[np.searchsorted(nodes, rows)]
             advance("predict", len(rows))
         del encoded
