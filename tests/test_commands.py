@@ -18,8 +18,13 @@ from extract.synthetic.dataset import synthesise
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
+    """Start a command that heeds Ctrl-C, even where the tests are a background job, whose children ignore it."""
     return subprocess.Popen(
-        [sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
