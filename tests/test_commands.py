@@ -19,13 +19,12 @@ from extract.synthetic.dataset import synthesise
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     """Start a command that heeds Ctrl-C, even where the tests are a background job, whose children ignore it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # children get the default in its place
+    process = subprocess.Popen(
+        [sys.executable, "-m", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
+    signal.signal(signal.SIGINT, before)
+    return process
 
 
 def interrupt(process: subprocess.Popen[str]) -> list[str]:
