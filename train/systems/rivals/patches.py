@@ -45,7 +45,12 @@ class PatchEncoder(nn.Module):
 
         Of a store without views, and without an encoder of our own, every view is the first.
         """
-        return self._scaled(pieces, lambda features: features.fine, view, token_grid=1)
+        if self.encoder is not None:
+            return self._scaled(pieces, lambda features: features.fine, view, token_grid=1)
+        levels = [(piece.slide.fine, piece.rows) for piece in pieces]  # whose tokens need not be read
+        return torch.cat(
+            [fine.fine_scale(fine.features("fine", rows, view=view, device=self._device)) for fine, rows in levels]
+        )
 
     def tokens(self, pieces: Sequence[Rows], *, token_grid: int, view: int = 0) -> Tensor:
         """Tokens (n, T, F) float32 of the pieces' rows.
