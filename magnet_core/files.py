@@ -32,7 +32,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON, whole or not at all; NaN becomes null."""
-    write_text(path, json.dumps(_no_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sync(path: Path) -> None:
@@ -50,9 +50,10 @@ def sync_below(folder: Path) -> None:
         sync(path)
 
 
-def _no_nan(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
+    """Values as JSON has them, so that they are the same after writing and reading: lists, text as keys, no NaN."""
     if isinstance(value, dict):
-        return {key: _no_nan(item) for key, item in value.items()}
+        return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_no_nan(item) for item in value]
+        return [plain_json(item) for item in value]
     return None if isinstance(value, float) and value != value else value
