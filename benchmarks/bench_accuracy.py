@@ -25,7 +25,7 @@ BEFORE = ["--before", "data.own=false", "--before", "data.contexts=paired"]
 CLASSES = ("housekeeping", "marker", "domain", "boundary")
 FROZEN_GOAL, CLASS_GOAL, TRAINED_GOAL = 0.72, 0.62, 0.75
 TRAINED_EPOCHS = 10
-PATIENCE = 8  # epochs without a better score on held-out patients, for every system alike
+PATIENCE = 20  # epochs without a better score on held-out patients, for every system alike
 
 Row = dict[str, Any]
 
