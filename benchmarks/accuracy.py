@@ -42,7 +42,7 @@ VARIANTS: dict[str, list[str]] = {
     "neither of both": ["data.own=false", "data.contexts=paired"],
     "no gat": ["model.use_gat=false"],
     "no multires": ["model.use_multires=false"],
-    "no gat, no multires": ["model.use_gat=false", "model.use_multires=false"],
+    "neither gat nor multires": ["model.use_gat=false", "model.use_multires=false"],
     "no consistency": ["loss.consistency=false"],
     "four rounds": ["model.rounds=4"],
 }
