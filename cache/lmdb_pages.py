@@ -216,8 +216,7 @@ class _Pages:
 
     def check_free(self, meta: _Meta) -> None:
         """Check the list of free pages, whose values are their count and their numbers, the highest first."""
-        of_transaction = {"order": lambda key: int.from_bytes(key, "little"), "least": 1}
-        for node, content in self.leaves(meta.free_root, meta.free_depth, **of_transaction):
+        for node, content in self.leaves(meta.free_root, meta.free_depth, order=_as_number, least=1):
             if node.in_own_pages:
                 first = self.check_value(node, content, opens=True)
                 stored = self._read(first, (_HEAD - 1 + node.number) // self._page_bytes + 1)[_HEAD:][: node.number]
@@ -249,3 +248,7 @@ class _Pages:
     def _require(self, first: int, count: int) -> None:
         if not 2 <= first <= self._num_pages - count:
             raise PageFaultError(first, f"{count} of it, of {self._num_pages} pages in all")
+
+
+def _as_number(key: bytes) -> int:
+    return int.from_bytes(key, "little")
