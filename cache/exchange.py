@@ -123,7 +123,7 @@ def export_features(store: Store, to: Path, *, slide_id: str, level: str, backbo
 
 def choose_features(store: Store, slide_id: str, backbone: str | None) -> FeatureFile:
     """Return the slide's feature file of a backbone; without a name, its only one."""
-    files = store.feature_files(slide_id)
+    files = store.fitting_files(slide_id)
     chosen = [file for file in files if backbone in (None, file.backbone)]
     if len(chosen) == 1:
         return chosen[0]

@@ -17,6 +17,7 @@ import lmdb
 import numpy as np
 import xxhash
 
+from cache.lmdb_pages import CutShortError, ForeignFileError, PageFaultError, check_pages
 from cache.schema import (
     COMPLETE_KEY,
     HEADER_KEY,
@@ -42,6 +43,10 @@ class AbsentFileError(MagnetError):
     """There is no finished, whole cache file at a path."""
 
 
+class DamagedFileError(MagnetError):
+    """A part of a cache file is not as it was written."""
+
+
 class _Fields(dict[str, Any]):
     """Fields of a header; one that is missing, as in a damaged file of version 1, is one line as well."""
 
@@ -62,15 +67,18 @@ def one_line_errors(path: Path, *, remedy: str) -> Iterator[None]:
         raise MagnetError(path, expected="a working LMDB file", found=str(error), remedy=remedy) from error
 
 
-def open_whole(path: Path) -> lmdb.Environment:
+def open_whole(path: Path, *, writes: bool = False) -> lmdb.Environment:
     """Open read-only, without LMDB's lock file. A missing, foreign or truncated file is an `AbsentFileError`.
 
-    Reading past the end of a truncated file would end the process (SIGBUS): hence the length is checked first.
+    LMDB would end the process on a truncated file or a damaged page: hence length and pages are checked first, those
+    that only a writer relies on with `writes`.
     """
     if not path.is_file():
         raise AbsentFileError(path, expected="a cache file", found="none", remedy="run 'extract run' to make it")
     if path.stat().st_size == 0:
         raise AbsentFileError(path, expected="an LMDB file", found="an empty file", remedy=REDO)
+    with one_line_errors(path, remedy="check its permissions and the disk"):
+        _check_pages(path, writes=writes)
     try:
         env = lmdb.open(os.fspath(path), subdir=False, lock=False, readonly=True, max_dbs=0)
     except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
@@ -79,12 +87,19 @@ def open_whole(path: Path) -> lmdb.Environment:
         raise MagnetError(
             path, expected="a readable file", found=str(error), remedy="check its permissions and the disk"
         ) from error
-    if path.stat().st_size < used_bytes(env):
-        found = f"{path.stat().st_size} bytes, a truncated file"
-        expected = f"at least {used_bytes(env)} bytes"
-        env.close()
-        raise AbsentFileError(path, expected=expected, found=found, remedy=REDO)
     return env
+
+
+def _check_pages(path: Path, *, writes: bool) -> None:
+    """Say in one line what is wrong with the pages of a file."""
+    try:
+        check_pages(path, writes=writes)
+    except ForeignFileError as error:
+        raise AbsentFileError(path, expected="an LMDB file", found=str(error), remedy=REDO) from error
+    except CutShortError as error:
+        raise AbsentFileError(path, expected="all of the file", found=f"{error}, truncated", remedy=REDO) from error
+    except PageFaultError as error:
+        raise damaged(path, f"page {error.page}", found=error.found) from error
 
 
 def used_bytes(env: lmdb.Environment) -> int:
@@ -97,9 +112,9 @@ def page_bytes(env: lmdb.Environment) -> int:
     return env.stat()["psize"]
 
 
-def damaged(path: Path, part: str, *, found: str) -> MagnetError:
+def damaged(path: Path, part: str, *, found: str) -> DamagedFileError:
     """Return the error for a part of a file that is not as it was written."""
-    return MagnetError(path, expected=f"its {part} as it was written", found=found, remedy=REDO)
+    return DamagedFileError(path, expected=f"its {part} as it was written", found=found, remedy=REDO)
 
 
 def with_checksum(key: bytes, value: bytes) -> dict[bytes, bytes]:

@@ -20,6 +20,7 @@ import xxhash
 from cache.canonical import canonical_json
 from cache.lmdb_file import (
     AbsentFileError,
+    DamagedFileError,
     block_fault,
     block_payload,
     one_line_errors,
@@ -203,8 +204,8 @@ class ArrayWriter:
     def _resumable(self) -> bool:
         """Whether the partial file is whole, begun with this header and schema version, and its specs are intact."""
         try:
-            env = open_whole(self.partial)
-        except AbsentFileError:
+            env = open_whole(self.partial, writes=True)
+        except (AbsentFileError, DamagedFileError):  # what cannot be read is not started afresh
             return False
         try:
             with env, env.begin() as txn:

@@ -26,6 +26,7 @@ from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
 from extract.preflight import Accepted, accept
 from extract.readers import read_counts
+from extract.registration import leave_out_others, refuse_second_name, store_row
 from extract.resolution import ResolvedMpp, resolve_mpp
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
@@ -70,6 +71,7 @@ def run(config: RunConfig, accepted: Accepted | None = None) -> RunSummary:
         encoder.compile()
     log.info("%s on %s, %s; weights %s", spec.name, device, settings["precision"], settings["weights_sha256"][:12])
     store = Store.create(config.store)
+    leave_out_others(store, config.samples)
     summary = RunSummary(failed=dict(accepted.failed))
     with progress(accepted.samples, desc="slides", unit="slide") as bar:
         for sample in bar:
@@ -82,7 +84,7 @@ def run(config: RunConfig, accepted: Accepted | None = None) -> RunSummary:
                 continue
             (summary.unchanged if patches is None else summary.written).append(sample.slide_id)
             summary.patches += patches or 0
-            store.register([_store_row(sample)])
+            store.register([store_row(sample, store, config.samples)])
     return summary
 
 
@@ -91,6 +93,7 @@ def extract_slide(
 ) -> int | None:
     """Write what the store lacks of one slide; the number of patches that took, None when nothing was lacking."""
     slide_settings = geometry_settings(sample, config)
+    refuse_second_name(store, sample.slide_id, slide_settings["image"])
     geometry_path = store.geometry_path(sample.slide_id)
     header_of_features = features_header(settings, slide_settings, config)
     features_path = store.features_path(sample.slide_id, config.embedding.backbone, header_of_features["digest"])
@@ -255,14 +258,3 @@ def holds_geometry(path: Path, settings: Mapping[str, Any]) -> bool:
         found=f"one that differs in {', '.join(differing)}",
         remedy="use another --store, or delete the slide's folder to lay it anew",
     )
-
-
-def _store_row(sample: Sample) -> dict[str, str | float | None]:
-    return {
-        "slide_id": sample.slide_id,
-        "patient": sample.patient,
-        "platform": sample.platform,
-        "image": str(sample.image.resolve()),
-        "counts": None if sample.counts is None else str(sample.counts.resolve()),
-        "mpp": sample.mpp,
-    }

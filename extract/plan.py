@@ -23,6 +23,7 @@ from extract.geometry import geometry_settings, read_levels, write_levels
 from extract.pipeline import embedding_settings, features_header, holds_geometry, lay_slide, open_sinks
 from extract.preflight import Accepted, accept
 from extract.probe import Probe
+from extract.registration import refuse_second_name
 from magnet_core.backbones.encoder import Encoder, build_encoder
 from magnet_core.backbones.find import find_backbone
 from magnet_core.console import human_bytes, logger
@@ -137,6 +138,8 @@ def plan_slide(
 ) -> SlidePlan:
     """Plan one slide: what its arrays would hold, without those that are in the store."""
     slide_settings = geometry_settings(sample, config)
+    if store:
+        refuse_second_name(store, sample.slide_id, slide_settings["image"])
     geometry_path = store.geometry_path(sample.slide_id) if store else None
     has_geometry = geometry_path is not None and holds_geometry(geometry_path, slide_settings)
     features = features_header(settings, slide_settings, config)["digest"]

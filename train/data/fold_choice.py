@@ -3,8 +3,10 @@
 In: a configuration, whose store is opened. Out: folds of slide ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from cache.index import patient_of
 from cache.store import GEOMETRY, Store
 from magnet_core.console import notice
 from magnet_core.errors import MagnetError
@@ -37,11 +39,30 @@ def all_folds(config: FitConfig) -> list[Fold]:
         notice(
             f"not in any fold, as its extraction is unfinished: {', '.join(path.parent.name for path in unfinished)}"
         )
+    if stale := store.stale_ids():
+        notice(f"not in any fold, as their sample sheet no longer names them: {', '.join(stale)}")
     by_patient = config.split.by == "patient"  # without names, each slide is its own patient
-    patients = {row["slide_id"]: row["patient"] if by_patient else "" for row in store.samples() if row["counts"]}
+    rows = [row for row in store.current_samples() if row.get("counts")]
+    patients = {row["slide_id"]: patient_of(row) if by_patient else "" for row in rows}
+    refuse_same_image(store, rows, patients)
     if said := fewer_folds_notice(patients, folds=config.split.folds):
         notice(said)
     return load_or_create_folds(config.split.file, patients, folds=config.split.folds, seed=config.split.seed)
+
+
+def refuse_same_image(store: Store, rows: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -> None:
+    """Refuse slides of one image that could come to both sides of a fold: the same tissue under two names."""
+    first_with: dict[str, str] = {}
+    for row in rows:
+        slide_id, image = row["slide_id"], store.fingerprint(row)
+        other = slide_id if image is None else first_with.setdefault(image, slide_id)
+        if (patients[other] or other) != (patients[slide_id] or slide_id):
+            raise MagnetError(
+                f"{store.root}: slides '{other}' and '{slide_id}'",
+                expected="an image of its own for each, as a fold may have them on both sides",
+                found="the same image under both names",
+                remedy=f"delete the folder of the name no longer used, then run 'cache repair {store.root} --yes'",
+            )
 
 
 def choose_folds(config: FitConfig, chosen: Sequence[int] | None) -> list[Fold]:

@@ -288,7 +288,7 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
         file.require_intact([name for name in file.names() if name.partition("/")[0] in ("genes", *target.levels)])
     return Slide(
         slide_id,
-        geometry.header["patient"],
+        store.patient(slide_id),
         target,
         Genes(geometry.read("genes/id"), geometry.read("genes/name")),
         LevelData(target.fine, geometry, features, config=config),

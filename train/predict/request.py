@@ -86,7 +86,8 @@ def open_store(config: PredictConfig, own: Path) -> Store:
 def choose_slides(store: Store, config: PredictConfig) -> list[str]:
     """Return the slides to predict; unknown slides and existing files are errors before anything is done."""
     ids_in_store = store.slide_ids()
-    slide_ids = ids_in_store if ALL in config.slides else list(dict.fromkeys(config.slides))
+    current = [row["slide_id"] for row in store.current_samples()]
+    slide_ids = current if ALL in config.slides else list(dict.fromkeys(config.slides))
     for slide_id in slide_ids:
         look_up(dict.fromkeys(ids_in_store), slide_id, where=f"{store.root}: slide")
     if config.out is not None and (len(slide_ids) > 1 or config.out.suffix != ".h5ad"):

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from cache.fingerprint import digest
+from cache.index import patient_of
 from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
@@ -84,13 +85,18 @@ class Cell:
             )
             for slide_id in (*self.fold.train, *self.fold.test)
         }
+        patients = {row["slide_id"]: patient_of(row) for row in store.samples() if row["slide_id"] in features}
         content = {
             "version": VERSION,
-            "settings": self.settings([store.geometry(name).header["patient"] for name in self.fold.train]),
+            "settings": self.settings([patients[name] for name in self.fold.train]),
             "train": self.fold.train,
             "test": self.fold.test,
             "features": features,
         }
+        # A geometry keeps the patient it was laid with: only slides whose patient was corrected since give a new name.
+        laid = {name: store.geometry(name).header.get("patient", patients[name]) for name in features}
+        if corrected := {name: patients[name] for name in features if patients[name] != laid[name]}:
+            content["patients"] = corrected
         backbone, ending = backbone_slug(data.backbone), digest(content)
         return cells / f"{self.system}-{data.target}um-{backbone}-fold{self.fold.index}-{ending}"
 
