@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from magnet_core.errors import MagnetError
+from magnet_core.paths import no_file
 
 MOST_BYTES = 1 << 20  # the largest recipe of ours has 2 KB
 MOST_DEEP = 16  # tables and lists within each other; settings have three
@@ -33,10 +34,10 @@ def read_toml(path: Path, *, option: str) -> dict[str, Any]:
 
 def toml_text(path: Path, *, option: str) -> str:
     """Return the text of a TOML file, which nobody has parsed yet; a file that is none of text is an error."""
+    if fault := no_file(path):
+        found = f"no file {path}" if fault == "no such file" else f"{path}: {fault}"
+        raise MagnetError(option, expected="a TOML file", found=found, remedy="see recipes/")
     try:
-        if not path.is_file():
-            found = f"the folder {path}" if path.is_dir() else f"no file {path}"
-            raise MagnetError(option, expected="a TOML file", found=found, remedy="see recipes/")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
