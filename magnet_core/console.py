@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from magnet_core.errors import MagnetError, in_one_line, without_secrets
+from magnet_core.hub_address import hub_address
 from magnet_core.log_bar import LogBar
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
@@ -38,6 +39,7 @@ def run_command(module: str, *, interrupted: str = "interrupted; run again") -> 
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # beside other work, threads that spin wait many times longer
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
     try:
+        hub_address()  # its client would fail at import
         with importing():
             commands: Any = importlib.import_module(module)
         commands.app()
