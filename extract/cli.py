@@ -28,6 +28,7 @@ from extract.options import (
     TokensOption,
     ViewsOption,
     WeightsOption,
+    WeightsSha256Option,
     WorkersOption,
     split_targets,
 )
@@ -106,6 +107,7 @@ def run_command(
     store: StoreOption = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
+    weights_sha256: WeightsSha256Option = None,
     tokens: TokensOption = None,
     own: OwnOption = None,
     views: ViewsOption = None,
@@ -130,6 +132,7 @@ def run_command(
         "store": ("--store", store),
         "embedding.backbone": ("--backbone", backbone),
         "embedding.weights": ("--weights", weights),
+        "embedding.weights_sha256": ("--weights-sha256", weights_sha256),
         "embedding.token_grid": ("--tokens", tokens),
         "embedding.own": ("--own", own),
         "embedding.views": ("--views", views),

@@ -65,7 +65,9 @@ def run(config: RunConfig, accepted: Accepted | None = None) -> RunSummary:
     """
     accepted = accepted or accept(config)
     spec, device = find_backbone(config.embedding.backbone), pick_device(config.device)
-    encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(device)
+    embedding = config.embedding
+    sha256, seed = embedding.weights_sha256, embedding.seed
+    encoder = build_encoder(spec, embedding.weights, seed=seed, sha256=sha256).to(device)
     settings = embedding_settings(config, encoder)
     if config.compile:
         encoder.compile()
@@ -96,7 +98,7 @@ def extract_slide(
     refuse_second_name(store, sample.slide_id, slide_settings["image"])
     geometry_path = store.geometry_path(sample.slide_id)
     header_of_features = features_header(settings, slide_settings, config)
-    features_path = store.features_path(sample.slide_id, config.embedding.backbone, header_of_features["digest"])
+    features_path = store.features_path(sample.slide_id, config.embedding.backbone_name, header_of_features["digest"])
     has_geometry = holds_geometry(geometry_path, slide_settings)
     if has_geometry and features_path.exists():
         return None
@@ -228,13 +230,13 @@ def features_header(
 ) -> dict[str, Any]:
     """Return the header of a feature file; `weights` says how stage two finds them again, their sha256 that it did."""
     of_slide = {"settings": dict(settings), "geometry_digest": digest(slide_settings)}
-    source = config.embedding.weights
+    source, pins = config.embedding.weights, config.embedding.pins
     if source not in ("pretrained", "random"):
         source = str(Path(source).expanduser().resolve())  # stage two may run from another folder
     return {
         "kind": "features",
-        "backbone": config.embedding.backbone,
-        "weights": {"source": source, "seed": config.embedding.seed},
+        "backbone": config.embedding.backbone_name,
+        "weights": {"source": source, "seed": config.embedding.seed, **pins},
         "settings_digest": digest(settings),
         "digest": digest(of_slide),
         **of_slide,

@@ -113,7 +113,9 @@ def plan_run(config: RunConfig, accepted: Accepted | None = None) -> RunPlan:
     """Plan a run; a slide with a fault is recorded and the rest go on. Weights are needed as in the run itself."""
     accepted = accepted or accept(config)
     spec, device = find_backbone(config.embedding.backbone), pick_device(config.device)
-    encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(device)
+    embedding = config.embedding
+    sha256, seed = embedding.weights_sha256, embedding.seed
+    encoder = build_encoder(spec, embedding.weights, seed=seed, sha256=sha256).to(device)
     store = Store(config.store) if (config.store / "store.json").exists() else None
     settings, probe, plan = embedding_settings(config, encoder), Probe(encoder, config), RunPlan()
     plan.failed |= accepted.failed
@@ -143,7 +145,11 @@ def plan_slide(
     geometry_path = store.geometry_path(sample.slide_id) if store else None
     has_geometry = geometry_path is not None and holds_geometry(geometry_path, slide_settings)
     features = features_header(settings, slide_settings, config)["digest"]
-    if has_geometry and store and store.features_path(sample.slide_id, config.embedding.backbone, features).exists():
+    if (
+        has_geometry
+        and store
+        and store.features_path(sample.slide_id, config.embedding.backbone_name, features).exists()
+    ):
         return SlidePlan(sample.slide_id)
     writer = DeclaredBytes()
     with open_slide(sample.image) as slide, BackgroundWriter() as background:

@@ -17,7 +17,8 @@ from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from magnet_core.errors import MagnetError
+from magnet_core.errors import MagnetError, in_one_line, without_secrets
+from magnet_core.hub_address import hub_address
 from magnet_core.log_bar import LogBar
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
@@ -38,6 +39,7 @@ def run_command(module: str, *, interrupted: str = "interrupted; run again") -> 
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # beside other work, threads that spin wait many times longer
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
     try:
+        hub_address()  # its client would fail at import
         with importing():
             commands: Any = importlib.import_module(module)
         commands.app()
@@ -78,8 +80,8 @@ def _stop(*_: object) -> None:
 
 def _end(line: str, code: int) -> NoReturn:
     if code == 1 and _LOGGER.isEnabledFor(logging.DEBUG):
-        traceback.print_exc()
-    sys.stderr.write(f"{line}\n")
+        sys.stderr.write(without_secrets(traceback.format_exc()))
+    sys.stderr.write(f"{in_one_line(line)}\n")
     raise SystemExit(code) from None
 
 
@@ -114,13 +116,13 @@ class _BetweenBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
-        text = " ".join(record.getMessage().split())
+        text = in_one_line(record.getMessage())
         if record.levelno == logging.WARNING:
             text = f"warning: {text}"
         elif record.levelno < NOTICE:
             text = f"{record.name.removeprefix('magnet_hd.')}: {text}"
         if record.exc_info and _LOGGER.isEnabledFor(logging.DEBUG):
-            text = "".join([*traceback.format_exception(*record.exc_info), text])
+            text = without_secrets("".join([*traceback.format_exception(*record.exc_info), text]))
         if sys.stderr.isatty():
             tqdm.write(text, file=sys.stderr)
         else:

@@ -63,3 +63,11 @@ def test_dots_per_inch_of_flat_images(tmp_path: Path) -> None:
         with open_slide(tmp_path / "slide.png") as slide:
             assert slide.mpp == (None if mpp is None else pytest.approx(mpp, rel=1e-3))
     assert "352.8" in stated(25_400 / 72, 25_400 / 72, "resolution tags").source  # the error can show what was refused
+
+
+def test_entities_in_ome_xml_are_never_expanded() -> None:
+    laughs = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10 if n else "ha"}">' for n in range(12))
+    attributes = 'PhysicalSizeX="0.25" PhysicalSizeY="0.25"'
+    xml = f"<!DOCTYPE OME [{laughs}]>{OME.format(attributes)}"
+    assert from_ome(xml.replace("<Pixels", "&a11;<Pixels")).mpp is None
+    assert from_ome(OME.format(attributes)).mpp == 0.25

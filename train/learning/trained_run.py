@@ -52,7 +52,7 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
         partial.write_bytes(save(tensors))  # `save_file` would hide the file from a group that shares the folder
     description = {
         "config": run.config.plain(),
-        "backbone": run.config.data.backbone,
+        "backbone": run.config.data.backbone if predictor.encoder is None else predictor.encoder.spec.pinned_name,
         "features_settings_digest": run.features_settings_digest,
         "own_square": None if predictor.own is None else asdict(predictor.own),
         "fine_dim": predictor.model.fine_dim,

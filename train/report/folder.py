@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from magnet_core.errors import MagnetError
+from magnet_core.settings.toml_files import parse_toml, toml_text
 from train.learning.choice import kept_in_words
 from train.places import CELL, RUN
 
@@ -96,11 +97,12 @@ def number_of(text: str) -> float:
 
 def read_toml_text(path: Path) -> str:
     """The text of a TOML file, checked to be one."""
-    text = _text(path)
+    _check(path)
+    text, remedy = toml_text(path, option=str(path)), "run its command again"
     try:
-        tomllib.loads(text)
+        parse_toml(text, where=str(path), remedy=remedy)
     except tomllib.TOMLDecodeError as error:
-        raise MagnetError(path, expected="TOML", found=str(error), remedy="run its command again") from error
+        raise MagnetError(path, expected="TOML", found=str(error), remedy=remedy) from error
     return text
 
 
