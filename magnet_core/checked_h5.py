@@ -39,7 +39,7 @@ def check_h5(path: Path, names: Sequence[str], *, expected: str, remedy: str) ->
         where=path,
         expected=expected,
         remedy=remedy,
-        seconds=8 + size / (50 << 20),
+        seconds=8 + size // (50 << 20),
         max_bytes=(2 << 30) + size,
     )
 

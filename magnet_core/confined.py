@@ -105,7 +105,7 @@ class _Worker:
         """Say by which limit, or how else, the process has ended."""
         code = self.process.wait()
         if code == -signal.SIGPROF:
-            return f"what takes more than {seconds:.0f} s to look at"
+            return f"what takes more than {seconds:g} s to look at"
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"what crashes the library that reads it ({name}), or asks it for absurd memory"
 

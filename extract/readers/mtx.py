@@ -5,16 +5,17 @@ Out: what the h5 file gives: raw counts of barcodes × genes. The matrix is one 
 and column from 1; whole numbers may be stored as real ones.
 """
 
+import re
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from scipy import io, sparse
+import polars as pl
+from scipy import sparse
 
 from extract.readers.outs_files import files_named
 from extract.readers.raw_counts import whole_counts
-from extract.readers.tables import content, read_table
+from extract.readers.tables import content, parse_table, read_table
 from extract.readers.tenx_h5 import GENE_EXPRESSION, TenxMatrix, genes_of
 from extract.readers.texts import short_texts
 from magnet_core.errors import MagnetError
@@ -26,8 +27,14 @@ PARTS = (
     ("barcodes.tsv.gz", "barcodes.tsv"),
     ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv"),
 )
+HEADER = re.compile(  # with the numbers of rows, columns and entries
+    rb"%%MatrixMarket matrix coordinate (?:integer|real) general[ \t]*\r?\n"
+    rb"(?:%[^\n]*\n|[ \t]*\r?\n)*[ \t]*(\d{1,12})[ \t]+(\d{1,12})[ \t]+(\d{1,12})[ \t]*(?:\r?\n|$)",
+    re.IGNORECASE,
+)
+ENTRY = {"feature": pl.Int32, "barcode": pl.Int32, "count": pl.Float64}  # exact for every whole number that is a count
 LINE_BYTES = 6  # of the shortest entry, '1 1 1' and the end of its line
-MOST_FEATURES, MOST_BARCODES = 1 << 20, 1 << 25
+EXPECTED = "a Matrix Market file of raw counts, coordinate, integer or real, general"
 REMEDY = "copy the three files again from Space Ranger's outs folder"
 
 
@@ -61,27 +68,47 @@ def _columns(path: Path, *, least: int) -> list[np.ndarray]:
 
 
 def _read_matrix(path: Path, *, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Read counts (N, G) of int32; `shape` (F, N) is that of its barcodes and features."""
-    expected = "a Matrix Market file of raw counts"
-    text = content(path, expected=expected, remedy=REMEDY)
-    try:
-        rows, columns, entries, layout, field, symmetry = io.mminfo(BytesIO(text))
-        problem = None
-        if (layout, symmetry) != ("coordinate", "general") or field not in ("integer", "real"):
-            problem = f"one that is {layout}, {field} and {symmetry}"
-        elif (rows, columns) != shape:
-            problem = f"{rows} × {columns} for {shape[0]} features and {shape[1]} barcodes"
-        elif not 0 <= entries <= len(text) // LINE_BYTES + 1:
-            problem = f"{entries:,} entries stated in {len(text):,} bytes"
-        if problem is not None:
-            raise MagnetError(path, expected=expected, found=problem, remedy=REMEDY)
-        stored = io.mmread(BytesIO(text)).tocoo()
-    except (OSError, ValueError, OverflowError, TypeError) as error:
-        raise MagnetError(path, expected=expected, found=str(error), remedy=REMEDY) from error
-    if stored.nnz != entries or (entries and (min(stored.row.min(), stored.col.min()) < 0)):
-        raise MagnetError(path, expected=expected, found="entries outside the matrix", remedy=REMEDY)
-    counts = sparse.csr_matrix((whole_counts(path, stored.data), (stored.col, stored.row)), shape=shape[::-1])
+    """Read counts (N, G) of int32; `shape` (F, N) is that of its barcodes and features.
+
+    SciPy's reader of the format has been seen to crash on damaged files.
+    """
+    text = content(path, expected=EXPECTED, remedy=REMEDY)
+    found = HEADER.match(text)
+    if found is None:
+        start = text[:60].decode("utf-8", "replace").splitlines() or [""]
+        raise MagnetError(path, expected=EXPECTED, found=f"one that begins '{start[0]}'", remedy=REMEDY)
+    rows, columns, entries = (int(number) for number in found.groups())
+    problem = None
+    if (rows, columns) != shape:
+        problem = f"{rows} × {columns} for {shape[0]} features and {shape[1]} barcodes"
+    elif entries > len(text) // LINE_BYTES + 1:
+        problem = f"{entries:,} entries stated in {len(text):,} bytes"
+    if problem is not None:
+        raise MagnetError(path, expected=EXPECTED, found=problem, remedy=REMEDY)
+    if not entries:
+        return sparse.csr_matrix(shape[::-1], dtype=np.int32)
+    table = parse_table(
+        path, text[found.end() :], expected=EXPECTED, remedy=REMEDY, separator=" ", has_header=False, schema=ENTRY
+    )
+    return _counts(path, table, shape=shape, entries=entries)
+
+
+def _counts(path: Path, table: pl.DataFrame, *, shape: tuple[int, int], entries: int) -> sparse.csr_matrix:
+    feature, barcode, values = (table[name] for name in ENTRY)
+    problem = None
+    if len(table) != entries:
+        problem = f"{len(table):,} entries, {entries:,} stated"
+    elif not all(
+        place.is_between(1, most).fill_null(False).all() for place, most in zip((feature, barcode), shape, strict=True)
+    ):
+        problem = "entries outside the matrix"
+    elif values.has_nulls():
+        problem = "entries without a value"
+    if problem is not None:
+        raise MagnetError(path, expected=EXPECTED, found=problem, remedy=REMEDY)
+    places = ((barcode - 1).to_numpy(), (feature - 1).to_numpy())
+    counts = sparse.csr_matrix((whole_counts(path, values.to_numpy()), places), shape=shape[::-1])
     if counts.nnz != entries:
-        raise MagnetError(path, expected=expected, found=f"{entries - counts.nnz} entries twice", remedy=REMEDY)
+        raise MagnetError(path, expected=EXPECTED, found=f"{entries - counts.nnz:,} places twice", remedy=REMEDY)
     counts.sort_indices()
     return counts

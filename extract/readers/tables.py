@@ -60,7 +60,13 @@ def content(path: Path, *, expected: str, remedy: str) -> bytes:
 
 def read_table(path: Path, *, expected: str, remedy: str, **options: Any) -> pl.DataFrame:
     """Read a CSV or TSV file by `polars.read_csv` with these options."""
-    text = content(path, expected=expected, remedy=remedy)
+    return parse_table(
+        path, content(path, expected=expected, remedy=remedy), expected=expected, remedy=remedy, **options
+    )
+
+
+def parse_table(path: Path, text: bytes, *, expected: str, remedy: str, **options: Any) -> pl.DataFrame:
+    """Read the text of a CSV or TSV file, which lies at `path`, by `polars.read_csv` with these options."""
     columns = text[: text.find(b"\n") + 1 or len(text)].count(str(options.get("separator", ",")).encode()) + 1
     if columns > MOST_COLUMNS:
         raise MagnetError(path, expected=expected, found=f"{columns:,} columns", remedy=remedy)
@@ -78,28 +84,38 @@ def check_parquet(path: Path, columns: Sequence[str], *, expected: str, remedy: 
         where=path,
         expected=expected,
         remedy=remedy,
-        seconds=8 + size / (5 << 20),
+        seconds=8 + size // (5 << 20),
         max_bytes=(2 << 30) + 8 * size,
     )
 
 
 def look_at_parquet(path: str, columns: Sequence[str]) -> None:
-    """Read columns of a parquet file to the end; texts too long, or too many rows, are a ValueError. Within limits."""
-    table = pl.scan_parquet(path)
-    schema = {name.lower(): (name, dtype) for name, dtype in table.collect_schema().items()}
-    rows = table.select(pl.len()).collect(engine="streaming").item()
-    if rows > max(MOST_ROWS, Path(path).stat().st_size):
-        raise ValueError(f"{rows:,} rows")
-    largest, texts = [], []
-    for name in (name for name in columns if name in schema):  # its reader says which are missing
-        column, dtype = pl.col(schema[name][0]), schema[name][1]
-        if dtype.is_nested():
-            raise ValueError(f"column '{name}' of type {dtype}")
-        if dtype in TEXTS:
-            texts.append(name)
-            column = column.bin.size() if dtype == pl.Binary else column.cast(pl.String).str.len_bytes()
-        largest.append(column.max().alias(name))
-    found = table.select(largest).collect(engine="streaming").row(0, named=True) if largest else {}
+    """Read columns of a parquet file to the end; what cannot be read or kept is a ValueError. Runs within limits."""
+    try:
+        table = pl.scan_parquet(path)
+        schema = {name.lower(): (name, dtype) for name, dtype in table.collect_schema().items()}
+        rows = table.select(pl.len()).collect(engine="streaming").item()
+        if rows > max(MOST_ROWS, Path(path).stat().st_size):
+            raise ValueError(f"{rows:,} rows")
+        wanted = {name: schema[name] for name in columns if name in schema}  # its reader says which are missing
+        nested = [f"column '{name}' of type {dtype}" for name, dtype in wanted.values() if dtype.is_nested()]
+        if nested:
+            raise ValueError(nested[0])
+        texts = {name for name, (_, dtype) in wanted.items() if dtype in TEXTS}
+        largest = [_largest(column, dtype).alias(name) for name, (column, dtype) in wanted.items()]
+        found = table.select(largest).collect(engine="streaming").row(0, named=True) if largest else {}
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(str(error)) from error
     for name in texts:
         if (found[name] or 0) > 4 * LONGEST:
             raise ValueError(f"a text of {found[name]:,} bytes in column '{name}'")
+
+
+def _largest(name: str, dtype: pl.DataType) -> pl.Expr:
+    """Largest value of a column, or most bytes of a text."""
+    column = pl.col(name)
+    if dtype == pl.Binary:
+        column = column.bin.size()
+    elif dtype in TEXTS:
+        column = column.cast(pl.String).str.len_bytes()
+    return column.max()
