@@ -16,7 +16,7 @@ import numpy as np
 
 from cache.fingerprint import digest, file_fingerprint
 from cache.reader import ArrayFile
-from cache.schema import CONTENT_VERSION
+from cache.schema import CONTENT_VERSION, encode_text
 from cache.writer import ArrayWriter
 from extract.config import RunConfig
 from extract.count_rows import CountRows
@@ -105,5 +105,8 @@ def read_levels(geometry: ArrayFile) -> list[Level]:
 def put_all(writer: ArrayWriter, arrays: Mapping[str, np.ndarray]) -> None:
     """Declare and write whole arrays."""
     for name, values in arrays.items():
-        writer.declare(name, values.shape, values.dtype)
+        dtype = values.dtype
+        if dtype.kind == "U":  # a store holds UTF-8, which takes more bytes than characters outside ASCII
+            dtype = np.dtype(f"U{max(dtype.itemsize // 4, encode_text(values).itemsize)}")
+        writer.declare(name, values.shape, dtype)
         writer.put(name, values)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from extract.readers import READERS
+from extract.readers import platform_named
 from magnet_core.errors import MagnetError
 from magnet_core.paths import no_file, written_path
 from magnet_core.records import Sample
@@ -202,7 +202,7 @@ def _sample(where: str, cells: dict[str, str], *, folder: Path) -> Sample:
         raise MagnetError(where, expected="a path in column 'image'", found="nothing", remedy="fill it in")
     counts, platform = cells.get("counts", ""), cells.get("platform", "")
     if platform:
-        look_up(READERS, platform, where=f"{where}, platform")
+        platform = platform_named(platform, where=f"{where}, platform")
     mpp, overrides = _mpp(where, cells.get("mpp", ""))
     return Sample(
         slide_id=slide_id,

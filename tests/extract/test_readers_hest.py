@@ -90,9 +90,9 @@ def test_the_resolution_is_that_of_the_sample_in_the_metadata(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.log1p(COUNTS), r"found 0\.6931: X is normalised or scaled"),
-        (sparse.csr_matrix(COUNTS - 1), "found -1: X is normalised or scaled"),
-        (np.where(COUNTS > 0, np.nan, 0), "found nan: X is normalised or scaled"),
+        (np.log1p(COUNTS), r"raw counts in X, whole numbers from 0 on, found 0\.6931: they are normalised or scaled"),
+        (sparse.csr_matrix(COUNTS - 1), "found -1: they are normalised or scaled"),
+        (np.where(COUNTS > 0, np.nan, 0), "found nan: they are normalised or scaled"),
     ],
 )
 def test_an_x_that_is_not_raw_is_refused(tmp_path: Path, x: np.ndarray, message: str) -> None:
