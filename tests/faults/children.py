@@ -48,7 +48,7 @@ class Ended:
 
 
 class Child:
-    """A forked process that is at work until `wait` returns; `work` runs in `folder`, all that it says goes to a file."""
+    """A forked process that is at work until `wait` returns; what it says goes to a file."""
 
     def __init__(self, work: Callable[[], None], folder: Path, log: Path) -> None:
         self._log, self._began = log, time.monotonic()

@@ -46,15 +46,15 @@ def _facts_of_file(path: Path) -> dict[str, str]:
     if path.name.endswith(".partial"):
         return {"": "unfinished"}
     if path.suffix in BYTES:
-        return {"": _digest(path.read_bytes())}
+        return {"": digest(path.read_bytes())}
     if path.suffix == ".json":
-        return {"": _digest(json.dumps(_lasting(json.loads(path.read_bytes())), sort_keys=True).encode())}
+        return {"": digest(json.dumps(_lasting(json.loads(path.read_bytes())), sort_keys=True).encode())}
     if path.suffix == ".lmdb":
         with ArrayFile(path) as file:
             return facts_of_arrays(file)
     if path.suffix == ".npz":
         with np.load(path) as arrays:
-            return {name: _digest(_bytes_of(arrays[name])) for name in arrays.files}
+            return {name: digest(_bytes_of(arrays[name])) for name in arrays.files}
     if path.suffix in {".h5ad", ".h5"}:
         return _facts_of_hdf5(path)
     return {}
@@ -62,10 +62,10 @@ def _facts_of_file(path: Path) -> dict[str, str]:
 
 def facts_of_arrays(file: ArrayFile) -> dict[str, str]:
     """Facts of an opened file of the store: its header, and each array."""
-    facts = {"header": _digest(json.dumps(file.header, sort_keys=True).encode())}
+    facts = {"header": digest(json.dumps(file.header, sort_keys=True).encode())}
     for name in file.names():
         values = file.read(name)
-        facts[name] = f"{values.dtype} {values.shape} {_digest(_bytes_of(values))}"
+        facts[name] = f"{values.dtype} {values.shape} {digest(_bytes_of(values))}"
     return facts
 
 
@@ -74,7 +74,7 @@ def _facts_of_hdf5(path: Path) -> dict[str, str]:
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and "versions" not in name:
-            facts[name] = _digest(repr(item[()].tolist() if hasattr(item[()], "tolist") else item[()]).encode())
+            facts[name] = digest(repr(item[()].tolist() if hasattr(item[()], "tolist") else item[()]).encode())
 
     with h5py.File(path) as file:
         file.visititems(visit)
@@ -91,5 +91,6 @@ def _bytes_of(values: np.ndarray) -> bytes:
     return np.ascontiguousarray(values).tobytes()
 
 
-def _digest(content: bytes) -> str:
+def digest(content: bytes) -> str:
+    """A short name of some bytes."""
     return hashlib.sha256(content).hexdigest()[:16]

@@ -76,9 +76,7 @@ def judged(ended: Ended, fate: str, expected: set[int]) -> tuple[str | None, str
     return None, fate
 
 
-def judge_end(
-    row: Row, attacked: Attacked, work: Path, truth: dict[str, str], ended: Ended, fate: str
-) -> None:
+def judge_end(row: Row, attacked: Attacked, work: Path, truth: dict[str, str], ended: Ended, fate: str) -> None:
     """Compare what a command has left in the end with what it should."""
     if ended.code != 0:
         row.fail("traceback" if ended.is_foreign else "lost", f"given again after {fate}: {ended.last_line}")
@@ -86,9 +84,7 @@ def judge_end(
         row.fail("lost", f"given again after {fate}: other {', '.join(different[:3])} ({len(different)} in all)")
 
 
-def _killed_once(
-    attacked: Attacked, work: Path, whole: Whole, rng: random.Random, number: int
-) -> tuple[Ended, str]:
+def _killed_once(attacked: Attacked, work: Path, whole: Whole, rng: random.Random, number: int) -> tuple[Ended, str]:
     """Run a command until it is killed, or to its end where that comes first."""
     name = signal.Signals(number).name
     if rng.random() < 0.5:

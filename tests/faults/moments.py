@@ -120,4 +120,3 @@ def refused(at: int, code: int, *, times: int = 1) -> Happens:
             raise OSError(code, os.strerror(code), str(path))
 
     return happens
-

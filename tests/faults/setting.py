@@ -5,6 +5,7 @@ each with what a fresh folder for it holds and with what counts of what it leave
 """
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -16,7 +17,20 @@ from tests.faults.facts import facts_of
 
 BACKBONE = "timm:test_convnext"
 SLIDES = ("S1", "S2", "S3")
-GRIDS = ["--tokens", "2", "--own", "2", "--targets", "8", "--bins", "150", "--spots", "25", "--set", "geometry.window=10"]
+GRIDS = [
+    "--tokens",
+    "2",
+    "--own",
+    "2",
+    "--targets",
+    "8",
+    "--bins",
+    "150",
+    "--spots",
+    "25",
+    "--set",
+    "geometry.window=10",
+]
 ENCODER = ["--backbone", BACKBONE, "--weights", "random", "--device", "cpu", "--workers", "1"]
 SMALL = [
     f"data.backbone={BACKBONE}", "data.panel=20", "optim.name=adamw", "optim.lr=3e-3", "optim.batch_size=64",
@@ -65,6 +79,11 @@ class Base:
         [cell] = (self.runs / "cells").glob("magnet-*")
         return cell
 
+    @property
+    def gene(self) -> str:
+        """A gene of the run's panel."""
+        return str(json.loads((self.cell / "run.json").read_bytes())["panel"]["name"][0])
+
 
 @dataclass(frozen=True)
 class Attacked:
@@ -86,9 +105,9 @@ class Attacked:
         self.prepare(folder)
         return folder
 
-    def start(self, folder: Path, befalls: Callable[[], None] = lambda: None) -> Child:
-        """Start it in a folder, after what befalls the process; its log lies beside the folder."""
-        return Child(self._after(befalls), folder, folder.with_suffix(".log"))
+    def start(self, folder: Path, befalls: Callable[[], None] = lambda: None, *, log: Path | None = None) -> Child:
+        """Start it in a folder, after what befalls the process; its log lies beside the folder, or elsewhere."""
+        return Child(self._after(befalls), folder, log or folder.with_suffix(".log"))
 
     def run_whole(self, folder: Path, befalls: Callable[[], None] = lambda: None) -> Ended:
         """Run it in a fresh folder with nothing to stop it; one that fails at this is no subject of an attack."""
@@ -115,16 +134,20 @@ class Attacked:
 def make_base(folder: Path) -> Base:
     """Make the shared inputs by the commands themselves."""
     base, options = Base(folder), [part for setting in SMALL for part in ("--set", setting)]
+    if base.features.exists():  # the last that is made
+        return base
     folder.mkdir(parents=True, exist_ok=True)
     sheet, store, runs = map(str, (base.sheet, base.store, base.runs))
     lines = [
-        ["extract", "synth", str(base.sheet.parent), "--slides", "3", "--seed", "3", "--size-mm", "0.4", "--genes", "60"],
+        ["extract", "synth", str(base.sheet.parent), "--slides", "3", "--seed", "3", "--size-mm", "0.4",
+         "--genes", "60"],
         ["extract", "run", "--samples", sheet, "--store", store, *ENCODER, *GRIDS],
         ["train", "fit", "--store", store, "--runs", runs, "--name", "fit", "--bins", "frozen", *options,
          "--set", "optim.epochs=1", "--set", "validation.few=none"],
-        ["cache", "export", store, "--slide", "S1", "--level", "spot", "--to", str(base.features)],
     ]  # fmt: skip
-    for line in lines:
+    export = ["cache", "export", store, "--slide", "S1", "--level", "spot", "--to", str(base.features)]
+    for line in (*lines, None, export):
+        line = line or study_line(base, base.runs)  # whose gene is one that the fit has chosen
         ended = run_and_learn(command(line), folder, folder / "make.log")
         if ended.code != 0:
             raise RuntimeError(f"{' '.join(line)}: {ended.said}")
@@ -138,7 +161,19 @@ def commands(base: Base) -> dict[str, Attacked]:
     fit = ["train", "fit", "--store", store, "--runs", "runs", *settings]
     frozen = [*fit, "--name", "fit", "--bins", "frozen", "--set", "optim.epochs=2"]
     tuned = [*fit, "--name", "fit", "--bins", "finetuned", "--set", "optim.epochs=1", "--set", "validation.few=none"]
-    search = ["train", "sweep", "sweep.toml", "--trials", "2", "--store", store, "--runs", "runs", "--backbone", BACKBONE]
+    search = [
+        "train",
+        "sweep",
+        "sweep.toml",
+        "--trials",
+        "2",
+        "--store",
+        store,
+        "--runs",
+        "runs",
+        "--backbone",
+        BACKBONE,
+    ]
     imports = ["cache", "import", str(base.features), "--store", "store", "--slide", "S1", "--level", "spot"]
     listed = [
         Attacked("extract run", ["extract", "run", "--samples", sheet, "--store", "store", *ENCODER, *GRIDS], "store",
@@ -147,11 +182,26 @@ def commands(base: Base) -> dict[str, Attacked]:
         Attacked("train fit, fine-tuned", tuned, "runs"),
         Attacked("train predict", ["train", "predict", "runs/fit", "--slide", "all", "--store", store, "--overwrite"],
                  "runs", prepare=lambda folder: _copy(base.runs, folder / "runs")),
-        Attacked("train sweep", [*search, "--device", "cpu"], "runs", prepare=_write_sweep, facts=_facts_of_sweep),
+        Attacked("train sweep", [*search, "--backbone", BACKBONE, "--device", "cpu"], "runs", prepare=_write_sweep, facts=_facts_of_sweep),
         Attacked("cache import", [*imports, "--backbone", "other"], "store",
                  prepare=lambda folder: copy_store(base, folder / "store", "S1"), facts=_facts_of_store),
     ]  # fmt: skip
     return {each.name: each for each in listed}
+
+
+def study_line(base: Base, runs: Path | str) -> list[str]:
+    """A table of two systems, MagNet's cell being that of the fit, which also reads its predictions."""
+    options = [part for setting in SMALL if setting != "baselines=false" for part in ("--set", setting)]
+    learnt = ["--set", "optim.epochs=1", "--set", "validation.few=none"]
+    return ["train", "study", "baselines", "--systems", "magnet,gene_mean", "--targets", "8", "--folds", "0",
+            "--genes", base.gene, "--name", "table", "--store", str(base.store), "--runs", str(runs),
+            *options, *learnt]  # fmt: skip
+
+
+def finished_study(base: Base, folder: Path) -> Attacked:
+    """Copy a finished table with its cells into a folder; return the command that made it, to be given again there."""
+    _copy(base.runs, folder / "runs")
+    return Attacked("train study", study_line(base, "runs"), "runs/table")
 
 
 def copy_store(base: Base, to: Path, *slides: str) -> Path:
