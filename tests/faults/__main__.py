@@ -4,6 +4,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.children import warm_up
@@ -16,59 +17,72 @@ from tests.faults.setting import Attacked, Base, commands, make_base
 from tests.faults.writers import stale_sheets, two_writers
 
 SEED = 0
-Attack = Callable[[Base, Path, bool], Iterator[Row]]
 
 
-def kills(base: Base, folder: Path, full: bool) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Order:
+    """What to attack: the shared inputs, a folder to do it in, all tries or a cut of them, and which commands."""
+
+    base: Base
+    folder: Path
+    full: bool
+    only: tuple[str, ...]
+
+    def commands(self) -> Iterator[tuple[Path, Attacked]]:
+        """The commands, each with a folder of its own."""
+        for number, attacked in enumerate(commands(self.base).values()):
+            if not self.only or attacked.name in self.only:
+                place = self.folder / str(number)
+                place.mkdir(parents=True)
+                yield place, attacked
+
+
+Attack = Callable[[Order], Iterator[Row]]
+
+
+def kills(order: Order) -> Iterator[Row]:
     """Kill every command."""
-    for name, attacked in _numbered(base, folder):
-        yield kill(attacked, name, kills=100 if full else 2, seed=SEED)
+    for folder, attacked in order.commands():
+        yield kill(attacked, folder, kills=100 if order.full else 2, seed=SEED)
 
 
-def flips(base: Base, folder: Path, full: bool) -> Iterator[Row]:
+def flips(order: Order) -> Iterator[Row]:
     """Flip bits of a store, of a trained run, and of a table with its cells."""
-    counts = {"store": 500, "run": 300, "table": 200} if full else {"store": 30, "run": 20, "table": 4}
-    yield from flip(base, folder, flips=counts, seed=SEED)
+    counts = {"store": 500, "run": 300, "table": 200} if order.full else {"store": 30, "run": 20, "table": 3}
+    yield from flip(order.base, order.folder, flips=counts, seed=SEED)
 
 
-def cuts(base: Base, folder: Path, full: bool) -> Iterator[Row]:
+def cuts(order: Order) -> Iterator[Row]:
     """Truncate every file of them."""
-    yield from truncate(base, folder)
+    yield from truncate(order.base, order.folder)
 
 
-def swaps(base: Base, folder: Path, full: bool) -> Iterator[Row]:
+def swaps(order: Order) -> Iterator[Row]:
     """Exchange files and folders."""
-    yield swap(base, folder, commands(base)["train fit, frozen"])
+    yield swap(order.base, order.folder, commands(order.base)["train fit, frozen"])
 
 
-def full_disk(base: Base, folder: Path, full: bool) -> Iterator[Row]:
+def full_disk(order: Order) -> Iterator[Row]:
     """Let the disk be full."""
-    for name, attacked in _numbered(base, folder):
-        yield fill(attacked, name, points=10 if full else 1, seed=SEED)
+    for folder, attacked in order.commands():
+        yield fill(attacked, folder, points=10 if order.full else 1, seed=SEED)
 
 
-def refusals(base: Base, folder: Path, full: bool) -> Iterator[Row]:
+def refusals(order: Order) -> Iterator[Row]:
     """Let the system refuse a request."""
-    for name, attacked in _numbered(base, folder):
-        yield refuse(attacked, name, refusals=30 if full else 2, seed=SEED)
+    for folder, attacked in order.commands():
+        yield refuse(attacked, folder, refusals=30 if order.full else 2, seed=SEED)
 
 
-def together(base: Base, folder: Path, full: bool) -> Iterator[Row]:
+def together(order: Order) -> Iterator[Row]:
     """Give a command to two processes at once, and to a store a sheet that has changed."""
-    for name, attacked in _numbered(base, folder):
-        yield two_writers(attacked, name, times=6 if full else 1, seed=SEED)
+    for folder, attacked in order.commands():
+        yield two_writers(attacked, folder, times=6 if order.full else 1, seed=SEED)
 
 
-def sheets(base: Base, folder: Path, full: bool) -> Iterator[Row]:
+def sheets(order: Order) -> Iterator[Row]:
     """Change the sample sheet of a store."""
-    yield stale_sheets(base, folder)
-
-
-def _numbered(base: Base, folder: Path) -> Iterator[tuple[Path, Attacked]]:
-    for number, attacked in enumerate(commands(base).values()):
-        place = folder / str(number)
-        place.mkdir(parents=True)
-        yield place, attacked
+    yield stale_sheets(order.base, order.folder)
 
 
 ATTACKS: dict[str, Attack] = {
@@ -86,14 +100,17 @@ def main() -> int:
     options.add_argument(
         "--base", type=Path, help="a folder for the shared inputs, which are used again if they are there"
     )
+    options.add_argument("--commands", default="", help="only these of the attacked commands, with commas between")
     given = options.parse_args()
+    only = tuple(name for name in given.commands.split(",") if name)
     warm_up()
     failed = 0
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         folder = Path(place).resolve()
         base = make_base((given.base or folder / "base").resolve())
         for name in given.attacks or ATTACKS:
-            for row in ATTACKS[name](base, folder / name, given.full):
+            (folder / name).mkdir()
+            for row in ATTACKS[name](Order(base, folder / name, given.full, only)):
                 failed += row.failed
                 plain = row.plain()
                 print(f"{row.what}: {row.tried} tried, {row.failed} failed, {plain['seconds']:.0f} s", flush=True)

@@ -180,9 +180,8 @@ def commands(base: Base) -> dict[str, Attacked]:
                  facts=_facts_of_store),
         Attacked("train fit, frozen", frozen, "runs"),
         Attacked("train fit, fine-tuned", tuned, "runs"),
-        Attacked("train predict", ["train", "predict", "runs/fit", "--slide", "all", "--store", store, "--overwrite"],
-                 "runs", prepare=lambda folder: _copy(base.runs, folder / "runs")),
-        Attacked("train sweep", [*search, "--backbone", BACKBONE, "--device", "cpu"], "runs", prepare=_write_sweep, facts=_facts_of_sweep),
+        Attacked("train predict", predict, "runs", prepare=lambda folder: _copy(base.runs, folder / "runs")),
+        Attacked("train sweep", search, "runs", prepare=_write_sweep, facts=_facts_of_sweep),
         Attacked("cache import", [*imports, "--backbone", "other"], "store",
                  prepare=lambda folder: copy_store(base, folder / "store", "S1"), facts=_facts_of_store),
     ]  # fmt: skip

@@ -1,0 +1,173 @@
+"""Fuzz the parsers: `python -m tests.fuzz --minutes 10`, a confined child a target; see `make fuzz`.
+
+In: minutes a target, names of targets. Out: a row a target in the record of `tests.faults`, and each mutant that
+failed, as a file. A mutant fails where its reader raises what is not ours, crashes, takes more than ten seconds, or
+wants more memory than it may have.
+"""
+
+import argparse
+import mmap
+import re
+import resource
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from magnet_core.errors import MagnetError
+from tests.faults.children import Child, warm_up
+from tests.faults.record import Row, write_rows
+from tests.fuzz.mutate import mutations
+from tests.fuzz.targets import TARGETS, Target
+
+LONGEST_SECONDS = 10.0
+MOST_BYTES = 2 << 30
+LOOK_SECONDS = 0.2
+STATE = struct.Struct("qd")  # number of the case, when it began
+
+
+class Case:
+    """What a child is at, in memory that its parent sees, too."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, STATE.size)
+
+    def set(self, number: int) -> None:
+        """A case begins."""
+        self._shared[:] = STATE.pack(number, time.monotonic())
+
+    @property
+    def number(self) -> int:
+        return int(STATE.unpack(self._shared[:])[0])
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - float(STATE.unpack(self._shared[:])[1])
+
+
+class _Answer:
+    """Takes what a reader raises; all that is not ours is kept as a line, with the mutant."""
+
+    def __init__(self, found: Path, number: int, mutant: Path) -> None:
+        self._found, self._number, self._mutant = found, number, mutant
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is None or isinstance(error, MagnetError):
+            return True
+        frames = [frame for frame in traceback.extract_tb(trace) if "site-packages" not in frame.filename]
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+        keep(self._found, self._number, self._mutant, f"{type(error).__name__} at {where}: {error}")
+        return True
+
+
+def keep(found: Path, number: int, mutant: Path, said: str) -> None:
+    """Keep a mutant that failed, and a line that says how."""
+    found.mkdir(parents=True, exist_ok=True)
+    if mutant.exists():
+        shutil.copy(mutant, found / f"{number}-{mutant.name}")
+    with (found / "found.txt").open("a", encoding="utf-8") as lines:
+        lines.write(f"{number} {mutant.name}: {' '.join(said.split())[:300]}\n")
+
+
+def live(target: Target, seeds: list[Path], folder: Path, first: int, until: float, case: Case) -> None:
+    """Read mutants until the time is over, in this process, which is confined."""
+    warnings.simplefilter("ignore")
+    in_use = int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10  # type: ignore[index]
+    resource.setrlimit(resource.RLIMIT_AS, (in_use + MOST_BYTES, in_use + MOST_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    streams = [(path, mutations(first + 1000 * place, path.read_bytes())) for place, path in enumerate(seeds)]
+    work = folder / "work"
+    number = first
+    while time.monotonic() < until:
+        path, stream = streams[number % len(streams)]
+        work.mkdir(exist_ok=True)
+        mutant = work / path.name
+        mutant.write_bytes(next(stream))
+        case.set(number)
+        with _Answer(folder / "found", number, mutant):
+            target.parse(mutant)
+        mutant.unlink(missing_ok=True)
+        number += 1
+    case.set(number)
+
+
+def fuzz(target: Target, folder: Path, *, minutes: float, seed: int) -> Row:
+    """Fuzz one parser for so long; a child that dies or hangs is followed by another."""
+    row, case = Row(f"fuzz: {target.name}"), Case()
+    seed_folder = folder / "seeds"
+    seed_folder.mkdir(parents=True)
+    made = Child(lambda: target.seeds(seed_folder) and None, folder, folder / "seeds.log").wait()
+    if made.code != 0:
+        raise RuntimeError(f"{target.name}: {made.said}")
+    companions = {"A1_selection.tsv"} | ({"model.safetensors"} if target.name == "run.json" else set())
+    seeds = sorted(path for path in seed_folder.iterdir() if path.name not in companions)
+    first, until = seed, time.monotonic() + 60 * minutes
+    hangs = crashes = 0
+    while time.monotonic() < until:
+        case.set(first)
+        child = Child(lambda first=first: live(target, seeds, folder, first, until, case), folder, folder / "log")
+        while not (over := child.has_ended_within(LOOK_SECONDS)) and case.seconds < LONGEST_SECONDS:
+            pass
+        if not over:
+            child.send(9)
+        ended, number = child.wait(), case.number
+        if ended.code != 0:
+            said = f"more than {LONGEST_SECONDS:.0f} s" if not over else f"exit code {ended.code}: {ended.last_line}"
+            mutant = next(iter(sorted((folder / "work").glob("*"))), folder / "none")
+            keep(folder / "found", number, mutant, said)
+            hangs, crashes = hangs + (not over), crashes + over
+            shutil.rmtree(folder / "work", ignore_errors=True)
+        row.tried += number - first + (ended.code != 0)
+        first = number + 1
+    told = folder / "found" / "found.txt"
+    for line in told.read_text(encoding="utf-8").splitlines() if told.exists() else ():
+        row.fail("traceback", line)
+    row.facts |= {"minutes": minutes, "hangs": hangs, "crashes": crashes, "peak_mib": _peak_mib()}
+    return row.close()
+
+
+def _peak_mib() -> int:
+    """Most memory that a child has had so far."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+
+
+def main() -> int:
+    """Fuzz all targets, or those that are named; exit code 1 where a mutant failed."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("targets", nargs="*", help=f"some of: {', '.join(TARGETS)}")
+    options.add_argument("--minutes", type=float, default=10, help="for each target")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--out", type=Path, help="the record, in which rows of the same name are replaced")
+    options.add_argument("--found", type=Path, help="folder for mutants that failed")
+    given = options.parse_args()
+    warm_up()
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
+        for name in given.targets or TARGETS:
+            folder = Path(place).resolve() / re.sub(r"\W+", "-", name)
+            row = fuzz(TARGETS[name], folder, minutes=given.minutes, seed=given.seed)
+            failed += row.failed
+            print(f"{row.what}: {row.tried} tried, {row.failed} failed, {row.facts}", flush=True)
+            for example in row.examples:
+                print(f"    {example}", flush=True)
+            if given.out:
+                write_rows(given.out, [row], seed=given.seed)
+            if given.found and (folder / "found").exists():
+                shutil.copytree(folder / "found", given.found / folder.name, dirs_exist_ok=True)
+            shutil.rmtree(folder)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
