@@ -161,19 +161,9 @@ def commands(base: Base) -> dict[str, Attacked]:
     fit = ["train", "fit", "--store", store, "--runs", "runs", *settings]
     frozen = [*fit, "--name", "fit", "--bins", "frozen", "--set", "optim.epochs=2"]
     tuned = [*fit, "--name", "fit", "--bins", "finetuned", "--set", "optim.epochs=1", "--set", "validation.few=none"]
-    search = [
-        "train",
-        "sweep",
-        "sweep.toml",
-        "--trials",
-        "2",
-        "--store",
-        store,
-        "--runs",
-        "runs",
-        "--backbone",
-        BACKBONE,
-    ]
+    search = ["train", "sweep", "sweep.toml", "--trials", "2", "--store", store, "--runs", "runs"]
+    search += ["--backbone", BACKBONE, "--device", "cpu"]
+    predict = ["train", "predict", "runs/fit", "--slide", "all", "--store", store, "--overwrite", "--device", "cpu"]
     imports = ["cache", "import", str(base.features), "--store", "store", "--slide", "S1", "--level", "spot"]
     listed = [
         Attacked("extract run", ["extract", "run", "--samples", sheet, "--store", "store", *ENCODER, *GRIDS], "store",
