@@ -109,7 +109,7 @@ MINUTES ?= 10
 
 test-faults fuzz: export OMP_NUM_THREADS = 1
 test-faults: $(STAMP) ## kills, flipped bits, full disks and other faults, all of them, counted in benchmarks/results; an hour
-	@$(BIN)/python -m tests.faults $(ATTACKS) --full --out $(RELIABILITY)
+	@$(BIN)/python -m tests.faults $(ATTACKS) --share 1 --out $(RELIABILITY)
 
 fuzz: $(STAMP) ## damaged files for each parser, MINUTES=10 a parser; those that fail are kept in fuzz-found/
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --out $(RELIABILITY) --found fuzz-found

@@ -1,4 +1,4 @@
-"""The attack as a command: `python -m tests.faults`, a cut of it, or with --full all of it; see `make test-faults`."""
+"""The attack as a command: `python -m tests.faults`, a cut of it, or with --share all of it; see `make test-faults`."""
 
 import argparse
 import sys
@@ -21,12 +21,19 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Order:
-    """What to attack: the shared inputs, a folder to do it in, all tries or a cut of them, and which commands."""
+    """What to attack: the shared inputs, a folder to do it in, and which commands, of none all.
+
+    share  of all tries; 0 stands for a cut that takes half a minute
+    """
 
     base: Base
     folder: Path
-    full: bool
+    share: float
     only: tuple[str, ...]
+
+    def times(self, full: int, cut: int) -> int:
+        """How often something is tried, of so often in full and in the cut."""
+        return max(1, round(self.share * full)) if self.share else cut
 
     def commands(self) -> Iterator[tuple[Path, Attacked]]:
         """The commands, each with a folder of its own."""
@@ -43,12 +50,12 @@ Attack = Callable[[Order], Iterator[Row]]
 def kills(order: Order) -> Iterator[Row]:
     """Kill every command."""
     for folder, attacked in order.commands():
-        yield kill(attacked, folder, kills=100 if order.full else 2, seed=SEED)
+        yield kill(attacked, folder, kills=order.times(100, 2), seed=SEED)
 
 
 def flips(order: Order) -> Iterator[Row]:
     """Flip bits of a store, of a trained run, and of a table with its cells."""
-    counts = {"store": 500, "run": 300, "table": 200} if order.full else {"store": 30, "run": 20, "table": 3}
+    counts = {"store": order.times(500, 30), "run": order.times(300, 20), "table": order.times(200, 3)}
     yield from flip(order.base, order.folder, flips=counts, seed=SEED)
 
 
@@ -65,19 +72,19 @@ def swaps(order: Order) -> Iterator[Row]:
 def full_disk(order: Order) -> Iterator[Row]:
     """Let the disk be full."""
     for folder, attacked in order.commands():
-        yield fill(attacked, folder, points=10 if order.full else 1, seed=SEED)
+        yield fill(attacked, folder, points=order.times(10, 1), seed=SEED)
 
 
 def refusals(order: Order) -> Iterator[Row]:
     """Let the system refuse a request."""
     for folder, attacked in order.commands():
-        yield refuse(attacked, folder, refusals=30 if order.full else 2, seed=SEED)
+        yield refuse(attacked, folder, refusals=order.times(30, 2), seed=SEED)
 
 
 def together(order: Order) -> Iterator[Row]:
     """Give a command to two processes at once, and to a store a sheet that has changed."""
     for folder, attacked in order.commands():
-        yield two_writers(attacked, folder, times=6 if order.full else 1, seed=SEED)
+        yield two_writers(attacked, folder, times=order.times(6, 1), seed=SEED)
 
 
 def sheets(order: Order) -> Iterator[Row]:
@@ -95,7 +102,7 @@ def main() -> int:
     """Run the attacks that are named, by default all, print a line for each row; exit code 1 where something failed."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("attacks", nargs="*", help=f"some of: {', '.join(ATTACKS)}")
-    options.add_argument("--full", action="store_true", help="all tries, about an hour")
+    options.add_argument("--share", type=float, default=0, help="of all tries; 1 takes about an hour")
     options.add_argument("--out", type=Path, help="the record, in which rows of the same name are replaced")
     options.add_argument(
         "--base", type=Path, help="a folder for the shared inputs, which are used again if they are there"
@@ -110,7 +117,7 @@ def main() -> int:
         base = make_base((given.base or folder / "base").resolve())
         for name in given.attacks or ATTACKS:
             (folder / name).mkdir()
-            for row in ATTACKS[name](Order(base, folder / name, given.full, only)):
+            for row in ATTACKS[name](Order(base, folder / name, given.share, only)):
                 failed += row.failed
                 plain = row.plain()
                 print(f"{row.what}: {row.tried} tried, {row.failed} failed, {plain['seconds']:.0f} s", flush=True)

@@ -38,7 +38,7 @@ def fill(attacked: Attacked, folder: Path, *, points: int, seed: int) -> Row:
     mounts = Child(lambda: _mount(small, ROOMY), folder, folder / "mount.log").wait().code == 0
     row.facts["disk"] = "a tmpfs of few bytes" if mounts else "a limit to the size of files"
     for point in range(points):
-        room = int(needed * (point + rng.random()) / points)
+        room = int(0.95 * needed * (point + rng.random()) / points)
         if mounts:
             _on_a_small_disk(row, attacked, small, truth, room, folder)
         else:
@@ -106,5 +106,5 @@ def _checked(result: int) -> None:
 
 
 def _used(folder: Path) -> int:
-    """Bytes that the files below a folder take on its disk, and some for folders themselves."""
-    return sum(path.stat().st_blocks * 512 + PAGE * path.is_dir() for path in folder.rglob("*"))
+    """Bytes that the files below a folder take on its disk."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())

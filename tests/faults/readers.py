@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.listing import store_faults
-from cache.reader import ArrayFile
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from tests.faults.children import Child, Ended
 from tests.faults.facts import differences, digest, facts_of_arrays
-from tests.faults.setting import Attacked
+from tests.faults.setting import BACKBONE, Attacked
 from train.learning.trained_run import load_run
 
 Reader = Callable[[Path], dict[str, str]]
@@ -39,10 +38,8 @@ def read_store(folder: Path) -> dict[str, str]:
     for slide_id in store.slide_ids():
         with store.geometry(slide_id) as geometry:
             facts |= {f"{slide_id} geometry {name}": value for name, value in facts_of_arrays(geometry).items()}
-        for number, features in enumerate(store.feature_files(slide_id)):
-            with ArrayFile(features.path) as arrays:
-                read = facts_of_arrays(arrays) | {"digests": f"{features.settings_digest} {features.geometry_digest}"}
-            facts |= {f"{slide_id} features {number} {name}": value for name, value in read.items()}
+        with store.features(slide_id, BACKBONE) as arrays:
+            facts |= {f"{slide_id} features {name}": value for name, value in facts_of_arrays(arrays).items()}
     return facts
 
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections import Counter
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +30,8 @@ from tests.fuzz.targets import TARGETS, Target
 LONGEST_SECONDS = 10.0
 MOST_BYTES = 2 << 30
 LOOK_SECONDS = 0.2
+LINES = "found.tsv"
+PACKAGES = {"magnet_core", "cache", "extract", "train"}
 STATE = struct.Struct("qd")  # number of the case, when it began
 
 
@@ -63,21 +66,23 @@ class _Answer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if error is None or isinstance(error, MagnetError):
+        is_ours = isinstance(error, MagnetError) or (isinstance(error, OSError) and error.filename is not None)
+        if error is None or is_ours:  # of a path that the system refuses, commands make a line themselves
             return True
-        frames = [frame for frame in traceback.extract_tb(trace) if "site-packages" not in frame.filename]
+        frames = [frame for frame in traceback.extract_tb(trace) if PACKAGES & {*Path(frame.filename).parts}]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-        keep(self._found, self._number, self._mutant, f"{type(error).__name__} at {where}: {error}")
+        keep(self._found, self._number, self._mutant, f"{type(error).__name__} at {where}", str(error))
         return True
 
 
-def keep(found: Path, number: int, mutant: Path, said: str) -> None:
-    """Keep a mutant that failed, and a line that says how."""
+def keep(found: Path, number: int, mutant: Path, kind: str, said: str) -> None:
+    """Keep a line that says how a mutant failed, and the mutant where it is the first of its kind."""
     found.mkdir(parents=True, exist_ok=True)
-    if mutant.exists():
-        shutil.copy(mutant, found / f"{number}-{mutant.name}")
-    with (found / "found.txt").open("a", encoding="utf-8") as lines:
-        lines.write(f"{number} {mutant.name}: {' '.join(said.split())[:300]}\n")
+    of_kind = found / f"{re.sub(r'[^A-Za-z0-9.]+', '-', kind)}-{mutant.name}"
+    if mutant.exists() and not of_kind.exists():
+        shutil.copy(mutant, of_kind)
+    with (found / LINES).open("a", encoding="utf-8") as lines:
+        lines.write(f"{kind}\t{number} {mutant.name}: {' '.join(said.split())[:300]}\n")
 
 
 def live(target: Target, seeds: list[Path], folder: Path, first: int, until: float, case: Case) -> None:
@@ -123,16 +128,23 @@ def fuzz(target: Target, folder: Path, *, minutes: float, seed: int) -> Row:
             child.send(9)
         ended, number = child.wait(), case.number
         if ended.code != 0:
-            said = f"more than {LONGEST_SECONDS:.0f} s" if not over else f"exit code {ended.code}: {ended.last_line}"
+            kind = f"exit code {ended.code}" if over else f"more than {LONGEST_SECONDS:.0f} s"
             mutant = next(iter(sorted((folder / "work").glob("*"))), folder / "none")
-            keep(folder / "found", number, mutant, said)
+            keep(folder / "found", number, mutant, kind, ended.last_line)
             hangs, crashes = hangs + (not over), crashes + over
             shutil.rmtree(folder / "work", ignore_errors=True)
         row.tried += number - first + (ended.code != 0)
         first = number + 1
-    told = folder / "found" / "found.txt"
+    kinds: Counter[str] = Counter()
+    told = folder / "found" / LINES
     for line in told.read_text(encoding="utf-8").splitlines() if told.exists() else ():
-        row.fail("traceback", line)
+        kind, _, example = line.partition("\t")
+        kinds[kind] += 1
+        if kinds[kind] == 1:
+            row.fail("traceback", f"{kind}: {example}")
+        else:
+            row.traceback += 1
+    row.facts["kinds"] = dict(kinds.most_common())
     row.facts |= {"minutes": minutes, "hangs": hangs, "crashes": crashes, "peak_mib": _peak_mib()}
     return row.close()
 

@@ -89,8 +89,8 @@ def _flat(ending: str, **options: object) -> Callable[[Path], list[Path]]:
 def _look(path: Path) -> None:
     """Open a slide and read a part of each level, as an inspection does."""
     with open_slide(path) as slide:
-        for level in range(len(slide.level_sizes_px)):
-            slide.read_region(level, (0, 0), (64, 64))
+        for level in range(len(slide.level_sizes)):
+            slide.read_level(level, 0, 0, 64, 64)
 
 
 def _tenx(folder: Path) -> list[Path]:
@@ -278,6 +278,6 @@ TARGETS = {target.name: target for target in (
     Target("study.json", _json(STUDY, "study.json"), _parent(read_record)),
     Target("run.json", _run_json, _beside(_parent(load_run), "model.safetensors")),
     Target("recipe of a fit", _toml, lambda path: load_config(path)),
-    Target("recipe of an extraction", _extraction_toml, lambda path: load_extraction(path, {})),
+    Target("recipe of an extraction", _extraction_toml, lambda path: load_extraction(path, {}, ())),
     Target("sample sheet", _sheet, read_samples),
 )}  # fmt: skip
