@@ -1,15 +1,20 @@
 """Fuzz the parsers: `python -m tests.fuzz --minutes 10`, a confined child a target; see `make fuzz`.
 
+Each target begins with the cases in `corpus/TARGET/WHAT/`, which failed once; their names are those of whole files.
+
 In: minutes a target, names of targets. Out: a row a target in the record of `tests.faults`, and each mutant that
 failed, as a file. A mutant fails where its reader raises what is not ours, crashes, takes more than ten seconds, or
 wants more memory than it may have.
 """
 
 import argparse
+import itertools
+import json
 import mmap
 import re
 import resource
 import shutil
+import signal
 import struct
 import sys
 import tempfile
@@ -17,6 +22,8 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,6 +38,7 @@ LONGEST_SECONDS = 10.0
 MOST_BYTES = 2 << 30
 LOOK_SECONDS = 0.2
 LINES = "found.tsv"
+CORPUS = Path(__file__).with_name("corpus")
 PACKAGES = {"magnet_core", "cache", "extract", "train"}
 STATE = struct.Struct("qd")  # number of the case, when it began
 
@@ -77,59 +85,84 @@ class _Answer:
 
 def keep(found: Path, number: int, mutant: Path, kind: str, said: str) -> None:
     """Keep a line that says how a mutant failed, and the mutant where it is the first of its kind."""
-    found.mkdir(parents=True, exist_ok=True)
-    of_kind = found / f"{re.sub(r'[^A-Za-z0-9.]+', '-', kind)}-{mutant.name}"
+    of_kind = found / re.sub(r"[^A-Za-z0-9.]+", "-", kind) / mutant.name
+    of_kind.parent.mkdir(parents=True, exist_ok=True)
     if mutant.exists() and not of_kind.exists():
         shutil.copy(mutant, of_kind)
     with (found / LINES).open("a", encoding="utf-8") as lines:
         lines.write(f"{kind}\t{number} {mutant.name}: {' '.join(said.split())[:300]}\n")
 
 
-def live(target: Target, seeds: list[Path], folder: Path, first: int, until: float, case: Case) -> None:
-    """Read mutants until the time is over, in this process, which is confined."""
+def live(target: Target, cases: Callable[[int], Iterator[tuple[str, bytes]]], folder: Path, begun: Case) -> None:
+    """Read cases until there are no more, in this process, which is confined."""
     warnings.simplefilter("ignore")
     in_use = int(re.search(r"VmSize:\s+(\d+)", Path("/proc/self/status").read_text())[1]) << 10  # type: ignore[index]
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MOST_BYTES, in_use + MOST_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    streams = [(path, mutations(first + 1000 * place, path.read_bytes())) for place, path in enumerate(seeds)]
-    work = folder / "work"
-    number = first
-    while time.monotonic() < until:
-        path, stream = streams[number % len(streams)]
+    work, number = folder / "work", begun.number
+    for name, content in cases(number):
         work.mkdir(exist_ok=True)
-        mutant = work / path.name
-        mutant.write_bytes(next(stream))
-        case.set(number)
+        mutant = work / name
+        mutant.write_bytes(content)
+        begun.set(number)
         with _Answer(folder / "found", number, mutant):
             target.parse(mutant)
         mutant.unlink(missing_ok=True)
         number += 1
-    case.set(number)
+    begun.set(number)
+
+
+def cases_of(target: Target, seeds: list[Path], first: int, until: float, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Names and contents from a number on: the corpus, then mutants of the seeds in turn until the time ends."""
+    corpus = corpus_of(target)
+    for path in corpus[first:]:
+        yield path.name, path.read_bytes()
+    streams = [
+        (path.name, mutations(hash((seed, first, place)), path.read_bytes())) for place, path in enumerate(seeds)
+    ]
+    for name, stream in itertools.cycle(streams):
+        if time.monotonic() > until:
+            return
+        yield name, next(stream)
+
+
+def corpus_of(target: Target) -> list[Path]:
+    """Cases that were found before and are kept, in their order."""
+    return sorted((CORPUS / slug(target)).glob("*/*"))
+
+
+def slug(target: Target) -> str:
+    """The target's name for a folder."""
+    return re.sub(r"\W+", "-", target.name)
 
 
 def fuzz(target: Target, folder: Path, *, minutes: float, seed: int) -> Row:
     """Fuzz one parser for so long; a child that dies or hangs is followed by another."""
     row, case = Row(f"fuzz: {target.name}"), Case()
-    seed_folder = folder / "seeds"
-    seed_folder.mkdir(parents=True)
-    made = Child(lambda: target.seeds(seed_folder) and None, folder, folder / "seeds.log").wait()
+    (folder / "seeds").mkdir(parents=True)
+    told = folder / "seeds.json"
+    made = Child(
+        lambda: told.write_text(json.dumps([str(path) for path in target.seeds(folder / "seeds")])) and None,
+        folder, folder / "seeds.log",
+    ).wait()  # fmt: skip
     if made.code != 0:
         raise RuntimeError(f"{target.name}: {made.said}")
-    companions = {"A1_selection.tsv"} | ({"model.safetensors"} if target.name == "run.json" else set())
-    seeds = sorted(path for path in seed_folder.iterdir() if path.name not in companions)
-    first, until = seed, time.monotonic() + 60 * minutes
+    seeds = [Path(path) for path in json.loads(told.read_text())]
+    first, until, known = 0, time.monotonic() + 60 * minutes, len(corpus_of(target))
     hangs = crashes = 0
-    while time.monotonic() < until:
+    while first < known or time.monotonic() < until:
         case.set(first)
-        child = Child(lambda first=first: live(target, seeds, folder, first, until, case), folder, folder / "log")
+        cases = partial(cases_of, target, seeds, until=until, seed=seed)
+        child = Child(partial(live, target, cases, folder, case), folder, folder / "log")
         while not (over := child.has_ended_within(LOOK_SECONDS)) and case.seconds < LONGEST_SECONDS:
             pass
         if not over:
-            child.send(9)
+            child.send(signal.SIGKILL)
         ended, number = child.wait(), case.number
         if ended.code != 0:
             kind = f"exit code {ended.code}" if over else f"more than {LONGEST_SECONDS:.0f} s"
-            mutant = next(iter(sorted((folder / "work").glob("*"))), folder / "none")
+            names = {path.name for path in (*seeds, *corpus_of(target))}
+            mutant = next((path for path in (folder / "work").glob("*") if path.name in names), folder / "none")
             keep(folder / "found", number, mutant, kind, ended.last_line)
             hangs, crashes = hangs + (not over), crashes + over
             shutil.rmtree(folder / "work", ignore_errors=True)
@@ -167,7 +200,7 @@ def main() -> int:
     failed = 0
     with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
         for name in given.targets or TARGETS:
-            folder = Path(place).resolve() / re.sub(r"\W+", "-", name)
+            folder = Path(place).resolve() / slug(TARGETS[name])
             row = fuzz(TARGETS[name], folder, minutes=given.minutes, seed=given.seed)
             failed += row.failed
             print(f"{row.what}: {row.tried} tried, {row.failed} failed, {row.facts}", flush=True)
