@@ -15,6 +15,7 @@ from extract.options import (
     CompileOption,
     DeviceOption,
     OwnOption,
+    PixelsOption,
     PrecisionOption,
     RecipeOption,
     SamplesOption,
@@ -113,6 +114,7 @@ def run_command(
     views: ViewsOption = None,
     precision: PrecisionOption = None,
     compile_: CompileOption = None,
+    pixels: PixelsOption = None,
     targets: TargetsOption = None,
     sampling: SamplingOption = None,
     bins: BinsOption = None,
@@ -139,6 +141,7 @@ def run_command(
         "embedding.precision": ("--precision", precision),
         "embedding.seed": ("--seed", seed),
         "compile": ("--compile", compile_),
+        "pixels": ("--pixels", pixels),
         "geometry.targets": ("--targets", split_targets(targets)),
         "geometry.sampling": ("--sampling", sampling),
         "geometry.bins": ("--bins", bins),
@@ -180,15 +183,17 @@ def backbones() -> None:
     typer.echo(render_backbones(BACKBONES.values()))
 
 
-def report(summary: "RunSummary", config: RunConfig, *, record: Path) -> None:
+def report(summary: "RunSummary", config: RunConfig, *, record: Path | None) -> None:
     """Say what was done and where it is; exit code 1 if a slide failed."""
     if summary.written:
         typer.echo(f"written: {', '.join(summary.written)}")
     if summary.unchanged:
         typer.echo(f"already there with these settings, nothing to do: {', '.join(summary.unchanged)}")
-    typer.echo(f"store: {config.store} (cache info {config.store}); record of this run: {record}")
+    recorded = f"record of this run: {record}" if record else "no record of this run, as none can be written there"
+    typer.echo(f"store: {config.store} (cache info {config.store}); {recorded}")
     if summary.failed:
-        typer.echo(f"failed: {', '.join(summary.failed)} (the reasons are above and in the record)", err=True)
+        reasons = "above and in the record" if record else "above"
+        typer.echo(f"failed: {', '.join(summary.failed)} (the reasons are {reasons})", err=True)
         raise typer.Exit(1)
 
 

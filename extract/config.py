@@ -19,6 +19,12 @@ from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 MOST_MAPS = 3  # of `magnet_core.backbones.own_square`, which brings torch
 MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
 
+MOST_PATCH_UM = 1024.0  # 4,096 px a side, 48 MiB
+MOST_PATCHES = 4096  # of a spot, 224 px a side, that are encoded at a time: 2.3 GiB as they enter the encoder
+MOST_NEIGHBOURS = 256
+MOST_HOPS = 64
+MOST_WORKERS = 256
+
 
 def _check_targets(targets: object) -> tuple[int, ...]:
     """Put targets in order; what is not in the table is refused."""
@@ -34,12 +40,12 @@ Targets = Annotated[tuple[int, ...], BeforeValidator(_check_targets)]  # µm
 Sha256 = Annotated[
     str, Field(pattern=r"^([0-9a-f]{64})?$", description="64 hexadecimal digits, as sha256sum says them")
 ]
-Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0, le=MOST_PATCH_UM, allow_inf_nan=False)]
 
 
 # Settings of a run that say where, how fast, of what slides or whether something is computed, never what: in no digest.
 OUTPUT_NEUTRAL = (
-    "samples", "store", "slides", "device", "batch_size", "workers", "compile", "embedding.weights_sha256"
+    "samples", "store", "slides", "device", "batch_size", "workers", "compile", "pixels", "embedding.weights_sha256"
 )  # fmt: skip
 # Later settings; at these values the bytes are those of before, and so are the digests, from which they are left out.
 LATER = {"own": 0}
@@ -64,8 +70,8 @@ class GeometryConfig(Settings):
     bins: int = Field(default=6000, ge=1)
     spots: int = Field(default=2500, ge=1)
     window: int = Field(default=24, ge=1)
-    neighbours: int = Field(default=8, ge=1)
-    context_hops: int = Field(default=2, ge=0)
+    neighbours: int = Field(default=8, ge=1, le=MOST_NEIGHBOURS)
+    context_hops: int = Field(default=2, ge=0, le=MOST_HOPS)
     bin_patch_um: Length = BIN_PATCH_UM
     spot_patch_um: Length = SPOT_PATCH_UM
     region_patch_um: Length = REGION_PATCH_UM
@@ -115,6 +121,7 @@ class RunConfig(Settings):
     batch_size  spot patches the encoder takes at a time; smaller and larger patches by their area
     workers     threads that decode the slide
     compile     let torch compile the encoder first: slower to start, faster after
+    pixels      keep the pixels of fine rows, for training an encoder; a store without gets them from a later run
     """
 
     samples: Path = Path("samples.csv")
@@ -123,9 +130,10 @@ class RunConfig(Settings):
     embedding: EmbeddingConfig = EmbeddingConfig()
     slides: tuple[str, ...] = ()
     device: Device = "auto"
-    batch_size: int = Field(default=64, ge=1)
-    workers: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=MOST_PATCHES)
+    workers: int = Field(default=2, ge=1, le=MOST_WORKERS)
     compile: bool = False
+    pixels: bool = True
 
     def deciding(self, part: Literal["geometry", "embedding"]) -> dict[str, Any]:
         """Return the settings on which the bytes of a geometry file, or of a feature file, depend.

@@ -50,6 +50,10 @@ PrecisionOption = Annotated[
 CompileOption = Annotated[
     bool | None, _option("--compile/--no-compile", default="no-compile", text="Let torch compile the encoder.")
 ]
+PixelsOption = Annotated[
+    bool | None,
+    _option("--pixels/--no-pixels", default="pixels", text="Keep pixels of bins and spots; to train encoders only."),
+]
 TargetsOption = Annotated[
     str | None, _option(default=",".join(map(str, GEOMETRY.targets)), text="Prediction targets in µm, comma-separated.")
 ]

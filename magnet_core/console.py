@@ -1,7 +1,8 @@
 """How a command line speaks: bars on stderr, results on stdout, one line on stderr for a user's error, exit code 1.
 
-Ctrl-C is one line too, and exit code 130, from the first import of a command on. What library code has to say goes to
-`logger(__name__)` or `notice`, and comes out as lines on stderr between the bars once a command has called `speak`.
+Ctrl-C is one line too, and exit code 130, from the first import of a command on; so is SIGTERM, with 143. What library
+code has to say goes to `logger(__name__)` or `notice`, and comes out as lines on stderr between the bars once a command
+has called `speak`.
 """
 
 import importlib
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from magnet_core.errors import MagnetError, in_one_line, without_secrets
 from magnet_core.hub_address import hub_address
+from magnet_core.interrupt import exit_code, terminate
 from magnet_core.log_bar import LogBar
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
@@ -26,10 +28,11 @@ NOTICE = 25  # between info and warning: what is told unless --quiet
 _LOGGER = logging.getLogger("magnet_hd")
 _bars = True
 _said_after_ctrl_c = "interrupted; run again"
+_HEEDING = (signal.default_int_handler, terminate)  # handlers that end a command; a background job ignores Ctrl-C
 
 
 def run_command(module: str, *, interrupted: str = "interrupted; run again") -> None:
-    """Import a command line by the name of its module, and run its typer `app`; `interrupted` is said after Ctrl-C.
+    """Import a command line by the name of its module, and run its typer `app`; `interrupted` is said after a signal.
 
     A `MagnetError`, or a path the system refuses, becomes one line and exit code 1, with --verbose below where it came
     from; all else keeps its traceback.
@@ -38,6 +41,8 @@ def run_command(module: str, *, interrupted: str = "interrupted; run again") -> 
     _said_after_ctrl_c = interrupted
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # beside other work, threads that spin wait many times longer
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
     try:
         hub_address()  # its client would fail at import
         with importing():
@@ -49,33 +54,34 @@ def run_command(module: str, *, interrupted: str = "interrupted; run again") -> 
         if error.filename is None:
             raise
         _end(f"error: {error.filename}: {error.strerror}; check the path, its rights and the space on the disk", 1)
-    except KeyboardInterrupt:
-        _end(interrupted, INTERRUPTED)
+    except KeyboardInterrupt as error:
+        _end(interrupted, exit_code(error))
     except SystemExit as end:
         if end.code != INTERRUPTED:  # which typer makes of Ctrl-C
             raise
-        _end(interrupted, INTERRUPTED)
+        _end(interrupted, exit_code(end))
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around imports that take long: Ctrl-C ends the process, as a KeyboardInterrupt is wrapped or lost in some."""
-    before = signal.getsignal(signal.SIGINT)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if before is not signal.default_int_handler or not in_main_thread:  # a background job ignores Ctrl-C
-        yield
-        return
-    signal.signal(signal.SIGINT, _stop)
+    """Around imports that take long: signals end the process, as a KeyboardInterrupt is wrapped or lost in some."""
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: handler for number, handler in handlers.items() if handler in _HEEDING}
+    for number in heeded:
+        signal.signal(number, _stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
 
 
-def _stop(*_: object) -> None:
+def _stop(number: int, _: object) -> None:
     sys.stderr.write(f"{_said_after_ctrl_c}\n")
     sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    os._exit(128 + number)
 
 
 def _end(line: str, code: int) -> NoReturn:

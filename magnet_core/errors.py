@@ -1,5 +1,6 @@
 """The one error a user meets: a single line that says where, what was expected, what was found, and the remedy."""
 
+import errno
 import re
 
 MOST_FOUND = 400  # characters of what was found that a line shows; files hold cells of any length
@@ -20,6 +21,22 @@ class MagnetError(Exception):
     def __init__(self, where: object, *, expected: str, found: str, remedy: str) -> None:
         place, seen = _shortened(str(where), MOST_WHERE), _shortened(found, MOST_FOUND)
         super().__init__(in_one_line(f"{place}: expected {expected}, found {seen}; {remedy}"))
+
+
+# What the system reports where nothing more can be written: disk or quota full, file too large, mounted read-only.
+NO_PLACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+
+
+class PlaceError(MagnetError):
+    """Nothing more can be written where results go: no fault of one slide, as the next would meet it too."""
+
+    @classmethod
+    def of(cls, error: Exception, *, where: object, remedy: str = "") -> "PlaceError":
+        """Return what the system or LMDB reports as one line."""
+        named = error.filename if isinstance(error, OSError) and error.filename else where
+        found = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        remedy = remedy or "free space, or choose another place, and run again; what is finished is kept"
+        return cls(named, expected="a disk that takes more", found=found, remedy=remedy)
 
 
 class MissingExtraError(MagnetError):

@@ -25,6 +25,7 @@ CHANGED: dict[str, Any] = {
     "batch_size": 65,
     "workers": 3,
     "compile": True,
+    "pixels": False,
     "geometry.targets": [8, 55],
     "geometry.sampling": "all",
     "geometry.bins": 6001,

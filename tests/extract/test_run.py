@@ -291,8 +291,8 @@ def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path) -> No
         (["--bins", "0"], "--bins: geometry.bins: expected 1 or more, found 0"),
         (["--spots", "-1"], "--spots: geometry.spots: expected 1 or more, found -1"),
         (["--tokens", "0"], "--tokens: embedding.token_grid: expected 1 to 16, found 0"),
-        (["--workers", "0"], "--workers: workers: expected 1 or more, found 0"),
-        (["--batch-size", "0"], "--batch-size: batch_size: expected 1 or more, found 0"),
+        (["--workers", "0"], "--workers: workers: expected 1 to 256, found 0"),
+        (["--batch-size", "0"], "--batch-size: batch_size: expected 1 to 4096, found 0"),
         (["--seed", "-1"], "--seed: geometry.seed: expected 0 or more, found -1"),
     ):
         result = CliRunner().invoke(app, ["run", "--store", str(tmp_path / "store"), "--weights", "random", *options])

@@ -4,6 +4,7 @@ In: a configuration, whose store is opened. Out: folds of slide ids.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from cache.index import patient_of
@@ -87,7 +88,7 @@ def targets_of(
 ) -> list[int]:
     """Return the targets asked for, all of which the store must have, or else the usual targets that it has."""
     store = Store(config.data.store)
-    slide_ids = {slide_id for fold in folds for slide_id in (*fold.train, *fold.test)}
+    slide_ids = slides_of(folds)
     in_store = [target for target in TARGETS if all(has_target(store, slide_id, target) for slide_id in slide_ids)]
     targets = list(usual if asked is None else asked)
     available = [target for target in targets if target in in_store]
@@ -102,7 +103,33 @@ def targets_of(
 
 
 def check_features(config: FitConfig, folds: Sequence[Fold]) -> None:
-    """Refuse slides that lack features of the backbone; the error says how to make the features."""
+    """Refuse slides that lack what is learnt from: features of the backbone, and pixels where its encoder is trained.
+
+    The error says how to make them.
+    """
     store, data = Store(config.data.store), config.data
-    for slide_id in sorted({slide_id for fold in folds for slide_id in (*fold.train, *fold.test)}):
+    for slide_id in slides_of(folds):
         store.features(slide_id, data.backbone, data.settings_digest or None)
+    if config.encoder.mode != "frozen" and (lacking := without_pixels(store, folds)):
+        raise no_pixels(store.root / lacking[0])
+
+
+def without_pixels(store: Store, folds: Sequence[Fold]) -> list[str]:
+    """Return the slides of folds that were extracted without the pixels of their fine rows."""
+    return [slide_id for slide_id in slides_of(folds) if not store.geometry(slide_id).header.get("pixels", True)]
+
+
+def no_pixels(slide: Path) -> MagnetError:
+    """Return the error for what reads pixels, on a slide's folder in a store that has none of it."""
+    return MagnetError(
+        slide,
+        expected="the pixels of its bins or spots, to train or run an encoder on",
+        found="a slide extracted with --no-pixels",
+        remedy="give the same 'extract run' again without --no-pixels, which adds them, or learn from features: "
+        "--bins frozen, no --finetune",
+    )
+
+
+def slides_of(folds: Sequence[Fold]) -> list[str]:
+    """Return the ids of all slides of some folds."""
+    return sorted({slide_id for fold in folds for slide_id in (*fold.train, *fold.test)})

@@ -145,7 +145,7 @@ def test_stopped_after_training_it_does_not_train_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_it_saves_and_ends_with_130(
+def test_asked_to_stop_it_saves_and_ends_with_the_signals_code(
     small_store: Store, tmp_path: Path, signal_number: signal.Signals
 ) -> None:
     settings = [
@@ -160,7 +160,7 @@ def test_asked_to_stop_it_saves_and_ends_with_130(
         time.sleep(2)
         process.send_signal(signal_number)
         _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signal_number
     assert "Traceback" not in errors
     assert list(tmp_path.glob(f"cells/magnet-*/**/{CHECKPOINT}"))
 
