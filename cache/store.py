@@ -171,11 +171,13 @@ class Store:
             )
         features_sought = backbone if settings_digest is None else f"{backbone} with settings {settings_digest}"
         features_in_store = sorted({f"{file.backbone} with settings {file.settings_digest}" for file in files})
+        others = sorted({file.backbone for file in files} - {backbone})
         raise AbsentFileError(
             f"{self.root}: {slide_id}",
             expected=f"features of {features_sought}",
             found=", ".join(features_in_store) or "no features",
-            remedy=f"run 'extract run --backbone {backbone}'",
+            remedy=f"run 'extract run --backbone {backbone}'"
+            + (f", or choose a backbone that is there: {', '.join(others)}" if others else ""),
         )
 
     def fitting_files(self, slide_id: str) -> list[FeatureFile]:

@@ -13,11 +13,13 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 from typing import Any, NoReturn
 
 from tqdm import tqdm
 
+from magnet_core.environment import fault_line
 from magnet_core.errors import MagnetError, in_one_line, without_secrets
 from magnet_core.hub_address import hub_address
 from magnet_core.interrupt import exit_code, terminate
@@ -34,32 +36,41 @@ _HEEDING = (signal.default_int_handler, terminate)  # handlers that end a comman
 def run_command(module: str, *, interrupted: str = "interrupted; run again") -> None:
     """Import a command line by the name of its module, and run its typer `app`; `interrupted` is said after a signal.
 
-    A `MagnetError`, or a path the system refuses, becomes one line and exit code 1, with --verbose below where it came
-    from; all else keeps its traceback.
+    A `MagnetError`, or what the machine does not give (`magnet_core.environment`), becomes one line and exit code 1,
+    with --verbose below where it came from; all else keeps its traceback.
     """
     global _said_after_ctrl_c
     _said_after_ctrl_c = interrupted
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # beside other work, threads that spin wait many times longer
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
+    logging.getLogger("asyncio").addHandler(logging.NullHandler())  # so are tasks that a full disk leaves undone
+    threading.excepthook = _ended_thread
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         signal.signal(signal.SIGTERM, terminate)
     try:
-        hub_address()  # its client would fail at import
-        with importing():
-            commands: Any = importlib.import_module(module)
-        commands.app()
-    except MagnetError as error:
-        _end(f"error: {error}", 1)
-    except OSError as error:  # a folder that cannot be made, a disk that is full
-        if error.filename is None:
-            raise
-        _end(f"error: {error.filename}: {error.strerror}; check the path, its rights and the space on the disk", 1)
+        with EndingInOneLine():
+            hub_address()  # its client would fail at import
+            with importing():
+                commands: Any = importlib.import_module(module)
+            commands.app()
     except KeyboardInterrupt as error:
         _end(interrupted, exit_code(error))
     except SystemExit as end:
         if end.code != INTERRUPTED:  # which typer makes of Ctrl-C
             raise
         _end(interrupted, exit_code(end))
+
+
+class EndingInOneLine(AbstractContextManager[None]):
+    """Around all that a process does: a user's error or a fault of the machine ends it with one line, exit code 1."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, MagnetError):
+            _end(f"error: {error}", 1)
+        if isinstance(error, Exception) and (line := fault_line(error)) is not None:
+            _end(f"error: {' '.join(line.split())}", 1)
 
 
 @contextmanager
@@ -76,6 +87,14 @@ def importing() -> Iterator[None]:
     finally:
         for number, handler in heeded.items():
             signal.signal(number, handler)
+
+
+def _ended_thread(ended: threading.ExceptHookArgs) -> None:
+    """Leave a fault of the machine in a library's thread to the thread that waits for it, which raises it again."""
+    if ended.exc_value is None or fault_line(ended.exc_value) is None:
+        threading.__excepthook__(ended)
+    elif _LOGGER.isEnabledFor(logging.DEBUG):
+        traceback.print_exception(ended.exc_value)
 
 
 def _stop(number: int, _: object) -> None:

@@ -3,7 +3,6 @@
 In: a folder. Out: parsed files; a training as `run.json` tells it.
 """
 
-import json
 import math
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -16,7 +15,7 @@ import polars as pl
 from magnet_core.errors import MagnetError
 from magnet_core.settings.toml_files import parse_toml, toml_text
 from train.learning.choice import kept_in_words
-from train.places import CELL, RUN
+from train.places import CELL, RUN, read_result
 
 # E epochs
 
@@ -38,15 +37,9 @@ class TrainingHistory:
 
 
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
-    """Read an object that has these keys from a JSON file."""
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise MagnetError(path, expected="JSON", found=str(error), remedy="run its command again") from error
-    if not isinstance(content, dict):
-        raise MagnetError(path, expected="a JSON object", found=type(content).__name__, remedy="run its command again")
-    _check_names(path, keys, content)
-    return content
+    """Read an object that has these keys from a JSON file of a result, whose checksum is compared."""
+    _check(path)
+    return read_result(path, keys)
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -54,7 +47,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     _check(path)
     try:
         table = pl.read_csv(path, infer_schema=False)
-    except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise MagnetError(path, expected="a table", found=str(error), remedy="run its command again") from error
     _check_names(path, columns, table.columns)
     return table.fill_null("").to_dicts()
@@ -65,7 +58,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     _check(path)
     try:
         table = pl.read_parquet(path)
-    except (pl.exceptions.ComputeError, OSError) as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise MagnetError(path, expected="a parquet file", found=str(error), remedy="run its command again") from error
     if table.columns:
         _check_names(path, columns, table.columns)
