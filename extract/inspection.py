@@ -17,7 +17,7 @@ from extract.lattice import Lattice, measure_lattice
 from extract.overlay import draw_overlay
 from extract.picture_match import match_warnings, vendor_picture
 from extract.readers import count_files, read_counts
-from extract.resolution import ResolvedMpp, resolve_mpp, stated_mpp
+from extract.resolution import ResolvedMpp, enlarging, resolve_mpp, stated_mpp
 from extract.samples import check_files
 from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.files import replacing
@@ -131,6 +131,7 @@ def slide_facts(sample: Sample, slide: SlideImage, counts: SlideCounts, *, resol
     """Gather the facts of an open slide and of its measured or laid bins; warn where they do not fit together."""
     statements = stated_mpp(sample, slide, counts)
     warnings = _mpp_warnings(resolution, statements)
+    warnings += [coarse] if (coarse := enlarging(resolution.mpp)) is not None else []
     assays = _assays(counts)
     facts = [AssayFacts(um, len(assay), _median_umi(assay)) for um, assay in assays.items()]
     finest_um, finest = next(iter(assays.items()))

@@ -39,7 +39,7 @@ from extract.pace import Clock, Pace, Saves
 from extract.preflight import Accepted, accept
 from extract.readers import read_counts
 from extract.registration import leave_out_others, refuse_second_name, store_row
-from extract.resolution import ResolvedMpp, resolve_mpp
+from extract.resolution import ResolvedMpp, enlarging, resolve_mpp
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
 from magnet_core.backbones.encoder import Encoder, build_encoder
@@ -198,6 +198,8 @@ def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[lis
     levels = lay_levels(counts, resolution.mpp, config.geometry, slide_id=sample.slide_id)
     rows = ", ".join(f"{level.name} {len(level)}" for level in levels)
     log.info("%s: %s, %.4f µm/px (%s); %s", sample.slide_id, counts.platform, resolution.mpp, resolution.source, rows)
+    if (coarse := enlarging(resolution.mpp)) is not None:
+        log.warning("%s: %s", sample.slide_id, coarse)
     check_inside(levels, ScaledSlide(slide, resolution.mpp), sample)
     return levels, counts.genes, resolution
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import openslide
 
 from magnet_core.errors import MagnetError
+from magnet_core.file_kind import refuse_stand_in
 from magnet_core.slides.base import CannotOpenError, SlideImage
 from magnet_core.slides.flat import FlatSlide
 from magnet_core.slides.openslide_slide import OpenSlideSlide
@@ -31,11 +32,9 @@ def open_slide(path: Path) -> SlideImage:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing there"
         raise MagnetError(path, expected="a slide or image file", found=found, remedy="check the path")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise MagnetError(path, expected="a file to read", found=str(error), remedy="check its permissions") from error
+    refuse_stand_in(path)
+    with path.open("rb") as file:
+        magic = file.read(4)
     reasons = []
     for name in _order(path, magic):
         try:

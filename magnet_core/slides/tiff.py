@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from magnet_core.slides.base import CannotOpenError, SlideImage
-from magnet_core.slides.resolution import ABSENT, Resolution, first_stated, from_ome, from_pixels_per_unit
+from magnet_core.slides.resolution import ABSENT, Resolution, first_stated, from_ome, from_pixels_per_unit, imagej_unit
 from magnet_core.slides.segment_cache import SegmentCache
 from magnet_core.slides.tiff_level import TiffLevel
 
@@ -21,6 +21,7 @@ from magnet_core.slides.tiff_level import TiffLevel
 # 70,000 pixels wide fit. Tiles need far less: a row of 512-pixel tiles.
 STRIP_CACHE_BYTES = 768 * 2**20
 TILE_CACHE_BYTES = 128 * 2**20
+RESOLUTION_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}  # TIFF's ResolutionUnit; 4 and 5 are not of TIFF 6.0
 
 DECODING_ERRORS = (ValueError, RuntimeError, OSError)  # tifffile's, imagecodecs', the file system's
 OPENING_ERRORS = (*DECODING_ERRORS, LookupError, ArithmeticError, TypeError, struct.error)  # what broken tags raise
@@ -34,15 +35,15 @@ class TiffSlide(SlideImage):
             self._tif = tifffile.TiffFile(path)
             with ExitStack() as on_error:
                 on_error.callback(self._tif.close)
-                self._levels = self._open_levels(path)
-                super().__init__(path, [level.size_px for level in self._levels], _resolution(self._tif))
+                slide = max(self._tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
+                self._levels = self._open_levels(path, slide)
+                super().__init__(path, [level.size_px for level in self._levels], _resolution(self._tif, slide))
                 self._levels[0].fill(0, 0, np.empty((1, 1, 3), np.uint8))  # its compression is one we can decode
                 on_error.pop_all()
         except OPENING_ERRORS as error:
             raise CannotOpenError(str(error)) from error
 
-    def _open_levels(self, path: Path) -> list[TiffLevel]:
-        slide = max(self._tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
+    def _open_levels(self, path: Path, slide: tifffile.TiffPageSeries) -> list[TiffLevel]:
         self._cache = SegmentCache(TILE_CACHE_BYTES if slide.keyframe.is_tiled else STRIP_CACHE_BYTES)
         lock = Lock()
         return [TiffLevel(series, path, cache=self._cache, lock=lock) for series in slide.levels]
@@ -59,16 +60,23 @@ class TiffSlide(SlideImage):
         self._cache.clear()
 
 
-def _resolution(tif: tifffile.TiffFile) -> Resolution:
-    ome = from_ome(tif.ome_metadata) if tif.ome_metadata else ABSENT
-    tags = tif.pages[0].tags
-    if "XResolution" not in tags or "YResolution" not in tags:
-        return ome
-    x, y = (_ratio(tags[name].value) for name in ("XResolution", "YResolution"))
-    unit = tifffile.RESUNIT(tags.valueof("ResolutionUnit", tifffile.RESUNIT.INCH)).name.lower()
-    imagej_unit = str((tif.imagej_metadata or {}).get("unit", ""))
-    return first_stated(ome, from_pixels_per_unit(x, y, imagej_unit), from_pixels_per_unit(x, y, unit))
+def _resolution(tif: tifffile.TiffFile, slide: tifffile.TiffPageSeries) -> Resolution:
+    """What is stated of the image that is the slide, whichever else stand before it in the file."""
+    page = slide.keyframe
+    size_px = (page.imagewidth, page.imagelength)
+    ome = from_ome(tif.ome_metadata, size_px) if tif.ome_metadata else ABSENT
+    x, y = (_ratio(page.tags.valueof(name)) for name in ("XResolution", "YResolution"))
+    unit = page.tags.valueof("ResolutionUnit", tifffile.RESUNIT.INCH)
+    return first_stated(
+        ome,
+        from_pixels_per_unit(x, y, imagej_unit(page.description)),
+        from_pixels_per_unit(x, y, RESOLUTION_UNITS.get(unit, "")),
+    )
 
 
-def _ratio(fraction: tuple[int, int]) -> float:
-    return fraction[0] / fraction[1] if fraction[1] else 0.0
+def _ratio(fraction: object) -> float:
+    """Pixels per unit of a tag's fraction; 0 where the tag is missing or holds something else."""
+    match fraction:
+        case (int(numerator), int(denominator)) if denominator:
+            return numerator / denominator
+    return 0.0
