@@ -103,7 +103,7 @@ class StoreIndex:
             lock = FileLock(self._path.with_name(f"{self._path.name}.lock"))
             lock.acquire(wait=True)
             try:
-                before = self.read() if self._path.is_file() else {"created": _now(), "samples": []}
+                before: dict[str, Any] = self.read() if self._path.is_file() else {"created": _now(), "samples": []}
                 fields = {"schema_version": INDEX_VERSION, "provenance": package_versions(), "updated": _now()}
                 write_sealed(self._path, before | fields | {"samples": _ordered(change(before["samples"]))})
             finally:

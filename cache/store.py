@@ -9,6 +9,7 @@ In: the store's folder. Out: `ArrayFile`s by slide and backbone. Serves design s
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,10 @@ class Store:
 
     def fingerprint(self, row: Mapping[str, Any]) -> str | None:
         """Return the fingerprint of a registered slide's image; None where nothing in the store says it."""
-        if (stated := row.get("fingerprint")) is None:  # a row of before
-            try:
-                with ArrayFile(self.geometry_path(row["slide_id"])) as geometry:
-                    stated = geometry.header.get("settings", {}).get("image")
-            except MagnetError:
-                return None
+        stated: str | None = row.get("fingerprint")
+        if stated is None:  # a row of before
+            with suppress(MagnetError), ArrayFile(self.geometry_path(row["slide_id"])) as geometry:
+                stated = geometry.header.get("settings", {}).get("image")
         return stated
 
     def geometry_path(self, slide_id: str) -> Path:

@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cache.cli import app
 from cache.store import Store
@@ -30,7 +30,7 @@ def add_features(store: Store, slide_id: str, geometry: str, *, digest: str = "d
     return write(store.features_path(slide_id, "resnet50", digest), header)
 
 
-def write(path: Path, header: dict[str, object], *, commit: bool = True) -> Path:
+def write(path: Path, header: Mapping[str, object], *, commit: bool = True) -> Path:
     with ArrayWriter(path, header) as writer:
         writer.put("spot/pooled", np.arange(8000.0).reshape(-1, 2))
         if commit:

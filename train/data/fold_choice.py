@@ -9,11 +9,13 @@ from typing import Any
 
 from cache.index import patient_of
 from cache.store import GEOMETRY, Store
-from magnet_core.console import notice
+from magnet_core.console import logger, notice
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS, find_target
 from train.data.folds import Fold, fewer_folds_notice, load_or_create_folds
 from train.settings.fit import FitConfig
+
+log = logger(__name__)
 
 
 def choose_fold(config: FitConfig) -> Fold:
@@ -41,7 +43,7 @@ def all_folds(config: FitConfig) -> list[Fold]:
             f"not in any fold, as its extraction is unfinished: {', '.join(path.parent.name for path in unfinished)}"
         )
     if stale := store.stale_ids():
-        notice(f"not in any fold, as their sample sheet no longer names them: {', '.join(stale)}")
+        log.warning("not in any fold, as their sample sheet no longer names them: %s", ", ".join(stale))
     by_patient = config.split.by == "patient"  # without names, each slide is its own patient
     rows = [row for row in store.current_samples() if row.get("counts")]
     patients = {row["slide_id"]: patient_of(row) if by_patient else "" for row in rows}
