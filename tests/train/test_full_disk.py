@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from cache.store import Store
 from magnet_core.console import run_command
@@ -21,11 +23,11 @@ from train.pipeline import TableResult, fit
 from train.settings.fit import FitConfig
 from train.sweep.run import run_sweep
 
-LIMITS = (0, 200, 3_000, 9_000, 30_000, 70_000, 120_000)  # bytes of a file; each meets another one first
+LIMITS = (0, 3_000, 30_000, 90_000)  # bytes of a file; each meets another one first
 
 
 def small(store: Store, runs: Path) -> FitConfig:
-    settings = ("encoder.mode=frozen", "optim.epochs=2", "validation.few=hold_out", "compute.checkpoint_minutes=0")
+    settings = ("encoder.mode=frozen", "validation.few=hold_out", "compute.checkpoint_minutes=0", "baselines=false")
     return config(store, runs, *settings, "name=one", "split.file=" + str(runs / "folds.json"))
 
 
@@ -47,7 +49,7 @@ def faults_of(work: object, limits: tuple[int, ...] = LIMITS) -> list[str]:
         with files_limited_to(limit):
             try:
                 work()  # type: ignore[operator]
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, SQLAlchemyError, StorageInternalError) as error:
                 line = known_fault(error)
                 assert line is not None, repr(error)  # noqa: PT017
                 told.append(line)
@@ -61,7 +63,7 @@ def whole(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Table
 
 def test_a_fit_on_full_disks_ends_as_if_it_had_had_room(whole: TableResult, small_store: Store, tmp_path: Path) -> None:
     told = faults_of(lambda: fit(small(small_store, tmp_path / "runs")))
-    assert len(told) >= 4
+    assert len(told) >= 3
     assert all(line.startswith(str(tmp_path)) or "File too large" in line for line in told)
     result = fit(small(small_store, tmp_path / "runs"))
     assert result.text.replace(str(tmp_path), "") == whole.text.replace(str(whole.folder.parent.parent), "")
@@ -84,7 +86,11 @@ def test_a_sweep_on_full_disks_goes_on_and_no_trial_is_blamed(small_store: Store
 
 @pytest.mark.parametrize("command", ["report", "predict"])
 def test_a_command_on_a_full_disk_says_one_line(
-    command: str, whole: TableResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    command: str,
+    whole: TableResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / ("page.html" if command == "report" else "S1.h5ad")
     slide = [] if command == "report" else ["--slide", "S1", "--quiet"]
@@ -92,7 +98,7 @@ def test_a_command_on_a_full_disk_says_one_line(
     with files_limited_to(2_000), pytest.raises(SystemExit) as end:
         run_command("train.cli")
     assert end.value.code == 1
-    (line,) = capfd.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {out}: File too large; raise the limit of file sizes")
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SystemExit) as end:
@@ -102,7 +108,7 @@ def test_a_command_on_a_full_disk_says_one_line(
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(
-    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", str(path))
@@ -114,5 +120,5 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     with pytest.raises(SystemExit) as end:
         run_command("train.cli")
     assert end.value.code == 1
-    (line,) = capfd.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert line == f"error: {runs}: Read-only file system; name a folder that can be written"
