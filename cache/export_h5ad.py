@@ -13,7 +13,7 @@ import numpy as np
 from cache.reader import ArrayFile
 from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
-from magnet_core.files import replacing
+from magnet_core.hdf5 import replacing_hdf5
 from magnet_core.registry import look_up
 
 # N rows of the level, G genes, D features
@@ -38,7 +38,7 @@ def export_h5ad(store: Store, to: Path, *, slide_id: str, level: str, features: 
             )
         barcodes, genes = geometry.read(f"{level}/barcode"), pd.Index(geometry.read("genes/name").astype(object))
         mpp = geometry.header["mpp"]
-        with replacing(to) as partial, h5py.File(partial, "w") as file:
+        with replacing_hdf5(to) as file:
             file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
             _put_counts(file, geometry, level, num_rows=len(barcodes))
             write_elem(file, "obs", pd.DataFrame(index=barcodes.astype(object)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from magnet_core.checked_h5 import check_h5
 from magnet_core.errors import MagnetError
-from magnet_core.files import replacing
+from magnet_core.hdf5 import replacing_hdf5
 
 # M patches, D features
 
@@ -65,7 +65,7 @@ def read_feature_h5(path: Path) -> PatchFeatures:
 
 def write_feature_h5(path: Path, patches: PatchFeatures, *, attributes: Mapping[str, object]) -> None:
     """Write features and coords in TRIDENT's convention; `attributes` go beside `patch_size_level0`."""
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing_hdf5(path) as file:
         file["features"] = patches.features
         file["coords"] = np.round(patches.corners_px).astype(np.int64)
         if patches.patch_px is not None:

@@ -23,7 +23,7 @@ _PART = 1 << 20
 def file_checksum(path: Path) -> str:
     """Checksum of a file's bytes, which are read once, a part at a time."""
     with path.open("rb") as file:
-        return f"{_FORM}{hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()}"  # type: ignore[arg-type]
+        return f"{_FORM}{hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()}"
 
 
 def file_checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:

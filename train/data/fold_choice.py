@@ -12,6 +12,7 @@ from cache.store import GEOMETRY, Store
 from magnet_core.console import logger, notice
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS, find_target
+from magnet_core.registry import near_names
 from train.data.folds import Fold, fewer_folds_notice, load_or_create_folds
 from train.settings.fit import FitConfig
 
@@ -135,3 +136,22 @@ def no_pixels(slide: Path) -> MagnetError:
 def slides_of(folds: Sequence[Fold]) -> list[str]:
     """Return the ids of all slides of some folds."""
     return sorted({slide_id for fold in folds for slide_id in (*fold.train, *fold.test)})
+
+
+def check_gene_names(
+    config: FitConfig, folds: Sequence[Fold], genes: Sequence[str], *, option: str = "--genes"
+) -> None:
+    """Refuse genes that no slide of the folds measures, by name; whether a panel has them is another question."""
+    if not genes:
+        return
+    store, names = Store(config.data.store), set()
+    for slide_id in slides_of(folds):
+        names.update(store.geometry(slide_id).read("genes/name").tolist())
+    if unknown := [gene for gene in genes if gene not in names]:
+        near = near_names(unknown[0], names)
+        raise MagnetError(
+            option,
+            expected="names of genes that a slide measures",
+            found=", ".join(f"'{gene}'" for gene in unknown),
+            remedy=near if near.startswith("did you mean") else "correct them: it takes names, not ids",
+        )

@@ -14,7 +14,6 @@ from tabulate import tabulate
 
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_text
-from magnet_core.registry import near_names
 from magnet_core.structure import map_similarity, median_pitch_um
 from train.data.fold_sides import open_from_store, panel_of
 from train.data.labels import fine_labels
@@ -56,24 +55,13 @@ def pivotal_genes(plan: Plan, results: Results, genes: Sequence[str], *, folder:
 
 def check_genes(plan: Plan, genes: Sequence[str]) -> None:
     """Refuse genes that no fold's panel will have, before anything is computed; panels are chosen as cells do."""
-    missing, names = list(genes), set()
-    seen: set[tuple[int, int]] = set()
-    for cell in plan.cells if genes else ():
-        if not missing or (key := (cell.config.data.target, cell.fold.index)) in seen:
-            continue
-        seen.add(key)
-        slides = open_from_store(cell.fold.train, cell.config.data)
-        names |= {name for slide in slides for name in slide.genes.names.tolist()}
-        panel = set(panel_of(slides, cell.config.data).names.tolist())
+    missing = list(genes)
+    of_folds = {(cell.config.data.target, cell.fold.index): cell for cell in plan.cells}
+    for cell in of_folds.values():
+        if not missing:
+            return
+        panel = panel_of(open_from_store(cell.fold.train, cell.config.data), cell.config.data).names.tolist()
         missing = [gene for gene in missing if gene not in panel]
-    if unknown := [gene for gene in missing if gene not in names]:
-        near = near_names(unknown[0], names)
-        raise MagnetError(
-            "--genes",
-            expected="names of genes that were measured",
-            found=", ".join(f"'{gene}'" for gene in unknown),
-            remedy=near if near.startswith("did you mean") else "correct them: names count here, not ids",
-        )
     if missing:
         found = f"{', '.join(missing)}, in none of them"
         raise MagnetError("--genes", expected="genes of a fold's panel", found=found, remedy=_to_include(missing))
