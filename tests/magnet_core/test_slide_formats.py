@@ -1,8 +1,6 @@
 """Every format gives the pixels that were written, wherever the window lies; wrong files give one-line errors."""
 
 import pickle
-import struct
-import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
