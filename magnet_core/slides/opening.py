@@ -15,6 +15,7 @@ from magnet_core.slides.base import CannotOpenError, SlideImage
 from magnet_core.slides.flat import FlatSlide
 from magnet_core.slides.openslide_slide import OpenSlideSlide
 from magnet_core.slides.tiff import TiffSlide
+from magnet_core.slides.tiff_directories import check_directories
 
 LIBRARIES: dict[str, type[OpenSlideSlide] | type[TiffSlide] | type[FlatSlide]] = {
     "OpenSlide": OpenSlideSlide,
@@ -36,7 +37,10 @@ def open_slide(path: Path) -> SlideImage:
     with path.open("rb") as file:
         magic = file.read(4)
     reasons = []
-    for name in _order(path, magic):
+    vendor = openslide.OpenSlide.detect_format(path)
+    if magic in TIFF_MAGIC and vendor != "hamamatsu":  # whose files above 4 GB keep other offsets
+        check_directories(path)
+    for name in _order(vendor, magic):
         try:
             return LIBRARIES[name](path)
         except CannotOpenError as error:
@@ -49,8 +53,7 @@ def open_slide(path: Path) -> SlideImage:
     )
 
 
-def _order(path: Path, magic: bytes) -> tuple[str, ...]:
-    vendor = openslide.OpenSlide.detect_format(path)
+def _order(vendor: str | None, magic: bytes) -> tuple[str, ...]:
     if vendor is not None and vendor != "generic-tiff":
         return "OpenSlide", "tifffile"
     return ("tifffile", "OpenSlide") if magic in TIFF_MAGIC else ("Pillow", "OpenSlide")

@@ -267,7 +267,7 @@ def test_an_unreadable_file_says_what_was_tried(tmp_path: Path) -> None:
     (tmp_path / "slide.svs").write_text("not an image")
     with pytest.raises(MagnetError, match=r"slide\.svs: expected .*Pillow: cannot identify.*OpenSlide: "):
         open_slide(tmp_path / "slide.svs")
-    (tmp_path / "slide.tif").write_bytes(b"II*\0" + b"\x08\0\0\0" + b"\xff" * 40)
+    (tmp_path / "slide.tif").write_bytes(b"II*\0" + b"\xff\0\0\0" + b"\0" * 40)
     with pytest.raises(MagnetError, match=r"slide\.tif: .*tifffile: .*OpenSlide: "):
         open_slide(tmp_path / "slide.tif")
     for path, found in ((tmp_path / "absent.svs", "nothing there"), (tmp_path, "a folder")):
