@@ -26,7 +26,7 @@ class Settings(BaseModel):
     unknown name is an error that says which names are near.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # as JSON has numbers
     table: ClassVar[str] = ""
 
     def __init__(self, **values: Any) -> None:

@@ -66,6 +66,11 @@ def refused(build: Any, *arguments: Any, **options: Any) -> str:
         ({"shelves": 1.5}, "oven.shelves: expected a whole number, found 1.5; change the setting"),
         ({"most": 5}, "oven.most: expected at most 4, found 5; change the setting"),
         ({"weight": float("inf")}, "oven.weight: expected a finite number, found inf; change the setting"),
+        (
+            {"degrees": float("inf")},
+            "oven.degrees: expected a positive number, at most 300, found inf; change the setting",
+        ),
+        ({"excess": float("inf")}, "oven.excess: expected a finite number, found inf; change the setting"),
         ({"heat": "grill"}, "oven.heat: expected one of top, fan, found 'grill'; change the setting"),
         ({"lit": "perhaps"}, "oven.lit: expected true or false, found 'perhaps'; change the setting"),
         ({"degree": 1}, "oven: expected a known setting, found 'degree'; did you mean degrees?"),
