@@ -40,7 +40,7 @@ Targets = Annotated[tuple[int, ...], BeforeValidator(_check_targets)]  # µm
 Sha256 = Annotated[
     str, Field(pattern=r"^([0-9a-f]{64})?$", description="64 hexadecimal digits, as sha256sum says them")
 ]
-Length = Annotated[float, Field(gt=0, le=MOST_PATCH_UM, allow_inf_nan=False)]
+Length = Annotated[float, Field(gt=0, le=MOST_PATCH_UM)]
 
 
 # Settings of a run that say where, how fast, of what slides or whether something is computed, never what: in no digest.

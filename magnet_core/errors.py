@@ -1,10 +1,12 @@
 """The one error a user meets: a single line that says where, what was expected, what was found, and the remedy."""
 
 import errno
+import os
 import re
 
 MOST_FOUND = 400  # characters of what was found that a line shows; files hold cells of any length
 MOST_WHERE = 1200  # a path may be long, and is to be copied
+SHORTEST_TOKEN = 6  # of HF_TOKEN; what is shorter stands in other words
 _SECRETS = re.compile(
     r"(?<=://)[^/?#\s]*@"  # user:password@ of an address
     r"|\bhf_[A-Za-z0-9]{30,}|(?<=\bBearer )[^\s'\"]+"  # a token of the Hugging Face hub
@@ -59,6 +61,9 @@ def in_one_line(text: str) -> str:
 
 def without_secrets(text: str) -> str:
     """Return a text without the passwords of addresses and the tokens of the hub in it."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if len(token) >= SHORTEST_TOKEN:
+        text = text.replace(token, "…")
     return _SECRETS.sub(lambda secret: "…@" if secret[0].endswith("@") else "…", text)
 
 

@@ -15,6 +15,7 @@ from magnet_core.paths import no_file
 
 MOST_BYTES = 1 << 20  # the largest recipe of ours has 2 KB
 MOST_DEEP = 16  # tables and lists within each other; settings have three
+LARGEST = 2**63 - 1  # of a whole number, as TOML has it
 MOST_PARTS = 32  # of a dotted name; the parser's time grows with their square
 
 _NAME_PART = r"""(?:"[^"\n]*+"|'[^'\n]*+'|[\w-]++)"""
@@ -70,16 +71,20 @@ def parse_toml(text: str, *, where: str, remedy: str = "mend the file") -> dict[
         raise MagnetError(where, expected=too_deep, found="more", remedy=remedy) from error
     except ValueError as error:  # a whole number of more digits than Python reads
         raise MagnetError(where, expected="TOML", found=str(error).partition(";")[0], remedy=remedy) from error
-    if any(depth > MOST_DEEP for depth in _depths(tables)):
-        raise MagnetError(where, expected=too_deep, found="more", remedy=remedy)
+    for value, depth in _values(tables):
+        if depth > MOST_DEEP and isinstance(value, Mapping | list):
+            raise MagnetError(where, expected=too_deep, found="more", remedy=remedy)
+        if isinstance(value, int) and abs(value) > LARGEST:  # more digits than Python writes, if it was hexadecimal
+            found = f"one of {value.bit_length()} bits"
+            raise MagnetError(where, expected="whole numbers of 64 bits", found=found, remedy=remedy)
     return tables
 
 
-def _depths(value: Any) -> Iterator[int]:
-    """Yield how deep each table and list lies, without recursion."""
-    waiting = [(value, 0)]
+def _values(tables: Mapping[str, Any]) -> Iterator[tuple[Any, int]]:
+    """Yield every value, tables and lists too, and how deep it lies, without recursion."""
+    waiting: list[tuple[Any, int]] = [(tables, 0)]
     while waiting:
-        inner, depth = waiting.pop()
-        if isinstance(inner, Mapping | list):
-            yield depth
-            waiting += [(each, depth + 1) for each in (inner.values() if isinstance(inner, Mapping) else inner)]
+        value, depth = waiting.pop()
+        yield value, depth
+        if isinstance(value, Mapping | list):
+            waiting += [(each, depth + 1) for each in (value.values() if isinstance(value, Mapping) else value)]

@@ -35,6 +35,8 @@ def test_nothing_in_it_moves_the_cursor_or_starts_a_line() -> None:
         ("mail me@lab.org, hf_hub_download", "mail me@lab.org, hf_hub_download"),
     ],
 )
-def test_passwords_and_tokens_are_left_out(text: str, shown: str) -> None:
+def test_passwords_and_tokens_are_left_out(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "my-own-token")
+    assert line(f"{text} my-own-token") == f"a.csv: expected a number, found {shown} …; change it"
     assert without_secrets(text) == in_one_line(text) == shown
     assert line(text) == f"a.csv: expected a number, found {shown}; change it"

@@ -15,6 +15,7 @@ ABSURD = {
     "tables in tables": ("{a=" * 100_000, "lists at most 16 deep in each other, found more"),
     "deep but whole": ("[" * 40 + "]" * 40, "lists at most 16 deep in each other, found more"),
     "many digits": ("1" * 5000, "Exceeds the limit (4300 digits)"),
+    "many hexadecimal digits": ("0x" + "f" * 5000, "expected whole numbers of 64 bits, found one of 20000 bits"),
     "long name": ("{" + "a." * 100_000 + "a = 1}", "names of at most 32 parts, found one of 100001"),
     "long quoted name": ("{" + "'a b' . " * 100_000 + "a = 1}", "names of at most 32 parts, found one of 100001"),
     "long text": ("'" + "a" * MOST_BYTES + "'", "TOML"),
