@@ -173,7 +173,7 @@ def commands(base: Base) -> dict[str, Attacked]:
         Attacked("train predict", predict, "runs", prepare=lambda folder: _copy(base.runs, folder / "runs")),
         Attacked("train sweep", search, "runs", prepare=_write_sweep, facts=_facts_of_sweep),
         Attacked("cache import", [*imports, "--backbone", "other"], "store",
-                 prepare=lambda folder: copy_store(base, folder / "store", "S1"), facts=_facts_of_store),
+                 prepare=lambda folder: _copy_one_slide(base, folder / "store"), facts=_facts_of_store),
     ]  # fmt: skip
     return {each.name: each for each in listed}
 
@@ -204,6 +204,10 @@ def copy_store(base: Base, to: Path, *slides: str) -> Path:
 
 def _copy(source: Path, to: Path) -> None:
     shutil.copytree(source, to, copy_function=shutil.copyfile)
+
+
+def _copy_one_slide(base: Base, to: Path) -> None:
+    copy_store(base, to, "S1")
 
 
 def _write_sweep(folder: Path) -> None:
