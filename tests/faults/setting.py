@@ -229,6 +229,6 @@ def _facts_of_sweep(folder: Path) -> dict[str, str]:
 
 def has_finished(folder: Path) -> set[str]:
     """Names of files in a folder that say of themselves that they are whole."""
-    whole = (".lmdb", ".h5ad", "cell.json", "study.json", ".safetensors")
+    whole = (".lmdb", ".h5ad", "cell.json", "study.json", "sweep.json", "model.safetensors")
     paths = (path for path in folder.rglob("*") if path.name.endswith(whole) and path.is_file())
     return {os.fspath(path.relative_to(folder)) for path in paths}
