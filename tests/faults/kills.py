@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.faults.children import Child, Ended
 from tests.faults.facts import differences
-from tests.faults.moments import Moments, signalled
+from tests.faults.moments import Moments, count_moments, signalled
 from tests.faults.record import Row
 from tests.faults.setting import Attacked, has_finished
 
@@ -36,7 +36,7 @@ class Whole:
 def whole_run(attacked: Attacked, folder: Path) -> Whole:
     """Run a command as it should be, twice: the second time, when all is imported, says how long it takes."""
     counted = folder.with_suffix(".moments")
-    attacked.run_whole(folder, lambda: _count(folder, counted))
+    attacked.run_whole(folder, lambda: count_moments(folder, counted))
     facts, moments = attacked.outcome(folder), int(counted.read_text())
     ended = attacked.run_whole(folder)
     if different := differences(facts, attacked.outcome(folder)):
@@ -104,14 +104,4 @@ def _send_after(child: Child, seconds: float, number: int) -> None:
 
 def set_off(folder: Path, happens: Callable[[int, Path], None]) -> None:
     """Let something happen at the moments of this process in a folder."""
-    Moments(folder, happens)
-
-
-def _count(folder: Path, counted: Path) -> None:
-    """Count the moments of this process in a folder; the count is in a file, as of the last of them."""
-    counted.write_text("0")
-
-    def happens(moment: int, path: Path) -> None:
-        counted.write_text(str(moment + 1))
-
     Moments(folder, happens)

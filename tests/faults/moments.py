@@ -44,8 +44,8 @@ class Moments:
             env = open_lmdb(path, *arguments, **options)
             return env if options.get("readonly") else _CountedEnvironment(env, lambda: self.at(path))
 
-        os.fsync = counted_sync
-        lmdb.open = counted_open
+        setattr(os, "fsync", counted_sync)  # noqa: B010 - the type of the function is not that of the one before
+        setattr(lmdb, "open", counted_open)  # noqa: B010
         sys.addaudithook(self._hear)
 
     def at(self, path: object) -> None:
@@ -120,3 +120,13 @@ def refused(at: int, code: int, *, times: int = 1) -> Happens:
             raise OSError(code, os.strerror(code), str(path))
 
     return happens
+
+
+def count_moments(folder: Path, counted: Path, *, reads: bool = False) -> None:
+    """Count the moments of this process in a folder into a file, which has the number of all so far."""
+    counted.write_text("0")
+
+    def happens(moment: int, path: Path) -> None:
+        counted.write_text(str(moment + 1))
+
+    Moments(folder, happens, reads=reads)

@@ -7,11 +7,12 @@ writing. The command ends in one line, or gets over it; given again it ends as i
 import errno
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 from tests.faults.children import DOCUMENTED
 from tests.faults.kills import judge_end, judged
-from tests.faults.moments import Moments, refused
+from tests.faults.moments import Moments, count_moments, refused
 from tests.faults.record import Row
 from tests.faults.setting import Attacked
 
@@ -23,24 +24,18 @@ def refuse(attacked: Attacked, folder: Path, *, refusals: int, seed: int) -> Row
     row = Row(f"refused: {attacked.name}")
     whole, work = folder / "whole", folder / "work"
     counted = folder / "moments"
-    attacked.run_whole(whole, lambda: count_moments(whole, counted))
+    attacked.run_whole(whole, lambda: count_moments(whole, counted, reads=True))
     truth, moments = attacked.outcome(whole), int(counted.read_text())
     rng = random.Random(f"{seed} {attacked.name}")
     for _ in range(refusals):
         code, at, times = rng.choice(CODES), rng.randrange(moments), rng.choice((1, 1, 1000))
         fate = f"{errno.errorcode[code]} at moment {at} of {moments}{' and after it' if times > 1 else ''}"
         attacked.fresh(work)
-        ended = attacked.start(work, lambda c=code, a=at, t=times: _set_off(work, a, c, t)).wait()
+        ended = attacked.start(work, partial(_set_off, work, at, code, times)).wait()
         row.add(*judged(ended, fate, DOCUMENTED))
         judge_end(row, attacked, work, truth, attacked.start(work).wait(), fate)
     shutil.rmtree(folder)
     return row.close()
-
-
-def count_moments(folder: Path, counted: Path) -> None:
-    """Count the moments of this process in a folder, reading among them, into a file."""
-    counted.write_text("0")
-    Moments(folder, lambda moment, path: counted.write_text(str(moment + 1)) and None, reads=True)
 
 
 def _set_off(folder: Path, at: int, code: int, times: int) -> None:

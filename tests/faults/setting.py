@@ -173,7 +173,7 @@ def commands(base: Base) -> dict[str, Attacked]:
         Attacked("train predict", predict, "runs", prepare=lambda folder: _copy(base.runs, folder / "runs")),
         Attacked("train sweep", search, "runs", prepare=_write_sweep, facts=_facts_of_sweep),
         Attacked("cache import", [*imports, "--backbone", "other"], "store",
-                 prepare=lambda folder: copy_store(base, folder / "store", "S1"), facts=_facts_of_store),
+                 prepare=lambda folder: _copy_one_slide(base, folder / "store"), facts=_facts_of_store),
     ]  # fmt: skip
     return {each.name: each for each in listed}
 
@@ -206,6 +206,10 @@ def _copy(source: Path, to: Path) -> None:
     shutil.copytree(source, to, copy_function=shutil.copyfile)
 
 
+def _copy_one_slide(base: Base, to: Path) -> None:
+    copy_store(base, to, "S1")
+
+
 def _write_sweep(folder: Path) -> None:
     (folder / "sweep.toml").write_text(SWEEP, encoding="utf-8")
 
@@ -225,6 +229,6 @@ def _facts_of_sweep(folder: Path) -> dict[str, str]:
 
 def has_finished(folder: Path) -> set[str]:
     """Names of files in a folder that say of themselves that they are whole."""
-    whole = (".lmdb", ".h5ad", "cell.json", "study.json", ".safetensors")
+    whole = (".lmdb", ".h5ad", "cell.json", "study.json", "sweep.json", "model.safetensors")
     paths = (path for path in folder.rglob("*") if path.name.endswith(whole) and path.is_file())
     return {os.fspath(path.relative_to(folder)) for path in paths}

@@ -82,7 +82,7 @@ def write_sheet(path: Path, rows: Sheet) -> None:
         writer.writerows(rows)
 
 
-def _changed(rows: Sheet, slide: str, change: Mapping[str, str]) -> Sheet:
+def _changed(rows: Sheet, slide: str, change: dict[str, str]) -> Sheet:
     return [row | (change if row["slide_id"] == slide else {}) for row in rows]
 
 

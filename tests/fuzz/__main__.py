@@ -141,10 +141,11 @@ def fuzz(target: Target, folder: Path, *, minutes: float, seed: int) -> Row:
     row, case = Row(f"fuzz: {target.name}"), Case()
     (folder / "seeds").mkdir(parents=True)
     told = folder / "seeds.json"
-    made = Child(
-        lambda: told.write_text(json.dumps([str(path) for path in target.seeds(folder / "seeds")])) and None,
-        folder, folder / "seeds.log",
-    ).wait()  # fmt: skip
+
+    def make_seeds() -> None:
+        told.write_text(json.dumps([str(path) for path in target.seeds(folder / "seeds")]))
+
+    made = Child(make_seeds, folder, folder / "seeds.log").wait()
     if made.code != 0:
         raise RuntimeError(f"{target.name}: {made.said}")
     seeds = [Path(path) for path in json.loads(told.read_text())]

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anndata
 import h5py
@@ -74,7 +75,7 @@ def _tiffs(folder: Path) -> list[Path]:
     return [*paths, ome]
 
 
-def _flat(ending: str, **options: object) -> Callable[[Path], list[Path]]:
+def _flat(ending: str, **options: Any) -> Callable[[Path], list[Path]]:
     def make(folder: Path) -> list[Path]:
         paths = []
         for mode in ("RGB", "L", *(("P", "RGBA") if ending == "png" else ())):
