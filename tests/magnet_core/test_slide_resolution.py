@@ -146,5 +146,5 @@ def test_entities_in_ome_xml_are_never_expanded() -> None:
     laughs = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10 if n else "ha"}">' for n in range(12))
     attributes = 'PhysicalSizeX="0.25" PhysicalSizeY="0.25"'
     xml = f"<!DOCTYPE OME [{laughs}]>{OME.format(attributes)}"
-    assert from_ome(xml.replace("<Pixels", "&a11;<Pixels")).mpp is None
-    assert from_ome(OME.format(attributes)).mpp == 0.25
+    assert from_ome(xml.replace("<Pixels", "&a11;<Pixels"), (64, 64)).mpp is None
+    assert from_ome(OME.format(attributes), (64, 64)).mpp == 0.25
