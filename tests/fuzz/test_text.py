@@ -78,7 +78,7 @@ def test_any_sheet(tmp_path: Path, content: bytes | list[list[str]], separator: 
 
 
 # What cannot be told from what a spreadsheet adds is left out: blanks at the ends of a cell.
-plain = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n~"), max_size=30).map(str.strip)
+plain = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n~"), max_size=10).map(str.strip)
 ids = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
 rows = st.fixed_dictionaries(
     {
@@ -88,7 +88,7 @@ rows = st.fixed_dictionaries(
         "patient": plain,
     }
 )
-tables = st.dictionaries(ids.map(str.lower), rows, min_size=1, max_size=5)
+tables = st.dictionaries(ids.map(str.lower), rows, min_size=1, max_size=3)
 
 
 @bounded
