@@ -36,6 +36,7 @@ PARTS = ("obs/{_index}/", "var/{_index}/", "var/gene_ids/?", "obsm/spatial", "X/
 EXPECTED = "an AnnData file with X, obs, var and obsm['spatial']"
 REMEDY = "copy it again from where it was published, or write it with anndata 0.8 or later"
 VERSION = re.compile(r"_v(\d{1,9}(?:[._]\d{1,9})*)")
+MOST_PX = 1e7  # of a place in an image
 MPP_CONFLICT = 0.01  # tables that differ by more contradict each other
 
 log = logger(__name__)
@@ -140,8 +141,8 @@ def _check(
     problem = None
     if counts.shape != (len(barcodes), num_genes):
         problem = f"X of shape {counts.shape} for {len(barcodes)} spots and {num_genes} genes"
-    elif centres_px.shape != (len(barcodes), 2) or not np.isfinite(centres_px).all():
-        problem = f"obsm['spatial'] of shape {centres_px.shape}, or with values that are no numbers"
+    elif centres_px.shape != (len(barcodes), 2) or not (np.abs(centres_px) <= MOST_PX).all():  # never for NaN
+        problem = f"obsm['spatial'] of shape {centres_px.shape}, or with values that no place has"
     elif len(np.unique(barcodes)) != len(barcodes):
         problem = f"{len(barcodes) - len(np.unique(barcodes))} repeated names of spots"
     if problem is not None:

@@ -37,6 +37,14 @@ def test_two_columns_are_enough_in_any_order_and_absolute_paths_stay(folder: Pat
     ]
 
 
+def test_other_words_for_a_platform_are_known(folder: Path) -> None:
+    for word in ("visium_hd", "Visium HD"):
+        (sample,) = read_samples(write(folder, f"slide_id,image,platform\nP1,a.tif,{word}\n"))
+        assert sample.platform == "space_ranger_hd"
+    with pytest.raises(MagnetError, match="line 2, platform: expected a known name, found 'visium_h'; did you mean"):
+        read_samples(write(folder, "slide_id,image,platform\nP1,a.tif,visium_h\n"))
+
+
 def test_a_mark_after_the_mpp_overrides_the_files(folder: Path) -> None:
     samples = read_samples(write(folder, "slide_id,image,mpp\nP1,a.tif,0.5!\nP2,b.tif,0.25\n"))
     assert [(sample.mpp, sample.mpp_overrides) for sample in samples] == [(0.5, True), (0.25, False)]
