@@ -23,8 +23,9 @@ STRIP_CACHE_BYTES = 768 * 2**20
 TILE_CACHE_BYTES = 128 * 2**20
 RESOLUTION_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}  # TIFF's ResolutionUnit; 4 and 5 are not of TIFF 6.0
 
-DECODING_ERRORS = (ValueError, RuntimeError, OSError)  # tifffile's, imagecodecs', the file system's
-OPENING_ERRORS = (*DECODING_ERRORS, LookupError, ArithmeticError, TypeError, struct.error)  # what broken tags raise
+DECODING_ERRORS = (ValueError, RuntimeError, OSError, MemoryError)  # tifffile's, imagecodecs', the file system's
+# What broken tags raise; MemoryError where a description claims more planes than there is memory.
+OPENING_ERRORS = (*DECODING_ERRORS, LookupError, ArithmeticError, TypeError, AttributeError, struct.error)
 
 
 class TiffSlide(SlideImage):
@@ -41,7 +42,7 @@ class TiffSlide(SlideImage):
                 self._levels[0].fill(0, 0, np.empty((1, 1, 3), np.uint8))  # its compression is one we can decode
                 on_error.pop_all()
         except OPENING_ERRORS as error:
-            raise CannotOpenError(str(error)) from error
+            raise CannotOpenError(str(error) or type(error).__name__) from error
 
     def _open_levels(self, path: Path, slide: tifffile.TiffPageSeries) -> list[TiffLevel]:
         self._cache = SegmentCache(TILE_CACHE_BYTES if slide.keyframe.is_tiled else STRIP_CACHE_BYTES)

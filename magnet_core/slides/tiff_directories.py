@@ -51,7 +51,7 @@ def _check_tags(path: Path, tags: np.ndarray, file_bytes: int) -> None:
 def _directories(path: Path, file: BinaryIO, file_bytes: int) -> Iterator[np.ndarray]:
     """Yield the tags of each directory that can be reached, those below others too, each once.
 
-    One below itself is an error: readers go round for ever.
+    One that follows upon itself, or lies below itself, is an error: readers go round for ever.
     """
     header = file.read(16)
     order = "<" if header[:2] == b"II" else ">"
@@ -59,12 +59,15 @@ def _directories(path: Path, file: BinaryIO, file_bytes: int) -> Iterator[np.nda
     number = np.dtype(f"{order}u{8 if is_big else 4}")
     count = np.dtype(f"{order}u{8 if is_big else 2}")
     tag = np.dtype([("tag", f"{order}u2"), ("type", f"{order}u2"), ("count", number), ("value", number)])
+    waiting: list[tuple[int, tuple[int, ...]]]  # where a directory stands, and those above it
     waiting = [(offset, ()) for offset in _numbers(header[8:16] if is_big else header[4:8], number)]
-    seen = set[int]()
+    seen, chain = set[int](), set[int]()
     while waiting:
         offset, above = waiting.pop()
-        if offset in above or len(above) > MAX_DEPTH:
-            raise _absurd(path, "images that lie in no image below themselves", f"such a one at byte {offset:,}")
+        if offset in above or len(above) > MAX_DEPTH or (not above and offset in chain):
+            raise _absurd(path, "images that do not follow upon themselves", f"such a one at byte {offset:,}")
+        if not above:
+            chain.add(offset)
         if offset in seen or not 8 <= offset <= file_bytes - count.itemsize:
             continue
         seen.add(offset)
