@@ -4,6 +4,7 @@ In: a TIFF file. Out: a slide whose levels read only the tiles or strips that a 
 file (slide, label, macro) the largest is the slide.
 """
 
+import re
 import struct
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +29,12 @@ DECODING_ERRORS = (ValueError, RuntimeError, OSError, MemoryError)  # tifffile's
 OPENING_ERRORS = (*DECODING_ERRORS, LookupError, ArithmeticError, TypeError, AttributeError, struct.error)
 
 
+MAX_PLANES = 10_000  # that a description may claim: tifffile makes a list of them
+PLANE_COUNTS = re.compile(r"""(?:Size[ZCT]|First[ZCT]|IFD|PlaneCount|NumPlanes)\s*=\s*["']\s*(\d+)""")
+IMAGE_SIDES = re.compile(r"""Size[XY]\s*=\s*["']\s*(\d+)""")
+MAX_SIDE_PX = 2**24
+
+
 class TiffSlide(SlideImage):
     """A slide read by tifffile."""
 
@@ -36,6 +43,7 @@ class TiffSlide(SlideImage):
             self._tif = tifffile.TiffFile(path)
             with ExitStack() as on_error:
                 on_error.callback(self._tif.close)
+                _refuse_absurd_claims(self._tif)
                 slide = max(self._tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
                 self._levels = self._open_levels(path, slide)
                 super().__init__(path, [level.size_px for level in self._levels], _resolution(self._tif, slide))
@@ -59,6 +67,15 @@ class TiffSlide(SlideImage):
         """Close the file and forget decoded tiles."""
         self._tif.close()
         self._cache.clear()
+
+
+def _refuse_absurd_claims(tif: tifffile.TiffFile) -> None:
+    """Raise ValueError where OME-XML claims more planes, or larger ones, than a slide has."""
+    xml = tif.ome_metadata or ""
+    for counts, limit in ((PLANE_COUNTS, MAX_PLANES), (IMAGE_SIDES, MAX_SIDE_PX)):
+        for found in counts.finditer(xml):
+            if len(found.group(1)) > 9 or int(found.group(1)) > limit:
+                raise ValueError(f"its OME-XML claims {found.group(0):.40}, above {limit:,}")
 
 
 def _resolution(tif: tifffile.TiffFile, slide: tifffile.TiffPageSeries) -> Resolution:

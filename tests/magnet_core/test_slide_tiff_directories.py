@@ -120,3 +120,29 @@ def test_sizes_and_places_of_another_type_are_one_line(tmp_path: Path, tag: str)
         file.write(struct.pack("<H", 11))  # a number with a fraction
     with pytest.raises(MagnetError, match=r"slide\.tif: "), open_slide(path) as slide:
         slide.read_level(0, 0, 0, 80, 60)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiles_for_which_openslide_would_abort_are_refused(tmp_path: Path, order: str) -> None:
+    text = "Aperio Image Library v1.0\r\n80x60 (16x16) JPEG/RGB Q=70"
+    path = write(tmp_path / "slide.svs", compression="jpeg", description=text, byteorder=order)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for tag in ("TileWidth", "TileLength"):
+            tif.pages[0].tags[tag].overwrite(60_000)
+    with pytest.raises(MagnetError, match="tiles of at most 268,435,456 pixels, found 60000 × 60000"):
+        open_slide(path)
+
+
+OME = (
+    '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+    'DimensionOrder="XYCZT" Type="uint8" SizeX="{x}" SizeY="60" SizeC="3" SizeZ="{z}" SizeT="1">'
+    '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="{n}"/></Pixels></Image></OME>'
+)
+
+
+@pytest.mark.parametrize("claim", [{"n": 10**9}, {"z": 10**9}, {"x": 80 * 10**9}])
+def test_ome_xml_that_claims_more_planes_than_memory_holds(tmp_path: Path, claim: dict[str, int]) -> None:
+    xml = OME.format(**{"x": 80, "z": 1, "n": 1, **claim})
+    path = write(tmp_path / "slide.ome.tif", description=xml, tile=None, rowsperstrip=16)
+    with pytest.raises(MagnetError, match="its OME-XML claims "):
+        open_slide(path)
