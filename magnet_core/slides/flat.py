@@ -25,6 +25,8 @@ EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
 FORMATS = ("JPEG", "PNG", "JPEG2000", "WEBP", "BMP")  # Pillow knows more, of which some start other programs
 MAX_PX = 2**28  # 16,384 × 16,384: decoding takes up to 7 bytes a pixel, 1.9 GB
 BAND_PX = 2**22  # pixels that are turned into RGB at a time
+# What Pillow raises on damaged files; MemoryError where a header claims a box of gigabytes.
+PILLOWS_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError, struct.error)
 ORIENTATION = 274  # EXIF's tag; 1 is upright
 _LOG = logger(__name__)
 _LIMIT_LOCK = Lock()
@@ -62,8 +64,8 @@ def _decode(path: Path) -> tuple[np.ndarray, Resolution]:
             if turned not in (0, 1):
                 _LOG.warning("%s: EXIF orientation %s is not applied: coordinates count stored pixels", path, turned)
             return _as_rgb(image), _from_dpi(image)
-    except (OSError, SyntaxError, ValueError, LookupError, TypeError, OverflowError, struct.error) as error:
-        raise CannotOpenError(str(error)) from error
+    except PILLOWS_ERRORS as error:
+        raise CannotOpenError(str(error) or type(error).__name__) from error
 
 
 def _refuse_too_large(path: Path, size_px: tuple[int, int]) -> None:

@@ -4,6 +4,7 @@ In: a TIFF file. Out: a slide whose levels read only the tiles or strips that a 
 file (slide, label, macro) the largest is the slide.
 """
 
+import re
 import struct
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,8 +24,15 @@ STRIP_CACHE_BYTES = 768 * 2**20
 TILE_CACHE_BYTES = 128 * 2**20
 RESOLUTION_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}  # TIFF's ResolutionUnit; 4 and 5 are not of TIFF 6.0
 
-DECODING_ERRORS = (ValueError, RuntimeError, OSError)  # tifffile's, imagecodecs', the file system's
-OPENING_ERRORS = (*DECODING_ERRORS, LookupError, ArithmeticError, TypeError, struct.error)  # what broken tags raise
+DECODING_ERRORS = (ValueError, RuntimeError, OSError, MemoryError)  # tifffile's, imagecodecs', the file system's
+# What broken tags raise; MemoryError where a description claims more planes than there is memory.
+OPENING_ERRORS = (*DECODING_ERRORS, LookupError, ArithmeticError, TypeError, AttributeError, struct.error)
+
+
+MAX_PLANES = 10_000  # that a description may claim: tifffile makes a list of them
+PLANE_COUNTS = re.compile(r"""(?:Size[ZCT]|First[ZCT]|IFD|PlaneCount|NumPlanes)\s*=\s*["']\s*(\d+)""")
+IMAGE_SIDES = re.compile(r"""Size[XY]\s*=\s*["']\s*(\d+)""")
+MAX_SIDE_PX = 2**24
 
 
 class TiffSlide(SlideImage):
@@ -35,13 +43,14 @@ class TiffSlide(SlideImage):
             self._tif = tifffile.TiffFile(path)
             with ExitStack() as on_error:
                 on_error.callback(self._tif.close)
+                _refuse_absurd_claims(self._tif)
                 slide = max(self._tif.series, key=lambda s: s.keyframe.imagewidth * s.keyframe.imagelength)
                 self._levels = self._open_levels(path, slide)
                 super().__init__(path, [level.size_px for level in self._levels], _resolution(self._tif, slide))
                 self._levels[0].fill(0, 0, np.empty((1, 1, 3), np.uint8))  # its compression is one we can decode
                 on_error.pop_all()
         except OPENING_ERRORS as error:
-            raise CannotOpenError(str(error)) from error
+            raise CannotOpenError(str(error) or type(error).__name__) from error
 
     def _open_levels(self, path: Path, slide: tifffile.TiffPageSeries) -> list[TiffLevel]:
         self._cache = SegmentCache(TILE_CACHE_BYTES if slide.keyframe.is_tiled else STRIP_CACHE_BYTES)
@@ -58,6 +67,15 @@ class TiffSlide(SlideImage):
         """Close the file and forget decoded tiles."""
         self._tif.close()
         self._cache.clear()
+
+
+def _refuse_absurd_claims(tif: tifffile.TiffFile) -> None:
+    """Raise ValueError where OME-XML claims more planes, or larger ones, than a slide has."""
+    xml = tif.ome_metadata or ""
+    for counts, limit in ((PLANE_COUNTS, MAX_PLANES), (IMAGE_SIDES, MAX_SIDE_PX)):
+        for found in counts.finditer(xml):
+            if len(found.group(1)) > 9 or int(found.group(1)) > limit:
+                raise ValueError(f"its OME-XML claims {found.group(0):.40}, above {limit:,}")
 
 
 def _resolution(tif: tifffile.TiffFile, slide: tifffile.TiffPageSeries) -> Resolution:

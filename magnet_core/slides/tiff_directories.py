@@ -8,6 +8,7 @@ value, or where the values stand.
 """
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,8 @@ MAX_TAGS = 4_096  # of a directory
 MAX_VALUES = 2**22  # of a tag: tiles of a slide of 500,000 × 500,000 pixels fit
 MAX_TEXT_BYTES = 64 << 20  # of a description: OME-XML of many thousand images fits
 TYPE_BYTES = np.array([1, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 1, 1, 8, 8, 8])  # by TIFF's number of a type
-IMAGE_DESCRIPTION, SUB_IFDS = 270, 330
+MAX_TILE_PX = 2**28  # OpenSlide and libtiff hold a tile as a whole, with 4 bytes a pixel
+IMAGE_DESCRIPTION, SUB_IFDS, TILE_SIDES = 270, 330, (322, 323)
 
 
 def check_directories(path: Path) -> None:
@@ -32,6 +34,13 @@ def check_directories(path: Path) -> None:
             if number == MAX_DIRECTORIES:
                 raise _absurd(path, f"at most {MAX_DIRECTORIES:,} images in a file", "more")
             _check_tags(path, tags, file_bytes)
+            sides = [_values(file, tag, tags.dtype["value"])[:1] for tag in tags if tag["tag"] in TILE_SIDES]
+            if prod(side for first in sides for side in first) > MAX_TILE_PX:
+                raise _absurd(
+                    path,
+                    f"tiles of at most {MAX_TILE_PX:,} pixels",
+                    " × ".join(str(side) for first in sides for side in first),
+                )
 
 
 def _check_tags(path: Path, tags: np.ndarray, file_bytes: int) -> None:
@@ -51,7 +60,7 @@ def _check_tags(path: Path, tags: np.ndarray, file_bytes: int) -> None:
 def _directories(path: Path, file: BinaryIO, file_bytes: int) -> Iterator[np.ndarray]:
     """Yield the tags of each directory that can be reached, those below others too, each once.
 
-    One below itself is an error: readers go round for ever.
+    One that follows upon itself, or lies below itself, is an error: readers go round for ever.
     """
     header = file.read(16)
     order = "<" if header[:2] == b"II" else ">"
@@ -59,12 +68,15 @@ def _directories(path: Path, file: BinaryIO, file_bytes: int) -> Iterator[np.nda
     number = np.dtype(f"{order}u{8 if is_big else 4}")
     count = np.dtype(f"{order}u{8 if is_big else 2}")
     tag = np.dtype([("tag", f"{order}u2"), ("type", f"{order}u2"), ("count", number), ("value", number)])
+    waiting: list[tuple[int, tuple[int, ...]]]  # where a directory stands, and those above it
     waiting = [(offset, ()) for offset in _numbers(header[8:16] if is_big else header[4:8], number)]
-    seen = set[int]()
+    seen, chain = set[int](), set[int]()
     while waiting:
         offset, above = waiting.pop()
-        if offset in above or len(above) > MAX_DEPTH:
-            raise _absurd(path, "images that lie in no image below themselves", f"such a one at byte {offset:,}")
+        if offset in above or len(above) > MAX_DEPTH or (not above and offset in chain):
+            raise _absurd(path, "images that do not follow upon themselves", f"such a one at byte {offset:,}")
+        if not above:
+            chain.add(offset)
         if offset in seen or not 8 <= offset <= file_bytes - count.itemsize:
             continue
         seen.add(offset)
@@ -75,11 +87,11 @@ def _directories(path: Path, file: BinaryIO, file_bytes: int) -> Iterator[np.nda
         waiting += [(following, above) for following in _numbers(file.read(number.itemsize), number)]
         yield tags
         for listing in tags[tags["tag"] == SUB_IFDS]:
-            waiting += [(below, (*above, offset)) for below in _offsets(file, listing, number)]
+            waiting += [(below, (*above, offset)) for below in _values(file, listing, number)]
 
 
-def _offsets(file: BinaryIO, tag: np.void, number: np.dtype[np.unsignedinteger]) -> list[int]:
-    """Offsets that a checked tag lists: within the tag where they fit, else where it points to."""
+def _values(file: BinaryIO, tag: np.void, number: np.dtype[np.unsignedinteger]) -> list[int]:
+    """Whole numbers that a checked tag lists: within the tag where they fit, else where it points to."""
     each = np.dtype(f"{number.byteorder}u{TYPE_BYTES[min(tag['type'], len(TYPE_BYTES) - 1)]}")
     num_bytes = int(tag["count"]) * each.itemsize
     if num_bytes <= number.itemsize:

@@ -129,12 +129,14 @@ class TiffLevel:
         offset, num_bytes = offsets[index], sizes[index]
         if num_bytes == 0:
             return np.empty((0, 0, self._samples), np.uint8)
+        handle = self._page.parent.filehandle
+        if not (isinstance(offset, int) and isinstance(num_bytes, int) and offset >= 0 and num_bytes > 0):
+            raise OSError(f"the file states no place of tile or strip {index}")
+        if offset + num_bytes > handle.size:
+            raise OSError(f"the file ends within tile or strip {index}")
         with self._lock:
-            handle = self._page.parent.filehandle
             handle.seek(offset)
             encoded = handle.read(num_bytes)
-        if len(encoded) < num_bytes:
-            raise OSError(f"the file ends within tile or strip {index}")
         if (compression := int(self._page.compression)) in SIZED:
             self._refuse_other_size(compression, encoded)
         jpeg = {"jpegtables": self._page.jpegtables, "jpegheader": self._page.jpegheader}
@@ -151,8 +153,9 @@ def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
     """Width and height of the page's tiles, or of its strips."""
     strip_rows = min(page.rowsperstrip, page.imagelength)  # a single strip may state any number
     size = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, strip_rows)
-    if min(size) < 1:
-        raise ValueError(f"its tiles or strips measure {size[0]} × {size[1]} pixels")
+    for side in (*size, page.imagewidth, page.imagelength):
+        if not isinstance(side, int) or side < 1:
+            raise ValueError(f"its image, tiles or strips measure {side} pixels")
     return size
 
 

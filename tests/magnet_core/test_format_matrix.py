@@ -206,6 +206,16 @@ def test_a_flat_image_too_large_for_memory_says_the_limit_and_the_way_out(tmp_pa
         open_slide(tmp_path / "bomb.png")
 
 
+def test_a_box_of_jpeg_2000_that_claims_gigabytes_is_one_line(tmp_path: Path) -> None:
+    FLAT["rgb.jp2"](tmp_path / "slide.jp2")
+    whole = (tmp_path / "slide.jp2").read_bytes()
+    at = whole.index(b"ihdr") - 4
+    (tmp_path / "slide.jp2").write_bytes(whole[:at] + b"\xff\xff\x00\x0d" + whole[at + 4 :])
+    with pytest.raises(MagnetError, match=r"slide\.jp2: .*none of those tried can") as caught:
+        read(tmp_path / "slide.jp2")
+    assert "\n" not in str(caught.value)
+
+
 def test_strips_too_large_for_memory_say_the_limit_and_the_way_out(tmp_path: Path) -> None:
     bomb = imagecodecs.zlib_encode(bytes(3 * 4_000 * 1_000))
     shape = {"shape": (40_000, 40_000, 3), "dtype": np.uint8, "rowsperstrip": 40_000, "compression": "deflate"}
