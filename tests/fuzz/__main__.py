@@ -50,7 +50,7 @@ class Case:
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, STATE.size)
-        self.looked_at = (-1, 0.0)  # the case that took long when its parent last looked, and processor time then
+        self.looked_at = (-1, 0.0)  # the case that its parent saw last, and the processor time when it first did
 
     def set(self, number: int) -> None:
         """A case begins."""
@@ -141,8 +141,6 @@ def slug(target: Target) -> str:
 
 def hangs_now(child: Child, case: Case) -> bool:
     """Whether a case has had more processor time than it may, or waits for ever; a loaded machine makes no hang."""
-    if case.seconds < LONGEST_SECONDS:
-        return False
     busy = processor_seconds(child.pid)
     if case.number != case.looked_at[0]:
         case.looked_at = case.number, busy
