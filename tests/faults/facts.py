@@ -15,7 +15,7 @@ import numpy as np
 
 from cache.reader import ArrayFile
 
-BYTES = {".safetensors", ".npy", ".parquet", ".csv", ".txt", ".md", ".tex", ".toml"}
+BYTES = {".safetensors", ".npy", ".parquet", ".csv", ".txt", ".md", ".tex"}
 OF_THE_COURSE = {
     "created", "updated", "provenance", "versions", "seconds", "started", "ended", "minutes", "checksum", "duration",
     "train_seconds", "fit_seconds", "predict_seconds",
@@ -45,6 +45,9 @@ def _facts_of_file(path: Path) -> dict[str, str]:
         return {}
     if path.name.endswith(".partial"):
         return {"": "unfinished"}
+    if path.suffix == ".toml":  # whose remarks tell of the number of a trial, which others that were killed took
+        lines = [line for line in path.read_bytes().splitlines() if not line.startswith(b"#")]
+        return {"": digest(b"\n".join(lines))}
     if path.suffix in BYTES:
         return {"": digest(path.read_bytes())}
     if path.suffix == ".json":

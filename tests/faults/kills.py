@@ -20,7 +20,7 @@ from tests.faults.setting import Attacked, has_finished
 
 KILLS_IN_A_ROW = 5  # before a command may end
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
-STOPPED = {1, 130, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL}
+STOPPED = {1, 130, 143, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL}
 PATIENCE_SECONDS = 120  # for a process that was asked to stop
 
 

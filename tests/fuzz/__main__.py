@@ -11,6 +11,7 @@ import argparse
 import itertools
 import json
 import mmap
+import os
 import re
 import resource
 import shutil
@@ -34,7 +35,8 @@ from tests.faults.record import Row, write_rows
 from tests.fuzz.mutate import mutations
 from tests.fuzz.targets import TARGETS, Target
 
-LONGEST_SECONDS = 10.0
+LONGEST_SECONDS = 10.0  # of the processor
+PATIENCE_SECONDS = 120.0  # of the clock
 MOST_BYTES = 2 << 30
 LOOK_SECONDS = 0.2
 LINES = "found.tsv"
@@ -48,6 +50,7 @@ class Case:
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, STATE.size)
+        self.looked_at = (-1, 0.0)  # the case that its parent saw last, and the processor time when it first did
 
     def set(self, number: int) -> None:
         """A case begins."""
@@ -136,6 +139,25 @@ def slug(target: Target) -> str:
     return re.sub(r"\W+", "-", target.name)
 
 
+def hangs_now(child: Child, case: Case) -> bool:
+    """Whether a case has had more processor time than it may, or waits for ever; a loaded machine makes no hang."""
+    busy = processor_seconds(child.pid)
+    if case.number != case.looked_at[0]:
+        case.looked_at = case.number, busy
+    return busy - case.looked_at[1] > LONGEST_SECONDS or case.seconds > PATIENCE_SECONDS
+
+
+def processor_seconds(pid: int) -> float:
+    """Processor time of a process and of those that it has started, as Linux tells it."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        started = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended
+        return 0.0
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(processor_seconds(int(each)) for each in started)
+
+
 def fuzz(target: Target, folder: Path, *, minutes: float, seed: int) -> Row:
     """Fuzz one parser for so long; a child that dies or hangs is followed by another."""
     row, case = Row(f"fuzz: {target.name}"), Case()
@@ -155,7 +177,7 @@ def fuzz(target: Target, folder: Path, *, minutes: float, seed: int) -> Row:
         case.set(first)
         cases = partial(cases_of, target, seeds, until=until, seed=seed)
         child = Child(partial(live, target, cases, folder, case), folder, folder / "log")
-        while not (over := child.has_ended_within(LOOK_SECONDS)) and case.seconds < LONGEST_SECONDS:
+        while not (over := child.has_ended_within(LOOK_SECONDS)) and not hangs_now(child, case):
             pass
         if not over:
             child.send(signal.SIGKILL)
