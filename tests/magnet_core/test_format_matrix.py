@@ -225,7 +225,7 @@ def test_strips_too_large_for_memory_say_the_limit_and_the_way_out(tmp_path: Pat
 
 
 LARGE = np.full((2_000, 3_000, 3), 255, np.uint8)
-CODED: dict[int, Callable[[np.ndarray], bytes]] = {
+CODED: dict[int, Callable[[np.ndarray], bytes | bytearray]] = {
     7: lambda pixels: imagecodecs.jpeg_encode(pixels, colorspace="RGB", outcolorspace="RGB"),
     34712: lambda pixels: imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k"),
     33005: lambda pixels: imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="jp2"),
