@@ -58,6 +58,11 @@ def known_fault(error: BaseException) -> str | None:
     return None
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, as Python or a library says it."""
+    return any(isinstance(each, MemoryError) or _errno_in(str(each)) == errno.ENOMEM for each in _chain(error))
+
+
 def _place(error: OSError) -> str:
     named = error.filename
     return f"{os.fsdecode(named)}: " if isinstance(named, str | bytes | os.PathLike) else ""

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from magnet_core.environment import known_fault
+from magnet_core.environment import is_lack_of_memory, known_fault
 from magnet_core.errors import MagnetError
 
 # What torch's readers raise on bytes that are no file of theirs, or on a crafted one.
@@ -43,12 +43,13 @@ def read_torch(path: Path, *, expected: str, remedy: str, intact: bool = False) 
 
     torch writes checksums of all entries, but does not compare them, and other programs may write none that hold.
     """
+    is_bounded = zipfile.is_zipfile(path)  # torch's older format states sizes that its file need not have
     try:
-        if intact or zipfile.is_zipfile(path):
+        if intact or is_bounded:
             _check_entries(path, intact=intact)
         return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        if known_fault(error):
+        if known_fault(error) and (is_bounded or not is_lack_of_memory(error)):
             raise
         raise _unreadable(path, error, expected=expected, remedy=remedy) from error
 
@@ -70,4 +71,6 @@ def _unreadable(path: Path, error: BaseException, *, expected: str, remedy: str)
         said = error.strerror
     elif isinstance(error, zipfile.BadZipFile):
         said = str(error)
+    elif is_lack_of_memory(error):
+        said = f"its {path.stat().st_size} bytes ask for more memory than there is"
     return MagnetError(path, expected=expected, found=f"a file that cannot be read as one ({said})", remedy=remedy)

@@ -67,6 +67,14 @@ def test_a_cell_with_a_changed_byte_is_not_read(pattern: str, fitted: TableResul
     assert read(cell.cell, folder).genes.equals(cell.genes)
 
 
+def test_folders_of_cells_that_were_exchanged_are_told_of(fitted: TableResult, runs: Path) -> None:
+    cell = fitted.cell()
+    other = copied(cell, runs)
+    other = other.rename(other.with_name(f"{other.name[:-1]}0"))
+    with pytest.raises(MagnetError, match=rf"found '{cell.folder.name}'; give both folders their names"):
+        read(cell.cell, other)
+
+
 @pytest.mark.parametrize("name", [RUN, WEIGHTS])
 def test_a_trained_run_with_a_changed_byte_is_not_used(name: str, fitted: TableResult, runs: Path) -> None:
     folder = copied(fitted.cell(), runs)

@@ -69,13 +69,18 @@ def read_training(folder: Path) -> TrainingHistory | None:
     """Read how the training in a folder went; None where the folder is gone or records no losses."""
     told: Mapping[str, Any] = {}
     if (folder / CELL).is_file():
-        told = read_json(folder / CELL).get("training") or {}
+        told = table_of(read_json(folder / CELL).get("training"))
     if not told and (folder / RUN).is_file():  # of MagNet, before cells recorded it
         told = read_json(folder / RUN)
     if not told.get("losses"):
         return None
     losses, scores = (with_nan(told.get(name, [])) for name in ("losses", "validation_scores"))
     return TrainingHistory(losses, scores, told.get("kept_epoch", 0), kept_in_words(told))
+
+
+def table_of(value: object) -> Mapping[str, Any]:
+    """Return an object of JSON as it is; anything else, null above all, has nothing in it."""
+    return value if isinstance(value, dict) else {}
 
 
 def with_nan(values: Sequence[float | None]) -> list[float]:

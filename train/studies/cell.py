@@ -36,6 +36,7 @@ from train.systems.table import MAGNET, NOISE_CEILING, RivalsConfig, plain_syste
 
 # N fine rows of a slide, P panel genes
 
+NAME = "name"  # of its folder, in a cell's description: two folders that were exchanged are told of
 VERSION = 2  # raise it when equal settings no longer give equal cells
 # Settings of rivals that came later, and what was meant before, as `BEFORE` has those of a fit.
 LATER = {"clip_norm": 0.0, "ema": 0.0}
@@ -133,7 +134,8 @@ class Results:
 
 def finish(cell: Cell, folder: Path, description: Mapping[str, Any]) -> None:
     """Write the file that makes a cell's folder whole: its description, and checksums of the files it is read by."""
-    write_sealed(folder / CELL, {**description, FILES: file_checksums(folder, files_of(cell))})
+    files = file_checksums(folder, files_of(cell))
+    write_sealed(folder / CELL, {**description, NAME: folder.name, FILES: files})
 
 
 def read(cell: Cell, folder: Path) -> CellResult:
@@ -142,6 +144,11 @@ def read(cell: Cell, folder: Path) -> CellResult:
     Checksums are compared with all files, also of predictions, whose values are read from their file later.
     """
     description, remedy = read_result(folder / CELL, ("panel", "patients")), anew(folder / CELL)
+    if (name := description.get(NAME, folder.name)) != folder.name:  # which cells of before do not have
+        raise MagnetError(
+            folder, expected="the cell that it is named after", found=f"'{name}'",
+            remedy="give both folders their names, or delete this one and give the command again",
+        )  # fmt: skip
     check_files(folder, files_of(cell), description.get(FILES), remedy=remedy)
     try:
         panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
