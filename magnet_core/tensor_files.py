@@ -43,7 +43,7 @@ def read_torch(path: Path, *, expected: str, remedy: str, intact: bool = False) 
 
     torch writes checksums of all entries, but does not compare them, and other programs may write none that hold.
     """
-    is_bounded = zipfile.is_zipfile(path)  # torch's older format states sizes that its file need not have
+    is_bounded = _is_zip(path)  # torch's older format states sizes that its file need not have
     try:
         if intact or is_bounded:
             _check_entries(path, intact=intact)
@@ -52,6 +52,13 @@ def read_torch(path: Path, *, expected: str, remedy: str, intact: bool = False) 
         if known_fault(error) and (is_bounded or not is_lack_of_memory(error)):
             raise
         raise _unreadable(path, error, expected=expected, remedy=remedy) from error
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except (OSError, zipfile.BadZipFile):  # torch's reader says what it is
+        return False
 
 
 def _check_entries(path: Path, *, intact: bool) -> None:

@@ -68,7 +68,7 @@ def test_defaults_recipe_options_and_set_each_win_over_the_one_before(tmp_path: 
             r"--weights-sha256: embedding.weights_sha256: expected weights from a file or the hub, found random ones",
         ),
         ("", {}, ["device=gpu"], r"--set: device: expected auto, cpu, cuda or cuda:N, found 'gpu'"),
-        ("", {}, ["geometry.bin_patch_um=nan"], r"--set: geometry.bin_patch_um: expected a finite number"),
+        ("", {}, ["geometry.bin_patch_um=nan"], r"--set: geometry.bin_patch_um: expected a positive number"),
     ],
 )
 def test_a_wrong_setting_names_its_source(

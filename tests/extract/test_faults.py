@@ -55,7 +55,9 @@ def fails(first: BaseException, *, then: object) -> object:
 def test_a_slide_with_any_fault_is_one_line_in_run_plan_preflight_and_inspect(
     fault: BaseException, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "samples.csv").write_text("slide_id,image\nS1,S1.tif\nS2,S2.tif\n")
     monkeypatch.setattr(pipeline, "extract_slide", fails(fault, then=5))
+    monkeypatch.setattr(pipeline, "register", lambda *_, **__: None)
     summary = pipeline.run(config(tmp_path), SLIDES)
     assert (summary.written, summary.patches) == (["S2"], 5)
 
@@ -64,7 +66,6 @@ def test_a_slide_with_any_fault_is_one_line_in_run_plan_preflight_and_inspect(
     assert [slide.slide_id for slide in planned.slides] == ["S2"]
 
     monkeypatch.setattr("extract.preflight.check_files", fails(fault, then=None))
-    (tmp_path / "samples.csv").write_text("slide_id,image\nS1,S1.tif\nS2,S2.tif\n")
     accepted = accept(config(tmp_path))
     assert [sample.slide_id for sample in accepted.samples] == ["S2"]
 
@@ -93,6 +94,7 @@ def test_a_full_disk_ends_the_run_at_once(number: int, tmp_path: Path, monkeypat
         tried.append(sample.slide_id)
         raise OSError(number, os.strerror(number), str(tmp_path / "store" / "S1"))
 
+    (tmp_path / "samples.csv").write_text("slide_id,image\nS1,S1.tif\nS2,S2.tif\n")
     monkeypatch.setattr(pipeline, "extract_slide", full)
     with pytest.raises(PlaceError, match=f"{os.strerror(number)}; free space"):
         pipeline.run(config(tmp_path), SLIDES)
@@ -106,7 +108,7 @@ def test_an_image_whose_name_is_too_long_is_one_line(tmp_path: Path) -> None:
         told = CliRunner().invoke(app, [command, "--samples", str(sheet)])
         assert told.exit_code == 1
         assert not isinstance(told.exception, OSError)
-    assert told.stderr.splitlines()[0].startswith("S1: failed: slide 'S1': expected files that can be read")
+    assert told.stderr.splitlines()[0].startswith("S1: failed: slide 'S1': expected column 'image'")
     assert told.stderr.splitlines()[1].startswith("S2: failed: slide 'S2': expected column 'image'")
 
 

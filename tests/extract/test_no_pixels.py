@@ -119,7 +119,7 @@ def make_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
     monkeypatch.setattr(FileLock, "acquire", refuse)
     monkeypatch.setattr("extract.run_summary.write_json", refuse)
-    monkeypatch.setattr("cache.store.write_text", refuse)
+    monkeypatch.setattr("cache.index.write_sealed", refuse)
 
 
 def arguments(samples: Path, store: Path, tokens: int) -> list[str]:

@@ -20,8 +20,9 @@ from train.report.folder import read_json
 
 KEYS = ("schema_version", "samples", "slide_id", "provenance", "rows", "ours", "cells", "config", "panel", "id", "name",
         "backbone", "fine_dim", "context_dims", "files", "checksum")  # fmt: skip
+FLOATS = st.floats(allow_subnormal=False)  # libraries that are compiled for speed make zeros of subnormal numbers
 leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(-2, 5), st.floats(), st.sampled_from(["", "../x", "S1", "xxh3_64:0"])
+    st.none(), st.booleans(), st.integers(-2, 5), FLOATS, st.sampled_from(["", "../x", "S1", "xxh3_64:0"])
 )
 contents = st.recursive(
     leaves,

@@ -257,7 +257,7 @@ def test_a_damaged_cell_is_one_line_that_says_how_to_have_it_again_and_the_other
     damaged = make_table(plan, study)
     (fault,) = damaged.faults
     assert "\n" not in fault
-    assert re.search(r"fold0-\w+: expected a finished cell, whole, found .*; delete the folder, and give the", fault)
+    assert re.search(r"fold0-\w+/.*: expected .*, found .*; delete the folder .*, and give the command", fault)
     assert pl.read_csv(damaged.folder / "table.csv")["folds"].to_list() == [1, 2]
     path.unlink()
     assert make_table(plan, study).faults != () or damage == "description"  # which is gone: computed again

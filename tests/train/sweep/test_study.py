@@ -170,7 +170,7 @@ def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_share_a_sweep(small_store: Store, tmp_path: Path) -> None:
-    sweep = sweep_of(small_store, tmp_path / "runs")
+    sweep = sweep_of(small_store, tmp_path / "runs", epochs=20)  # long enough for the other process to begin
     result = run_sweep(sweep, trials=5, jobs=2)
     assert result.finished == 5
     with open_study(sweep.folder, sweep.search) as study:
