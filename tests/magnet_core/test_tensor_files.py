@@ -97,7 +97,7 @@ def test_entries_that_torch_does_not_write_are_not_unpacked(tmp_path: Path) -> N
         for name in before.namelist():
             after.writestr(name, before.read(name))
     with pytest.raises(MagnetError, match="compressed entries, which torch does not write"):
-        read_torch(tmp_path / "bomb.pth", **SAID)
+        read_torch(tmp_path / "bomb.pth", expected="weights", remedy="get them again")
 
 
 def test_a_fault_of_the_machine_is_not_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
