@@ -14,7 +14,7 @@ CODE := magnet_core cache extract train
 
 .DEFAULT_GOAL := help
 COMMA := ,
-.PHONY: help venv demo study-demo test test-slow test-all lint bench-extract bench-train bench-accuracy clean
+.PHONY: help venv demo study-demo test test-slow test-all test-faults fuzz lint bench-extract bench-train bench-accuracy clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -103,6 +103,17 @@ test-slow: $(STAMP) ## the rest: the wheel in a clean environment, kills, and wh
 
 test-all: test test-slow ## every test that this machine can run
 
+# Attacks run in forked children of one process, which must have no threads of its own.
+RELIABILITY := benchmarks/results/reliability.json
+MINUTES ?= 10
+
+test-faults fuzz: export OMP_NUM_THREADS = 1
+test-faults: $(STAMP) ## kills, flipped bits, full disks and other faults, all of them, counted in benchmarks/results; an hour
+	@$(BIN)/python -m tests.faults $(ATTACKS) --share 1 --out $(RELIABILITY)
+
+fuzz: $(STAMP) ## damaged files for each parser, MINUTES=10 a parser; those that fail are kept in fuzz-found/
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --out $(RELIABILITY) --found fuzz-found
+
 lint: $(STAMP) ## ruff and mypy, on the code and the tests
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
@@ -118,5 +129,5 @@ bench-accuracy: $(STAMP) ## shares of the oracle, ablations, seams, rivals, in b
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench_accuracy.py bench-accuracy $(if $(SECTIONS),--sections $(SECTIONS))
 
 clean: ## remove what the targets made, .venv included
-	@rm -rf .venv demo study-demo build dist *.egg-info .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf .venv demo study-demo fuzz-found build dist *.egg-info .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -42,6 +42,33 @@ def verify(store: StorePath) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def repair(
+    store: StorePath,
+    slide: Annotated[list[str] | None, typer.Option(help="slide_id to look at alone; may be given again")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="remove what is listed")] = False,
+) -> None:
+    """List what is stale, missing, damaged, orphaned or left over, and what the remedy of each removes.
+
+    Nothing is removed without --yes; exit code 1 while something is left to mend. What is good and registered stays.
+    """
+    with importing():
+        from cache.repair import mend, survey
+        from cache.store import Store
+
+    opened = Store(store)
+    left = findings = survey(opened, slide or ())
+    for finding in findings:
+        typer.echo(finding.line())
+    if yes:
+        left = [finding for finding in findings if not mend(opened, finding)]
+    mended = len(findings) - len(left)
+    hint = "; --yes does what is listed" if left and not yes else ""
+    typer.echo(f"{store}: {len(findings)} found, {mended} mended{hint}")
+    if left:
+        raise typer.Exit(1)
+
+
 @app.command(name="import")
 def import_command(
     features: Annotated[Path, typer.Argument(help="h5 file with features and coords (TRIDENT, CLAM, HEST)")],

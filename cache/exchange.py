@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 from scipy.spatial import cKDTree
 
-from cache.feature_h5 import PatchFeatures, read_feature_h5, write_feature_h5
+from cache.feature_h5 import MOST_PX, PatchFeatures, read_feature_h5, write_feature_h5
 from cache.fingerprint import digest
 from cache.reader import ArrayFile
 from cache.schema import CONTENT_VERSION
@@ -123,7 +123,7 @@ def export_features(store: Store, to: Path, *, slide_id: str, level: str, backbo
 
 def choose_features(store: Store, slide_id: str, backbone: str | None) -> FeatureFile:
     """Return the slide's feature file of a backbone; without a name, its only one."""
-    files = store.feature_files(slide_id)
+    files = store.fitting_files(slide_id)
     chosen = [file for file in files if backbone in (None, file.backbone)]
     if len(chosen) == 1:
         return chosen[0]
@@ -136,6 +136,8 @@ def choose_features(store: Store, slide_id: str, backbone: str | None) -> Featur
 
 
 def _side_px(path: Path, patches: PatchFeatures, stated_px: float | None) -> float:
+    if stated_px is not None and not 0 < stated_px <= MOST_PX:
+        raise MagnetError("--patch-px", expected="pixels above 0", found=f"{stated_px:g}", remedy="correct it")
     if stated_px is None and patches.patch_px is None:
         raise MagnetError(
             path,

@@ -13,7 +13,7 @@ import numpy as np
 from cache.reader import ArrayFile
 from cache.store import Store, backbone_slug
 from magnet_core.errors import MagnetError
-from magnet_core.files import replacing
+from magnet_core.hdf5 import replacing_hdf5
 from magnet_core.registry import look_up
 
 # N rows of the level, G genes, D features
@@ -38,7 +38,7 @@ def export_h5ad(store: Store, to: Path, *, slide_id: str, level: str, features: 
             )
         barcodes, genes = geometry.read(f"{level}/barcode"), pd.Index(geometry.read("genes/name").astype(object))
         mpp = geometry.header["mpp"]
-        with replacing(to) as partial, h5py.File(partial, "w") as file:
+        with replacing_hdf5(to) as file:
             file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
             _put_counts(file, geometry, level, num_rows=len(barcodes))
             write_elem(file, "obs", pd.DataFrame(index=barcodes.astype(object)))
@@ -48,13 +48,17 @@ def export_h5ad(store: Store, to: Path, *, slide_id: str, level: str, features: 
                 pooled = features.read(f"{level}/pooled").astype(np.float32)
                 obsm[f"X_{backbone_slug(features.header['backbone'])}"] = pooled
             write_elem(file, "obsm", obsm)
-            write_elem(file, "uns", _description(geometry, slide_id, level, spot_px=facts["patch_um"] / mpp))
+            write_elem(
+                file,
+                "uns",
+                _description(geometry, slide_id, store.patient(slide_id), level=level, spot_px=facts["patch_um"] / mpp),
+            )
             for empty in ("layers", "obsp", "varm", "varp"):
                 write_elem(file, empty, {})
     return len(barcodes)
 
 
-def _description(geometry: ArrayFile, slide_id: str, level: str, *, spot_px: float) -> dict[str, object]:
+def _description(geometry: ArrayFile, slide_id: str, patient: str, *, level: str, spot_px: float) -> dict[str, object]:
     """Return `uns`: squidpy's `spatial` entry, and what the store knows of the slide."""
     header = geometry.header
     scale_factors = {"spot_diameter_fullres": spot_px, "tissue_hires_scalef": 1.0, "microns_per_pixel": header["mpp"]}
@@ -62,7 +66,7 @@ def _description(geometry: ArrayFile, slide_id: str, level: str, *, spot_px: flo
         "spatial": {slide_id: {"images": {}, "scalefactors": scale_factors, "metadata": {"image": header["image"]}}},
         "magnet_hd": {
             "slide_id": slide_id,
-            "patient": header["patient"],
+            "patient": patient,
             "level": level,
             "microns_per_pixel": header["mpp"],
             "microns_per_pixel_source": header["mpp_source"],

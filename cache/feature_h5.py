@@ -11,12 +11,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from magnet_core.checked_h5 import check_h5
 from magnet_core.errors import MagnetError
-from magnet_core.files import replacing
+from magnet_core.hdf5 import replacing_hdf5
 
 # M patches, D features
 
 FEATURE_NAMES = ("features", "embeddings")
+SIZES = ("patch_size_level0", "patch_size", "patch_level", "downsample")  # attributes that tell the size of a patch
+MOST_PX = 1e7  # of a place or a size, in pixels; no image is as large
+EXPECTED, REMEDY = "an h5 file with 'features' and 'coords'", "export it again with TRIDENT, CLAM or HEST"
 
 
 @dataclass(frozen=True)
@@ -30,33 +34,38 @@ class PatchFeatures:
 
 def read_feature_h5(path: Path) -> PatchFeatures:
     """Read a file of patch features; one that is malformed is a `MagnetError`."""
+    check_h5(path, ("features?", "embeddings?", "coords"), expected=EXPECTED, remedy=REMEDY)
     try:
         with h5py.File(path, "r") as file:
             name = next((name for name in FEATURE_NAMES if name in file), FEATURE_NAMES[0])
             features, corners_px = file[name][...], file["coords"][...]
-            attributes = {**file.attrs, **file["coords"].attrs}
-    except (OSError, KeyError) as error:
-        raise MagnetError(
-            path,
-            expected="an h5 file with 'features' and 'coords'",
-            found=str(error),
-            remedy="export it again with TRIDENT, CLAM or HEST",
-        ) from error
+            owners = (file.attrs, file["coords"].attrs)
+            attributes = {size: owner[size] for owner in owners for size in SIZES if size in owner}
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:  # all of them from h5py
+        raise MagnetError(path, expected=EXPECTED, found=str(error), remedy=REMEDY) from error
     features, corners_px = _without_batch_axis(features), _without_batch_axis(corners_px)
     fits = features.ndim == 2 and features.dtype.kind == "f" and corners_px.shape == (len(features), 2)
-    if not fits or len(features) == 0:
+    if not fits or features.size == 0 or corners_px.dtype.kind not in "iuf":
         raise MagnetError(
             path,
             expected="features (M, D) and coords (M, 2) of the same M patches",
             found=f"features {features.shape} of {features.dtype} and coords {corners_px.shape}",
             remedy="features of whole slides cannot be imported: export those of patches",
         )
-    return PatchFeatures(features, corners_px.astype(np.float64), _patch_px(attributes))
+    corners_px = corners_px.astype(np.float64)
+    if not (np.abs(corners_px) <= MOST_PX).all():
+        raise MagnetError(
+            path,
+            expected=f"coords in level-0 pixels, up to {MOST_PX:,.0f}",
+            found="some that are larger, infinite or undefined",
+            remedy=REMEDY,
+        )
+    return PatchFeatures(features, corners_px, _checked_size(path, _patch_px(attributes)))
 
 
 def write_feature_h5(path: Path, patches: PatchFeatures, *, attributes: Mapping[str, object]) -> None:
     """Write features and coords in TRIDENT's convention; `attributes` go beside `patch_size_level0`."""
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing_hdf5(path) as file:
         file["features"] = patches.features
         file["coords"] = np.round(patches.corners_px).astype(np.int64)
         if patches.patch_px is not None:
@@ -67,6 +76,17 @@ def write_feature_h5(path: Path, patches: PatchFeatures, *, attributes: Mapping[
 
 def _without_batch_axis(values: np.ndarray) -> np.ndarray:
     return values[0] if values.ndim == 3 and len(values) == 1 else values
+
+
+def _checked_size(path: Path, patch_px: float | None) -> float | None:
+    if patch_px is not None and not 0 < patch_px <= MOST_PX:
+        raise MagnetError(
+            path,
+            expected="the side of a patch in pixels in the attributes of 'coords'",
+            found=f"{patch_px:g}",
+            remedy=REMEDY,
+        )
+    return patch_px
 
 
 def _patch_px(attributes: Mapping[str, object]) -> float | None:

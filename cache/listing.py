@@ -1,23 +1,28 @@
 """What a store holds and what is wrong with it, as text: `cache info`, `cache verify`."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tabulate import tabulate
 
 from cache.lmdb_file import AbsentFileError
 from cache.reader import ArrayFile
-from cache.store import Store
+from cache.store import OtherSlideError, Store
 from magnet_core.console import human_bytes, progress
 from magnet_core.errors import MagnetError
 
 
 def store_lines(store: Store) -> Iterator[str]:
     """Lines of a whole store: its slides, and what a killed run has left."""
+    stale = store.stale_ids()
     yield f"{store.root}: {len(store.slide_ids())} slides"
     for slide_id in store.slide_ids():
-        yield f"\n{slide_id}"
-        yield from _slide_lines(store, slide_id)
+        yield f"\n{slide_id}{' · stale: its sample sheet no longer names it' if slide_id in stale else ''}"
+        try:
+            yield from _slide_lines(store, slide_id)
+        except MagnetError as error:
+            yield f"  {error}"
     for path in store.unfinished():
         yield f"\nunfinished: {path} ({human_bytes(path.stat().st_size)})"
 
@@ -32,8 +37,29 @@ def store_faults(store: Store) -> tuple[int, list[str]]:
         if store.geometry_path(slide_id) not in paths
     ]
     for path in progress(paths, desc="verify", unit="file"):
-        faults += _file_faults(path)
+        faults += file_faults(path)
+    for slide_id in store.slide_ids():
+        faults += [fault for _, fault in misplaced(store, slide_id)]
     return len(paths), faults
+
+
+def misplaced(store: Store, slide_id: str) -> list[tuple[Path, str]]:
+    """Files in a slide's folder that are whole, but not this slide's, each with a line that begins with its path."""
+    try:
+        with store.laid_geometry(slide_id) as geometry:
+            laid = geometry.header.get("digest")
+    except OtherSlideError as error:
+        return [(store.geometry_path(slide_id), str(error))]
+    except MagnetError:  # absent or damaged, which is told elsewhere
+        return []
+    faults = []
+    for path in sorted(store.geometry_path(slide_id).parent.glob("*.lmdb")):
+        with suppress(MagnetError), ArrayFile(path) as file:
+            if file.header.get("geometry_digest", laid) not in (None, laid):
+                faults.append(
+                    (path, f"{path}: of another geometry than that beside it; see 'cache repair {store.root}'")
+                )
+    return faults
 
 
 def _slide_lines(store: Store, slide_id: str) -> list[str]:
@@ -69,7 +95,7 @@ def _array_lines(arrays: ArrayFile) -> list[str]:
     return [f"    {line}" for line in table.splitlines()]
 
 
-def _file_faults(path: Path) -> list[str]:
+def file_faults(path: Path) -> list[str]:
     """What is wrong with one file, each line beginning with its path."""
     try:
         with ArrayFile(path) as arrays:

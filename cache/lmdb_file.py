@@ -17,6 +17,7 @@ import lmdb
 import numpy as np
 import xxhash
 
+from cache.lmdb_pages import CutShortError, ForeignFileError, PageFaultError, check_pages
 from cache.schema import (
     COMPLETE_KEY,
     HEADER_KEY,
@@ -30,7 +31,7 @@ from cache.schema import (
     checksum_key,
     spec_key,
 )
-from magnet_core.errors import MagnetError
+from magnet_core.errors import NO_PLACE, MagnetError, PlaceError
 
 REDO = "delete it and run 'extract run' again"
 
@@ -40,6 +41,10 @@ _SHOWN_BYTES = 80  # of a damaged value, in an error
 
 class AbsentFileError(MagnetError):
     """There is no finished, whole cache file at a path."""
+
+
+class DamagedFileError(MagnetError):
+    """A part of a cache file is not as it was written."""
 
 
 class _Fields(dict[str, Any]):
@@ -55,22 +60,32 @@ class _Fields(dict[str, Any]):
 
 @contextmanager
 def one_line_errors(path: Path, *, remedy: str) -> Iterator[None]:
-    """Turn what LMDB or the file system reports (full disk, damaged page) into one line."""
+    """Turn what LMDB or the file system reports (damaged page, no right to write) into one line.
+
+    A full disk is a `PlaceError`. LMDB has classes for all that it finds in a file, and for that; a bare `lmdb.Error`
+    is what else the system reports, such as a block of which a part alone was written.
+    """
     try:
         yield
     except (lmdb.Error, OSError) as error:
+        is_full = isinstance(error, lmdb.DiskError) or (isinstance(error, OSError) and error.errno in NO_PLACE)
+        if is_full or type(error) is lmdb.Error:
+            raise PlaceError.of(error, where=path, remedy=remedy) from error
         raise MagnetError(path, expected="a working LMDB file", found=str(error), remedy=remedy) from error
 
 
-def open_whole(path: Path) -> lmdb.Environment:
+def open_whole(path: Path, *, writes: bool = False) -> lmdb.Environment:
     """Open read-only, without LMDB's lock file. A missing, foreign or truncated file is an `AbsentFileError`.
 
-    Reading past the end of a truncated file would end the process (SIGBUS): hence the length is checked first.
+    LMDB would end the process on a truncated file or a damaged page: hence length and pages are checked first, those
+    that only a writer relies on with `writes`.
     """
     if not path.is_file():
         raise AbsentFileError(path, expected="a cache file", found="none", remedy="run 'extract run' to make it")
     if path.stat().st_size == 0:
         raise AbsentFileError(path, expected="an LMDB file", found="an empty file", remedy=REDO)
+    with one_line_errors(path, remedy="check its permissions and the disk"):
+        _check_pages(path, writes=writes)
     try:
         env = lmdb.open(os.fspath(path), subdir=False, lock=False, readonly=True, max_dbs=0)
     except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError) as error:
@@ -79,12 +94,19 @@ def open_whole(path: Path) -> lmdb.Environment:
         raise MagnetError(
             path, expected="a readable file", found=str(error), remedy="check its permissions and the disk"
         ) from error
-    if path.stat().st_size < used_bytes(env):
-        found = f"{path.stat().st_size} bytes, a truncated file"
-        expected = f"at least {used_bytes(env)} bytes"
-        env.close()
-        raise AbsentFileError(path, expected=expected, found=found, remedy=REDO)
     return env
+
+
+def _check_pages(path: Path, *, writes: bool) -> None:
+    """Say in one line what is wrong with the pages of a file."""
+    try:
+        check_pages(path, writes=writes)
+    except ForeignFileError as error:
+        raise AbsentFileError(path, expected="an LMDB file", found=str(error), remedy=REDO) from error
+    except CutShortError as error:
+        raise AbsentFileError(path, expected="all of the file", found=f"{error}, truncated", remedy=REDO) from error
+    except PageFaultError as error:
+        raise damaged(path, f"page {error.page}", found=error.found) from error
 
 
 def used_bytes(env: lmdb.Environment) -> int:
@@ -97,9 +119,9 @@ def page_bytes(env: lmdb.Environment) -> int:
     return env.stat()["psize"]
 
 
-def damaged(path: Path, part: str, *, found: str) -> MagnetError:
+def damaged(path: Path, part: str, *, found: str) -> DamagedFileError:
     """Return the error for a part of a file that is not as it was written."""
-    return MagnetError(path, expected=f"its {part} as it was written", found=found, remedy=REDO)
+    return DamagedFileError(path, expected=f"its {part} as it was written", found=found, remedy=REDO)
 
 
 def with_checksum(key: bytes, value: bytes) -> dict[bytes, bytes]:

@@ -7,6 +7,7 @@ removed file that is open.
 """
 
 import errno
+import fcntl
 import os
 import socket
 import sys
@@ -76,6 +77,21 @@ class FileLock:
         command = " ".join((Path(sys.argv[0]).name, *sys.argv[1:2]))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{socket.gethostname()}, process {os.getpid()} ({command})".encode(), 0)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a live process holds the lock; nothing is written, so that any store can be asked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)  # which lets go
+    return False
 
 
 class _RemovedError(Exception):

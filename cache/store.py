@@ -2,34 +2,33 @@
 
 In: the store's folder. Out: `ArrayFile`s by slide and backbone. Serves design section "The store":
 
-    store.json                            schema version, sample table, provenance
+    store.json                            schema version, sample table, provenance, see `cache.index`
     <slide_id>/geometry.lmdb              grids, coordinates, pairing, edges, counts, pixels
     <slide_id>/<backbone>-<digest>.lmdb   features of one backbone with one set of settings
 """
 
-import json
-import platform
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cache.canonical import canonical_json
+from cache.index import StoreIndex, check_slide_id, package_versions, patient_of
 from cache.lmdb_file import AbsentFileError
-from cache.lock import FileLock
 from cache.reader import ArrayFile
-from cache.schema import SCHEMA_VERSION
 from magnet_core.errors import MagnetError
-from magnet_core.files import write_text
 from magnet_core.registry import look_up
 
+__all__ = ["GEOMETRY", "FeatureFile", "Store", "backbone_slug", "check_slide_id", "package_versions"]
+
 GEOMETRY = "geometry.lmdb"
-_SLIDE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._]+")
-_PACKAGES = ("magnet-hd", "numpy", "torch", "timm", "lmdb", "faiss-cpu", "faiss-gpu")
+
+
+class OtherSlideError(MagnetError):
+    """A geometry lies in the folder of another slide."""
 
 
 @dataclass(frozen=True)
@@ -53,50 +52,60 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self._index = self.root / "store.json"
-        self._read_index()
+        self._index = StoreIndex(self.root)
+        self._index.read()
 
     @classmethod
     def create(cls, root: str | Path) -> "Store":
         """Make a store, or open the existing one."""
-        index = Path(root) / "store.json"
-        index.parent.mkdir(parents=True, exist_ok=True)
-        empty = {
-            "schema_version": SCHEMA_VERSION,
-            "created": _now(),
-            "provenance": package_versions(),
-            "samples": [],
-        }
-        _update(index, lambda content: content or empty)
+        StoreIndex(Path(root)).create()
         return cls(root)
 
     def register(self, rows: Iterable[Mapping[str, object]]) -> None:
-        """Add rows of the sample table, each with its `slide_id`; the row of a registered slide is replaced.
+        """Add rows of the sample table, each with its `slide_id`; the row of a registered slide is replaced."""
+        self._index.register(rows)
 
-        Many jobs may do so at once: the table is read, changed and replaced under a lock.
-        """
-        added = {check_slide_id(str(row["slide_id"])): json.loads(canonical_json(dict(row))) for row in rows}
+    def retire(self, sheet: str, named: Collection[str]) -> list[str]:
+        """Mark as stale all slides last read from a sheet that names others now; return their ids."""
+        return self._index.retire(sheet, named)
 
-        def with_rows(content: dict[str, Any]) -> dict[str, Any]:
-            table = {row["slide_id"]: row for row in content["samples"]} | added
-            samples = [table[slide_id] for slide_id in sorted(table)]
-            return content | {"samples": samples, "provenance": package_versions(), "updated": _now()}
-
-        _update(self._index, with_rows)
+    def unregister(self, slide_ids: Collection[str]) -> None:
+        """Take slides out of the table; their files stay."""
+        self._index.remove(slide_ids)
 
     def samples(self) -> list[dict[str, Any]]:
-        """The sample table, ordered by slide id."""
-        samples: list[dict[str, Any]] = self._read_index()["samples"]
-        return samples
+        """The sample table with its stale rows, ordered by slide id."""
+        return self._index.rows()
+
+    def current_samples(self) -> list[dict[str, Any]]:
+        """The sample table without slides that their sheet no longer names."""
+        return [row for row in self.samples() if not row.get("stale")]
+
+    def stale_ids(self) -> list[str]:
+        """Ids of the slides that their sheet no longer names, sorted."""
+        return [row["slide_id"] for row in self.samples() if row.get("stale")]
 
     def provenance(self) -> dict[str, str]:
         """Versions of the packages that last wrote to the store."""
-        versions: dict[str, str] = self._read_index()["provenance"]
+        versions: dict[str, str] = self._index.read().get("provenance", {})
         return versions
 
     def slide_ids(self) -> list[str]:
-        """Ids of the registered slides, sorted."""
+        """Ids of all registered slides, sorted."""
         return [row["slide_id"] for row in self.samples()]
+
+    def patient(self, slide_id: str) -> str:
+        """Return the patient of a slide, as its sheet last said; a slide without one is its own."""
+        rows = {row["slide_id"]: row for row in self.samples()}
+        return patient_of(look_up(rows, slide_id, where=f"{self.root}: slide"))
+
+    def fingerprint(self, row: Mapping[str, Any]) -> str | None:
+        """Return the fingerprint of a registered slide's image; None where nothing in the store says it."""
+        stated: str | None = row.get("fingerprint")
+        if stated is None:  # a row of before
+            with suppress(MagnetError), ArrayFile(self.geometry_path(row["slide_id"])) as geometry:
+                stated = geometry.header.get("settings", {}).get("image")
+        return stated
 
     def geometry_path(self, slide_id: str) -> Path:
         """Return the path of a slide's geometry, which need not exist yet."""
@@ -107,9 +116,22 @@ class Store:
         return self.root / check_slide_id(slide_id) / f"{backbone_slug(backbone)}-{digest}.lmdb"
 
     def geometry(self, slide_id: str) -> ArrayFile:
-        """Open a slide's geometry; an absent or unfinished file is an `AbsentFileError`."""
+        """Open a slide's geometry; an absent or unfinished file is an `AbsentFileError`, that of another an error."""
         look_up(dict.fromkeys(self.slide_ids()), slide_id, where=f"{self.root}: slide")
-        return ArrayFile(self.geometry_path(slide_id))
+        return self.laid_geometry(slide_id)
+
+    def laid_geometry(self, slide_id: str) -> ArrayFile:
+        """Open the geometry in a slide's folder, registered or not; that of another slide is an error."""
+        geometry = ArrayFile(self.geometry_path(slide_id))
+        owner = slide_of(geometry.header)
+        if owner not in (None, slide_id):
+            raise OtherSlideError(
+                geometry.path,
+                expected=f"the geometry of slide '{slide_id}'",
+                found=f"that of '{owner}'",
+                remedy="give each slide's folder its own name again",
+            )
+        return geometry
 
     def feature_files(self, slide_id: str) -> list[FeatureFile]:
         """The finished feature files of a slide, ordered by file name."""
@@ -133,8 +155,8 @@ class Store:
 
         Of features that differ only in what they keep of a row's own square, those that keep most are meant.
         """
-        files = self.feature_files(slide_id)
-        of_backbone = [file for file in files if file.backbone == backbone and self._fits_geometry(slide_id, file)]
+        files = self.fitting_files(slide_id)
+        of_backbone = [file for file in files if file.backbone == backbone]
         chosen = [file for file in of_backbone if settings_digest in (None, file.settings_digest)]
         chosen = _richest(chosen) if len(chosen) > 1 else chosen
         if len(chosen) == 1:
@@ -148,34 +170,33 @@ class Store:
             )
         features_sought = backbone if settings_digest is None else f"{backbone} with settings {settings_digest}"
         features_in_store = sorted({f"{file.backbone} with settings {file.settings_digest}" for file in files})
+        others = sorted({file.backbone for file in files} - {backbone})
         raise AbsentFileError(
             f"{self.root}: {slide_id}",
             expected=f"features of {features_sought}",
             found=", ".join(features_in_store) or "no features",
-            remedy=f"run 'extract run --backbone {backbone}'",
+            remedy=f"run 'extract run --backbone {backbone}'"
+            + (f", or choose a backbone that is there: {', '.join(others)}" if others else ""),
         )
 
-    def _fits_geometry(self, slide_id: str, file: FeatureFile) -> bool:
-        """Whether features belong to the present geometry; those of a deleted geometry may still be in the folder."""
+    def fitting_files(self, slide_id: str) -> list[FeatureFile]:
+        """Feature files of the present geometry; those of a deleted one, or of another slide, may lie there too."""
         try:
-            with ArrayFile(self.geometry_path(slide_id)) as geometry:
-                return file.geometry_digest in (None, geometry.header.get("digest"))
+            with self.laid_geometry(slide_id) as geometry:
+                laid = geometry.header.get("digest")
         except AbsentFileError:
-            return True
+            return self.feature_files(slide_id)
+        return [file for file in self.feature_files(slide_id) if file.geometry_digest in (None, laid)]
 
     def unfinished(self) -> list[Path]:
         """List partial files that a killed or still running extraction has left."""
         return sorted(self.root.glob("*/*.partial"))
 
-    def _read_index(self) -> dict[str, Any]:
-        if not self._index.is_file():
-            raise MagnetError(
-                self.root,
-                expected="a store (a folder with store.json)",
-                found="none",
-                remedy="run 'extract run' first, or check the path",
-            )
-        return _parse_index(self._index)
+
+def slide_of(header: Mapping[str, Any]) -> str | None:
+    """Return the slide that a geometry says it is of; None where it does not say."""
+    stated: str | None = header.get("slide_id") or header.get("settings", {}).get("slide_id")
+    return stated
 
 
 def _richest(files: list[FeatureFile]) -> list[FeatureFile]:
@@ -190,66 +211,6 @@ def _richest(files: list[FeatureFile]) -> list[FeatureFile]:
     return [file for _, file in kept.values()]
 
 
-def check_slide_id(slide_id: str) -> str:
-    """Return the id if it may name a folder."""
-    if not _SLIDE_ID.fullmatch(slide_id):
-        raise MagnetError(
-            "slide_id",
-            expected="letters, digits and . _ - , beginning with a letter or digit",
-            found=repr(slide_id),
-            remedy="rename the slide in samples.csv",
-        )
-    return slide_id
-
-
 def backbone_slug(backbone: str) -> str:
     """Spell a backbone's name for a file name: 'hf-hub:org/name' becomes 'hf-hub-org-name'."""
     return _UNSAFE.sub("-", backbone).strip("-.") or "backbone"
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what is computed."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _parse_index(index: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(index.read_text())
-        version = int(content["schema_version"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise MagnetError(
-            index,
-            expected="the index of a store",
-            found=f"{type(error).__name__}: {error}",
-            remedy="restore it, or delete it and run 'extract run' again: finished slides are kept",
-        ) from error
-    if version > SCHEMA_VERSION:
-        raise MagnetError(
-            index,
-            expected=f"schema version {SCHEMA_VERSION} or older",
-            found=f"version {version}",
-            remedy="upgrade magnet-hd, or use the release that wrote the store",
-        )
-    return content
-
-
-def _update(index: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Replace store.json by `change` of its content, under a lock and in one step: readers see the old or the new."""
-    lock = FileLock(index.with_name(f"{index.name}.lock"))
-    lock.acquire(wait=True)
-    try:
-        content = _parse_index(index) if index.is_file() else {}
-        text = json.dumps(change(content), indent=2, sort_keys=True, ensure_ascii=False)
-        write_text(index, f"{text}\n")
-    finally:
-        lock.release()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

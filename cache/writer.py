@@ -1,12 +1,13 @@
 """Write a cache file that is either finished and checked, or absent. Serves design section "The store".
 
 In: a path, a header, arrays block by block. Out: the finished file at the path. Until then the work lies in
-`<path>.partial`, each block in its own transaction, and a later run with the same header resumes there.
+`<path>.partial`, each block in its own transaction, and a later run with the same header resumes there. Of a block that
+takes long to fill, the rows that are there can be saved before it is full (`cache.begun`).
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from cache.begun import BEGUN_PREFIX, CHOICE_PREFIX, begun_prefix, begun_value, drop, read_begun
 from cache.canonical import canonical_json
 from cache.lmdb_file import (
     AbsentFileError,
+    DamagedFileError,
     block_fault,
     block_payload,
     one_line_errors,
@@ -138,14 +141,43 @@ class ArrayWriter:
 
     def put_block(self, name: str, block: int, rows: np.ndarray) -> None:
         """Write one block (B, ...) with its checksum, in one transaction that is on disk when this returns."""
-        spec = self._spec(name)
-        payload = block_payload(self._stored_form(spec, block, np.asarray(rows)))
-        checksum = xxhash.xxh3_64_digest(payload)
+        self.put_blocks(block, {name: rows})
+
+    def put_blocks(self, block: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Write the same block of some arrays, each (B, ...), in one transaction: all of them, or none."""
         page = page_bytes(self._open_env())
-        fill = bytes(max(page - LEAD_BYTES - payload.nbytes, 0))
-        self._reserve(LEAD_BYTES + payload.nbytes + 64 * page)
-        value = b"".join((bytes(LEAD_BYTES), payload, fill))
-        self._put({block_key(name, block): value, check_key(name, block): checksum})
+        values: dict[bytes, bytes] = {}
+        for name, block_rows in rows.items():
+            spec = self._spec(name)
+            payload = block_payload(self._stored_form(spec, block, np.asarray(block_rows)))
+            fill = bytes(max(page - LEAD_BYTES - payload.nbytes, 0))
+            values[block_key(name, block)] = b"".join((bytes(LEAD_BYTES), payload, fill))
+            values[check_key(name, block)] = xxhash.xxh3_64_digest(payload)
+        self._put(values, without=[begun_prefix(name, block) for name in rows])
+
+    def save_rows(self, block: int, first_row: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Save rows (n, ...) of some arrays of a block that is not full, from its row `first_row` on, all or none."""
+        values = {}
+        for name, some in rows.items():
+            payload = block_payload(self._stored_form(self._spec(name), block, np.asarray(some), count=len(some)))
+            values[begun_prefix(name, block) + b"%08d" % first_row] = begun_value(payload)
+        self._put(values)
+
+    def saved_rows(self, name: str, block: int) -> np.ndarray:
+        """Rows (n, ...) of a block that an earlier run has saved before it was full, from its first row on."""
+        spec = self._spec(name)
+        with self._open_env().begin(buffers=True) as txn:
+            return read_begun(txn, spec, block)
+
+    def keep_choice(self, name: str, chosen: int) -> int:
+        """Return what the run that began this file chose under a name; of a new one, keep `chosen`."""
+        key = CHOICE_PREFIX + name.encode()
+        with self._open_env().begin() as txn:
+            kept = txn.get(key)
+        if kept is not None and kept.isdigit():
+            return int(kept)
+        self._put({key: str(chosen).encode()})
+        return chosen
 
     def put(self, name: str, array: np.ndarray) -> None:
         """Write all blocks of an array (N, ...) that are still missing; declare the array first if necessary."""
@@ -165,7 +197,8 @@ class ArrayWriter:
         """
         env = self._open_env()
         self._check_blocks(env)
-        self._put({COMPLETE_KEY: specs_checksum(self._specs.values())})
+        complete = {COMPLETE_KEY: specs_checksum(self._specs.values())}
+        self._put(complete, without=[BEGUN_PREFIX, CHOICE_PREFIX])
         with one_line_errors(self.partial, remedy=RESUME):
             with env.begin(buffers=True) as txn:
                 read_contents(self.partial, env, txn)
@@ -203,8 +236,8 @@ class ArrayWriter:
     def _resumable(self) -> bool:
         """Whether the partial file is whole, begun with this header and schema version, and its specs are intact."""
         try:
-            env = open_whole(self.partial)
-        except AbsentFileError:
+            env = open_whole(self.partial, writes=True)
+        except (AbsentFileError, DamagedFileError):  # what cannot be read is not started afresh
             return False
         try:
             with env, env.begin() as txn:
@@ -241,11 +274,12 @@ class ArrayWriter:
                 remedy="run again; only these blocks are written anew",
             )
 
-    def _stored_form(self, spec: ArraySpec, block: int, rows: np.ndarray) -> np.ndarray:
-        """The block as it is stored, after its shape and dtype are checked; nothing is cast silently."""
+    def _stored_form(self, spec: ArraySpec, block: int, rows: np.ndarray, *, count: int | None = None) -> np.ndarray:
+        """The block, or `count` rows of it, as stored, after shape and dtype are checked; nothing is cast silently."""
         where = f"{spec.name}, block {block}"
-        if rows.shape != spec.block_shape(block):
-            raise self._mismatch(where, f"shape {spec.block_shape(block)}", str(rows.shape))
+        shape = spec.block_shape(block) if count is None else (count, *spec.shape[1:])
+        if rows.shape != shape:
+            raise self._mismatch(where, f"shape {shape}", str(rows.shape))
         stored = np.dtype(spec.dtype)
         if spec.text and rows.dtype.kind == "U":
             rows = encode_text(rows)
@@ -287,8 +321,12 @@ class ArrayWriter:
             with one_line_errors(self.partial, remedy=RESUME):
                 env.set_mapsize(needed + SPARE_BYTES)
 
-    def _put(self, values: Mapping[bytes, bytes]) -> None:
+    def _put(self, values: Mapping[bytes, bytes], *, without: Iterable[bytes] = ()) -> None:
+        """Write values, and delete all keys that begin with one of `without`, in one transaction."""
+        self._reserve(sum(map(len, values.values())) + 64 * len(values) * page_bytes(self._open_env()))
         with one_line_errors(self.partial, remedy=RESUME), self._open_env().begin(write=True) as txn:
+            for prefix in without:
+                drop(txn, prefix)
             for key, value in values.items():
                 txn.put(key, value)
 

@@ -5,7 +5,9 @@ in the thread that hands over the next block, or by `flush`.
 """
 
 from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -31,11 +33,18 @@ class BackgroundWriter:
     ) -> None:
         self._thread.shutdown(wait=True, cancel_futures=kind is not None)
 
-    def put_block(self, writer: ArrayWriter, name: str, block: int, rows: np.ndarray) -> None:
-        """Write one block soon; `rows` must not change any more."""
+    def put_blocks(self, writer: ArrayWriter, block: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Write the same block of some arrays soon; `rows` must not change any more."""
+        self._submit(partial(writer.put_blocks, block, rows))
+
+    def save_rows(self, writer: ArrayWriter, block: int, first_row: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Save rows of a block that is not full soon; `rows` must not change any more."""
+        self._submit(partial(writer.save_rows, block, first_row, rows))
+
+    def _submit(self, write: Callable[[], None]) -> None:
         while len(self._pending) >= _PENDING:
             self._pending.popleft().result()
-        self._pending.append(self._thread.submit(writer.put_block, name, block, rows))
+        self._pending.append(self._thread.submit(write))
 
     def flush(self) -> None:
         """Wait until all blocks are written."""

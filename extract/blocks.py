@@ -36,6 +36,16 @@ class Regrouper:
         self._filled = 0
         self._buffer: np.ndarray | None = None
 
+    def begun(self) -> tuple[slice, np.ndarray] | None:
+        """Return the rows that the range at hand has so far, and their values, (slice, (n, ...)); None of a new one.
+
+        The values do not change any more.
+        """
+        if self._buffer is None:
+            return None
+        first = self._ranges[self._position].start
+        return slice(first, first + self._filled), self._buffer[: self._filled]
+
     def add(self, first_row: int, values: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Take rows `first_row, first_row + 1, …`; yield each range that they complete."""
         taken = 0

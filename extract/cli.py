@@ -15,6 +15,7 @@ from extract.options import (
     CompileOption,
     DeviceOption,
     OwnOption,
+    PixelsOption,
     PrecisionOption,
     RecipeOption,
     SamplesOption,
@@ -28,6 +29,7 @@ from extract.options import (
     TokensOption,
     ViewsOption,
     WeightsOption,
+    WeightsSha256Option,
     WorkersOption,
     split_targets,
 )
@@ -106,11 +108,13 @@ def run_command(
     store: StoreOption = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
+    weights_sha256: WeightsSha256Option = None,
     tokens: TokensOption = None,
     own: OwnOption = None,
     views: ViewsOption = None,
     precision: PrecisionOption = None,
     compile_: CompileOption = None,
+    pixels: PixelsOption = None,
     targets: TargetsOption = None,
     sampling: SamplingOption = None,
     bins: BinsOption = None,
@@ -130,12 +134,14 @@ def run_command(
         "store": ("--store", store),
         "embedding.backbone": ("--backbone", backbone),
         "embedding.weights": ("--weights", weights),
+        "embedding.weights_sha256": ("--weights-sha256", weights_sha256),
         "embedding.token_grid": ("--tokens", tokens),
         "embedding.own": ("--own", own),
         "embedding.views": ("--views", views),
         "embedding.precision": ("--precision", precision),
         "embedding.seed": ("--seed", seed),
         "compile": ("--compile", compile_),
+        "pixels": ("--pixels", pixels),
         "geometry.targets": ("--targets", split_targets(targets)),
         "geometry.sampling": ("--sampling", sampling),
         "geometry.bins": ("--bins", bins),
@@ -177,15 +183,17 @@ def backbones() -> None:
     typer.echo(render_backbones(BACKBONES.values()))
 
 
-def report(summary: "RunSummary", config: RunConfig, *, record: Path) -> None:
+def report(summary: "RunSummary", config: RunConfig, *, record: Path | None) -> None:
     """Say what was done and where it is; exit code 1 if a slide failed."""
     if summary.written:
         typer.echo(f"written: {', '.join(summary.written)}")
     if summary.unchanged:
         typer.echo(f"already there with these settings, nothing to do: {', '.join(summary.unchanged)}")
-    typer.echo(f"store: {config.store} (cache info {config.store}); record of this run: {record}")
+    recorded = f"record of this run: {record}" if record else "no record of this run, as none can be written there"
+    typer.echo(f"store: {config.store} (cache info {config.store}); {recorded}")
     if summary.failed:
-        typer.echo(f"failed: {', '.join(summary.failed)} (the reasons are above and in the record)", err=True)
+        reasons = "above and in the record" if record else "above"
+        typer.echo(f"failed: {', '.join(summary.failed)} (the reasons are {reasons})", err=True)
         raise typer.Exit(1)
 
 

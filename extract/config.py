@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from magnet_core.backbones.names import named_file, named_spec
+from magnet_core.backbones.names import named_file, named_spec, split_revision
+from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS
 from magnet_core.settings import Layers, Settings, refusal, without
 from magnet_core.settings.device import Device
@@ -17,6 +18,12 @@ from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
 MOST_MAPS = 3  # of `magnet_core.backbones.own_square`, which brings torch
 MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
+
+MOST_PATCH_UM = 1024.0  # 4,096 px a side, 48 MiB
+MOST_PATCHES = 4096  # of a spot, 224 px a side, that are encoded at a time: 2.3 GiB as they enter the encoder
+MOST_NEIGHBOURS = 256
+MOST_HOPS = 64
+MOST_WORKERS = 256
 
 
 def _check_targets(targets: object) -> tuple[int, ...]:
@@ -30,11 +37,16 @@ def _check_targets(targets: object) -> tuple[int, ...]:
 
 
 Targets = Annotated[tuple[int, ...], BeforeValidator(_check_targets)]  # µm
-Length = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Sha256 = Annotated[
+    str, Field(pattern=r"^([0-9a-f]{64})?$", description="64 hexadecimal digits, as sha256sum says them")
+]
+Length = Annotated[float, Field(gt=0, le=MOST_PATCH_UM)]
 
 
-# Settings of a run that say where, how fast or of what slides something is computed, never what: in no digest.
-OUTPUT_NEUTRAL = ("samples", "store", "slides", "device", "batch_size", "workers", "compile")
+# Settings of a run that say where, how fast, of what slides or whether something is computed, never what: in no digest.
+OUTPUT_NEUTRAL = (
+    "samples", "store", "slides", "device", "batch_size", "workers", "compile", "pixels", "embedding.weights_sha256"
+)  # fmt: skip
 # Later settings; at these values the bytes are those of before, and so are the digests, from which they are left out.
 LATER = {"own": 0}
 # In the place of these the digest of features has the checksum of the weights that they lead to.
@@ -58,8 +70,8 @@ class GeometryConfig(Settings):
     bins: int = Field(default=6000, ge=1)
     spots: int = Field(default=2500, ge=1)
     window: int = Field(default=24, ge=1)
-    neighbours: int = Field(default=8, ge=1)
-    context_hops: int = Field(default=2, ge=0)
+    neighbours: int = Field(default=8, ge=1, le=MOST_NEIGHBOURS)
+    context_hops: int = Field(default=2, ge=0, le=MOST_HOPS)
     bin_patch_um: Length = BIN_PATCH_UM
     spot_patch_um: Length = SPOT_PATCH_UM
     region_patch_um: Length = REGION_PATCH_UM
@@ -69,7 +81,9 @@ class GeometryConfig(Settings):
 class EmbeddingConfig(Settings):
     """Which frozen encoder runs, and what is kept of its output.
 
+    backbone    its name, and after an `@` the branch, tag or commit on the hub that its weights are taken from
     weights     'pretrained', 'random' (drawn from `seed`) or the path of a checkpoint
+    weights_sha256  of the file of weights, in 64 hexadecimal digits; a file of another is not loaded; empty: any
     token_grid  tokens kept along each side of a patch: 4 keeps 4 × 4, 1 keeps the pooled feature only
     own         maps of the encoder that are kept of a row's own square, the 8 µm of a bin in a patch of 28, see
                 `magnet_core.backbones.own_square`; 0 keeps nothing, to save space
@@ -80,11 +94,23 @@ class EmbeddingConfig(Settings):
     table = "embedding"
     backbone: str = "resnet50"
     weights: str = "pretrained"
+    weights_sha256: Sha256 = ""
     token_grid: int = Field(default=4, ge=1, le=MOST_TOKENS)
     own: int = Field(default=2, ge=0, le=MOST_MAPS)
     views: Literal[1, 8] = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def backbone_name(self) -> str:
+        """The backbone as files and digests name it: their weights are known by checksum, whatever their revision."""
+        return split_revision(self.backbone)[0]
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """What the user asked the weights to be, as far as it was said: their revision on the hub, their sha256."""
+        said = {"revision": split_revision(self.backbone)[1], "sha256": self.weights_sha256}
+        return {name: value for name, value in said.items() if value}
 
 
 class RunConfig(Settings):
@@ -95,6 +121,7 @@ class RunConfig(Settings):
     batch_size  spot patches the encoder takes at a time; smaller and larger patches by their area
     workers     threads that decode the slide
     compile     let torch compile the encoder first: slower to start, faster after
+    pixels      keep the pixels of fine rows, for training an encoder; a store without gets them from a later run
     """
 
     samples: Path = Path("samples.csv")
@@ -103,9 +130,10 @@ class RunConfig(Settings):
     embedding: EmbeddingConfig = EmbeddingConfig()
     slides: tuple[str, ...] = ()
     device: Device = "auto"
-    batch_size: int = Field(default=64, ge=1)
-    workers: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=MOST_PATCHES)
+    workers: int = Field(default=2, ge=1, le=MOST_WORKERS)
     compile: bool = False
+    pixels: bool = True
 
     def deciding(self, part: Literal["geometry", "embedding"]) -> dict[str, Any]:
         """Return the settings on which the bytes of a geometry file, or of a feature file, depend.
@@ -114,6 +142,7 @@ class RunConfig(Settings):
         """
         plain = without(self.plain(), (*OUTPUT_NEUTRAL, *BY_CHECKSUM))
         tables = {name: plain.pop(name) for name in ("geometry", "embedding")}
+        tables["embedding"]["backbone"] = self.embedding.backbone_name
         deciding = {**plain, **tables[part]}
         return {name: value for name, value in deciding.items() if name not in LATER or value != LATER[name]}
 
@@ -127,6 +156,11 @@ def load_run(
     """
     layers = Layers().add_recipe(recipe).add_options(options).add_assignments(assignments)
     config = RunConfig.build(layers.values, where=layers.source)
-    named_spec(config.embedding.backbone, where=f"{layers.source('embedding.backbone')}: embedding.backbone")
-    named_file(config.embedding.weights, where=f"{layers.source('embedding.weights')}: embedding.weights")
+    embedding = config.embedding
+    named_spec(embedding.backbone, where=f"{layers.source('embedding.backbone')}: embedding.backbone")
+    named_file(embedding.weights, where=f"{layers.source('embedding.weights')}: embedding.weights")
+    if embedding.weights_sha256 and embedding.weights == "random":
+        where = f"{layers.source('embedding.weights_sha256')}: embedding.weights_sha256"
+        expected, found = "weights from a file or the hub", "random ones, which have no file"
+        raise MagnetError(where, expected=expected, found=found, remedy="leave one of the two out")
     return config

@@ -5,12 +5,14 @@ own (`python -m extract.doctor`), for when a broken package keeps the `extract` 
 therefore imported before it is checked.
 """
 
+import http.client
 import importlib
 import os
 import platform
 import shutil
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from types import ModuleType
 from typing import Literal
 
 from magnet_core.console import human_bytes
+from magnet_core.errors import MagnetError
+from magnet_core.hub_address import hub_address, without_password
 
 PACKAGES = (
     "timm",
@@ -33,7 +37,6 @@ PACKAGES = (
     "lmdb",
 )
 FAISS_BUILDS = ("faiss-cpu", "faiss-gpu")
-HUB = "https://huggingface.co"
 HUB_TIMEOUT_S = 3
 TRUE_VALUES = {"1", "ON", "YES", "TRUE"}  # as the hub client reads them
 LITTLE_DISK, TOO_LITTLE_DISK = 20 * 2**30, 2**30
@@ -136,7 +139,12 @@ def check_cuda() -> Check:
 
 def check_hub() -> Iterator[Check]:
     """Whether weights can be fetched: address, token (never its value), offline flag, and one request."""
-    endpoint = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+    try:
+        address = hub_address()
+    except MagnetError as error:
+        yield Check("hub", "problem", str(error))
+        return
+    endpoint = without_password(address)
     hub = try_import("huggingface_hub")
     token = bool(os.environ.get("HF_TOKEN")) if isinstance(hub, str) else hub.get_token() is not None
     said = "a token is set" if token else "no token"
@@ -146,7 +154,7 @@ def check_hub() -> Iterator[Check]:
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in TRUE_VALUES:
         yield Check("hub", "note", f"{endpoint}, not asked: HF_HUB_OFFLINE is set", local)
         return
-    fault = unreachable(endpoint)
+    fault = unreachable(address)
     if fault is None:
         yield Check("hub", "ok", f"{endpoint} answers")
     else:
@@ -154,15 +162,21 @@ def check_hub() -> Iterator[Check]:
 
 
 def unreachable(endpoint: str, *, timeout_s: float = HUB_TIMEOUT_S) -> str | None:
-    """Say why an address does not answer within the timeout; None if it answers at all, even with a refusal."""
+    """Say why an http address does not answer within the timeout; None if it answers at all, even with a refusal.
+
+    A user and password in it are not sent: an answer without them is an answer.
+    """
+    parts = urllib.parse.urlsplit(endpoint)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     try:
-        request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "magnet-hd"})
-        with urllib.request.urlopen(request, timeout=timeout_s):
+        headers = {"User-Agent": "magnet-hd"}
+        request = urllib.request.Request(bare, method="HEAD", headers=headers)  # noqa: S310 `hub_address` is http
+        with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310 as above
             return None
     except urllib.error.HTTPError as error:
         error.close()
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return str(getattr(error, "reason", error))
 
 

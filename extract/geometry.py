@@ -7,16 +7,20 @@ genes/id, genes/name                        (G,) text
 <level>/pair/<context>                      (N,) int32, row of the context level
 <level>/counts/{indptr,indices,values}      raw counts, CSR over the genes
 <level>/pixels                              (N, p, p, 3) uint8 at 0.25 µm/px
+
+A geometry without pixels says so in its header, and has the digest of the one with them: nothing else differs, and
+features of the one are those of the other.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache.fingerprint import digest, file_fingerprint
 from cache.reader import ArrayFile
-from cache.schema import CONTENT_VERSION
+from cache.schema import CONTENT_VERSION, encode_text
 from cache.writer import ArrayWriter
 from extract.config import RunConfig
 from extract.count_rows import CountRows
@@ -27,6 +31,8 @@ from magnet_core.records import Genes, Sample
 from magnet_core.units import WORKING_MPP
 
 # N rows, G genes, k neighbours, p pixels
+
+PIXELS = "pixels"  # in the header, where there are none
 
 
 def geometry_settings(sample: Sample, config: RunConfig) -> dict[str, Any]:
@@ -45,10 +51,14 @@ def geometry_settings(sample: Sample, config: RunConfig) -> dict[str, Any]:
 
 
 def geometry_header(
-    settings: Mapping[str, Any], sample: Sample, resolution: ResolvedMpp, levels: list[Level]
+    settings: Mapping[str, Any], sample: Sample, resolution: ResolvedMpp, levels: list[Level], *, pixels: bool = True
 ) -> dict[str, Any]:
-    """Return the header of a geometry file: settings and their digest, and what was found on the slide."""
-    return {
+    """Return the header of a geometry file: settings and their digest, and what was found on the slide.
+
+    `pixels` says whether those of the fine levels are kept.
+    """
+    without = {} if pixels else {PIXELS: False}  # so that with them it is the header of before
+    return without | {
         "kind": "geometry",
         "digest": digest(settings),
         "settings": dict(settings),
@@ -102,8 +112,33 @@ def read_levels(geometry: ArrayFile) -> list[Level]:
     ]
 
 
+def holds_pixels(path: Path) -> bool:
+    """Whether a geometry has the pixels of its fine levels."""
+    with ArrayFile(path) as geometry:
+        return bool(geometry.header.get(PIXELS, True))
+
+
+def header_with_pixels(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the header of a geometry that gets its pixels: that of one that had them from the beginning."""
+    return {name: value for name, value in header.items() if name != PIXELS}
+
+
+def copy_arrays(stored: ArrayFile, writer: ArrayWriter) -> None:
+    """Copy all arrays of a file that is intact, block by block."""
+    stored.require_intact(stored.names())
+    for name in stored.names():
+        spec = stored.spec(name)
+        dtype = f"U{np.dtype(spec.dtype).itemsize}" if spec.text else spec.dtype
+        writer.declare(name, spec.shape, dtype, block_rows=spec.block_rows)
+        for block in writer.missing_blocks(name):
+            writer.put_block(name, block, stored.block(name, block))
+
+
 def put_all(writer: ArrayWriter, arrays: Mapping[str, np.ndarray]) -> None:
     """Declare and write whole arrays."""
     for name, values in arrays.items():
-        writer.declare(name, values.shape, values.dtype)
+        dtype = values.dtype
+        if dtype.kind == "U":  # a store holds UTF-8, which takes more bytes than characters outside ASCII
+            dtype = np.dtype(f"U{max(dtype.itemsize // 4, encode_text(values).itemsize)}")
+        writer.declare(name, values.shape, dtype)
         writer.put(name, values)

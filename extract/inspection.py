@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from extract.faults import slide_faults
 from extract.hne_only import bins_in_tissue
 from extract.lattice import Lattice, measure_lattice
 from extract.overlay import draw_overlay
 from extract.picture_match import match_warnings, vendor_picture
 from extract.readers import count_files, read_counts
-from extract.resolution import ResolvedMpp, resolve_mpp, stated_mpp
+from extract.resolution import ResolvedMpp, enlarging, resolve_mpp, stated_mpp
 from extract.samples import check_files
-from magnet_core.errors import MagnetError
+from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.files import replacing
 from magnet_core.records import Assay, Sample, SlideCounts
 from magnet_core.slides import SlideImage, open_slide, thumbnail
@@ -117,15 +118,20 @@ def inspect_slides(samples: list[Sample], out: Path | None) -> Iterator[Inspecti
     """Look at each slide in turn; with `out`, draw its overlay to `out/<slide_id>.png`."""
     for sample in samples:
         try:
-            yield _inspect(sample, out)
+            with slide_faults(sample.slide_id):
+                inspection = _inspect(sample, out)
+        except PlaceError:
+            raise
         except MagnetError as error:
-            yield Inspection(sample.slide_id, error=str(error))
+            inspection = Inspection(sample.slide_id, error=str(error))
+        yield inspection
 
 
 def slide_facts(sample: Sample, slide: SlideImage, counts: SlideCounts, *, resolution: ResolvedMpp) -> SlideFacts:
     """Gather the facts of an open slide and of its measured or laid bins; warn where they do not fit together."""
     statements = stated_mpp(sample, slide, counts)
     warnings = _mpp_warnings(resolution, statements)
+    warnings += [coarse] if (coarse := enlarging(resolution.mpp)) is not None else []
     assays = _assays(counts)
     facts = [AssayFacts(um, len(assay), _median_umi(assay)) for um, assay in assays.items()]
     finest_um, finest = next(iter(assays.items()))

@@ -22,10 +22,17 @@ def _option(*names: str, default: object, text: str) -> Any:
 SamplesOption = Annotated[Path | None, _option(default=RUN.samples, text=SHEET)]
 StoreOption = Annotated[Path | None, _option(default=RUN.store, text="Store to write to.")]
 BackboneOption = Annotated[
-    str | None, _option(default=EMBEDDING.backbone, text="A name of 'extract backbones', timm:NAME or hf-hub:ORG/NAME.")
+    str | None,
+    _option(
+        default=EMBEDDING.backbone,
+        text="A name of 'extract backbones', timm:NAME, hf-hub:ORG/NAME; or one @REVISION.",
+    ),
 ]
 WeightsOption = Annotated[
     str | None, _option(default=EMBEDDING.weights, text="pretrained, random, or a checkpoint file.")
+]
+WeightsSha256Option = Annotated[
+    str | None, _option(default="any", text="sha256 that the file of weights must have; another is not loaded.")
 ]
 TokensOption = Annotated[
     int | None, _option(default=EMBEDDING.token_grid, text="Tokens along each side of a context patch; 1: pooled only.")
@@ -42,6 +49,10 @@ PrecisionOption = Annotated[
 ]
 CompileOption = Annotated[
     bool | None, _option("--compile/--no-compile", default="no-compile", text="Let torch compile the encoder.")
+]
+PixelsOption = Annotated[
+    bool | None,
+    _option("--pixels/--no-pixels", default="pixels", text="Keep pixels of bins and spots; to train encoders only."),
 ]
 TargetsOption = Annotated[
     str | None, _option(default=",".join(map(str, GEOMETRY.targets)), text="Prediction targets in µm, comma-separated.")

@@ -4,6 +4,8 @@ For each slide: read its counts, lay its levels, then pass over its pixels once;
 fine levels and the frozen encoder's features of every level. A slide with a fault is recorded and the rest go on.
 """
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -21,12 +23,23 @@ from cache.store import Store
 from cache.writer import ArrayWriter
 from extract.background import BackgroundWriter
 from extract.config import EmbeddingConfig, RunConfig
-from extract.geometry import geometry_header, geometry_settings, read_levels, write_levels
+from extract.faults import slide_faults
+from extract.geometry import (
+    copy_arrays,
+    geometry_header,
+    geometry_settings,
+    header_with_pixels,
+    holds_pixels,
+    read_levels,
+    write_levels,
+)
 from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
+from extract.pace import Clock, Pace, Saves
 from extract.preflight import Accepted, accept
 from extract.readers import read_counts
-from extract.resolution import ResolvedMpp, resolve_mpp
+from extract.registration import leave_out_others, refuse_second_name, store_row
+from extract.resolution import ResolvedMpp, enlarging, resolve_mpp
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
 from magnet_core.backbones.encoder import Encoder, build_encoder
@@ -34,12 +47,12 @@ from magnet_core.backbones.find import find_backbone
 from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.console import logger, progress
 from magnet_core.device import pick_device, pick_precision
-from magnet_core.errors import MagnetError
+from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.levels import CENTRE, REGION, SPOT, own_square_um
 from magnet_core.prefetch import read_ahead
 from magnet_core.records import Genes, Sample
 from magnet_core.slides import ScaledSlide, SlideImage, open_slide
-from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP
+from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP, patch_px
 
 log = logger(__name__)
 
@@ -57,64 +70,118 @@ class RunSummary:
     patches: int = 0
 
 
-def run(config: RunConfig, accepted: Accepted | None = None) -> RunSummary:
+def run(config: RunConfig, accepted: Accepted | None = None, *, clock: Clock = time.monotonic) -> RunSummary:
     """Extract all slides of a sample sheet into the store; what is there already is left as it is.
 
-    `accepted` is what `accept` has said of these settings, if it was asked already.
+    `accepted` is what `accept` has said of these settings, if it was asked already. Raises `PlaceError` where the store
+    takes no more; what is finished is kept.
     """
     accepted = accepted or accept(config)
     spec, device = find_backbone(config.embedding.backbone), pick_device(config.device)
-    encoder = build_encoder(spec, config.embedding.weights, seed=config.embedding.seed).to(device)
+    embedding = config.embedding
+    sha256, seed = embedding.weights_sha256, embedding.seed
+    encoder = build_encoder(spec, embedding.weights, seed=seed, sha256=sha256).to(device)
     settings = embedding_settings(config, encoder)
     if config.compile:
         encoder.compile()
     log.info("%s on %s, %s; weights %s", spec.name, device, settings["precision"], settings["weights_sha256"][:12])
-    store = Store.create(config.store)
+    store = open_store(config.store)
+    leave_out_others(store, config.samples)
+    pace = Pace(encoder, config.embedding, clock=clock)
     summary = RunSummary(failed=dict(accepted.failed))
     with progress(accepted.samples, desc="slides", unit="slide") as bar:
         for sample in bar:
             bar.set_postfix_str(sample.slide_id)
             try:
-                patches = extract_slide(sample, store, encoder, settings, config=config)
+                with slide_faults(sample.slide_id):
+                    patches = extract_slide(sample, store, encoder, settings, config=config, pace=pace)
+                    register(store, sample, config.samples, is_changed=patches is not None)
+            except PlaceError:
+                raise
             except MagnetError as error:
                 summary.failed[sample.slide_id] = str(error)
                 log.error("failed: %s: %s", sample.slide_id, error, exc_info=True)
                 continue
             (summary.unchanged if patches is None else summary.written).append(sample.slide_id)
             summary.patches += patches or 0
-            store.register([_store_row(sample)])
     return summary
 
 
+def open_store(root: Path) -> Store:
+    """Open a store, which may be read-only, or make one."""
+    if (root / "store.json").exists():
+        return Store(root)
+    try:
+        return Store.create(root)
+    except OSError as error:
+        raise PlaceError.of(error, where=root) from error
+
+
+def register(store: Store, sample: Sample, sheet: Path, *, is_changed: bool) -> None:
+    """Put a slide's row into the store's table; where nothing of the slide was written, only if it differs."""
+    row = store_row(sample, store, sheet)
+    if is_changed or row not in store.samples():
+        require_writable(store.root)
+        store.register([row])
+
+
+def require_writable(root: Path) -> None:
+    """Refuse to begin where nothing can be written."""
+    if not os.access(root, os.W_OK):
+        raise PlaceError(
+            root,
+            expected="a store that can be written to, as something is to do",
+            found="no right to write there",
+            remedy="mount it to be written to, or choose another --store",
+        )
+
+
 def extract_slide(
-    sample: Sample, store: Store, encoder: Encoder, settings: Mapping[str, Any], *, config: RunConfig
+    sample: Sample,
+    store: Store,
+    encoder: Encoder,
+    settings: Mapping[str, Any],
+    *,
+    config: RunConfig,
+    pace: Pace,
 ) -> int | None:
     """Write what the store lacks of one slide; the number of patches that took, None when nothing was lacking."""
     slide_settings = geometry_settings(sample, config)
+    refuse_second_name(store, sample.slide_id, slide_settings["image"])
     geometry_path = store.geometry_path(sample.slide_id)
     header_of_features = features_header(settings, slide_settings, config)
-    features_path = store.features_path(sample.slide_id, config.embedding.backbone, header_of_features["digest"])
+    features_path = store.features_path(sample.slide_id, config.embedding.backbone_name, header_of_features["digest"])
     has_geometry = holds_geometry(geometry_path, slide_settings)
-    if has_geometry and features_path.exists():
+    lacks_pixels = has_geometry and config.pixels and not holds_pixels(geometry_path)
+    if has_geometry and not lacks_pixels and features_path.exists():
         return None
+    require_writable(store.root)
 
     with open_slide(sample.image) as slide, ExitStack() as stack:
+        geometry = None
         if has_geometry:
             with ArrayFile(geometry_path) as stored:
                 levels, mpp = read_levels(stored), stored.header["mpp"]
-            geometry = None
+                if lacks_pixels:
+                    geometry = stack.enter_context(ArrayWriter(geometry_path, header_with_pixels(stored.header)))
+                    copy_arrays(stored, geometry)
         else:
             levels, genes, resolution = lay_slide(sample, slide, config)
             mpp = resolution.mpp
-            header = geometry_header(slide_settings, sample, resolution, levels)
+            header = geometry_header(slide_settings, sample, resolution, levels, pixels=config.pixels)
             geometry = stack.enter_context(ArrayWriter(geometry_path, header))
             write_levels(geometry, levels, genes)
             levels = [replace(level, counts=None) for level in levels]  # which are written, and fill gigabytes
+            if not config.pixels:
+                geometry.commit()
+                geometry = None
         features = None
         if not features_path.exists():
             features = stack.enter_context(ArrayWriter(features_path, header_of_features))
         background = stack.enter_context(BackgroundWriter())
-        sinks = open_sinks(levels, encoder, config, geometry=geometry, features=features, background=background)
+        sinks = open_sinks(
+            levels, encoder, config, geometry=geometry, features=features, background=background, pace=pace
+        )
         patches = pour(ScaledSlide(slide, mpp), levels, sinks, workers=config.workers, title=sample.slide_id)
         background.flush()
         for writer in (geometry, features):
@@ -131,6 +198,8 @@ def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[lis
     levels = lay_levels(counts, resolution.mpp, config.geometry, slide_id=sample.slide_id)
     rows = ", ".join(f"{level.name} {len(level)}" for level in levels)
     log.info("%s: %s, %.4f µm/px (%s); %s", sample.slide_id, counts.platform, resolution.mpp, resolution.source, rows)
+    if (coarse := enlarging(resolution.mpp)) is not None:
+        log.warning("%s: %s", sample.slide_id, coarse)
     check_inside(levels, ScaledSlide(slide, resolution.mpp), sample)
     return levels, counts.genes, resolution
 
@@ -143,15 +212,23 @@ def open_sinks(
     geometry: ArrayWriter | None,
     features: ArrayWriter | None,
     background: BackgroundWriter,
+    pace: Pace | None = None,
 ) -> dict[str, list[Sink]]:
-    """Open what takes each level's patches: pixels for a new geometry, features for a new backbone."""
+    """Open what takes each level's patches: pixels for a new geometry, features for a new backbone.
+
+    Without a `pace` batches are as large as the settings say, however long they take.
+    """
     sinks: dict[str, list[Sink]] = {level.name: [] for level in levels}
+    saves = Saves(pace.clock if pace else time.monotonic)
     for level in levels:
         if geometry is not None and level.pixels:
             sinks[level.name].append(PixelSink(geometry, level, background=background))
         if features is not None:
             # Batches hold the pixels of `batch_size` spot patches, whatever the size of the level's own.
             batch_size = max(1, round(config.batch_size * (SPOT_PATCH_UM / level.patch_um) ** 2))
+            own = own_square(level, config.embedding)
+            if pace is not None:
+                batch_size = pace.batch_size(batch_size, patch_px(level.patch_um), own)
             sinks[level.name].append(
                 FeatureSink(
                     features,
@@ -161,7 +238,8 @@ def open_sinks(
                     config=config.embedding,
                     batch_size=batch_size,
                     tokens=level.name in _TOKEN_LEVELS,
-                    own=own_square(level, config.embedding),
+                    own=own,
+                    saves=saves,
                 )
             )
     return sinks
@@ -225,13 +303,13 @@ def features_header(
 ) -> dict[str, Any]:
     """Return the header of a feature file; `weights` says how stage two finds them again, their sha256 that it did."""
     of_slide = {"settings": dict(settings), "geometry_digest": digest(slide_settings)}
-    source = config.embedding.weights
+    source, pins = config.embedding.weights, config.embedding.pins
     if source not in ("pretrained", "random"):
         source = str(Path(source).expanduser().resolve())  # stage two may run from another folder
     return {
         "kind": "features",
-        "backbone": config.embedding.backbone,
-        "weights": {"source": source, "seed": config.embedding.seed},
+        "backbone": config.embedding.backbone_name,
+        "weights": {"source": source, "seed": config.embedding.seed, **pins},
         "settings_digest": digest(settings),
         "digest": digest(of_slide),
         **of_slide,
@@ -255,14 +333,3 @@ def holds_geometry(path: Path, settings: Mapping[str, Any]) -> bool:
         found=f"one that differs in {', '.join(differing)}",
         remedy="use another --store, or delete the slide's folder to lay it anew",
     )
-
-
-def _store_row(sample: Sample) -> dict[str, str | float | None]:
-    return {
-        "slide_id": sample.slide_id,
-        "patient": sample.patient,
-        "platform": sample.platform,
-        "image": str(sample.image.resolve()),
-        "counts": None if sample.counts is None else str(sample.counts.resolve()),
-        "mpp": sample.mpp,
-    }

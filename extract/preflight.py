@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cache.store import Store
 from extract.config import RunConfig
+from extract.faults import slide_faults
 from extract.samples import check_files, read_samples, select
 from magnet_core.console import logger
 from magnet_core.errors import MagnetError
@@ -34,7 +35,8 @@ def accept(config: RunConfig) -> Accepted:
     complete, failed = [], {}
     for sample in select(samples, config.slides) if config.slides else samples:
         try:
-            check_files(sample)
+            with slide_faults(sample.slide_id):
+                check_files(sample)
         except MagnetError as error:
             failed[sample.slide_id] = str(error)
             log.error("failed: %s: %s", sample.slide_id, error)
@@ -44,9 +46,13 @@ def accept(config: RunConfig) -> Accepted:
 
 
 def check_place(store: Path) -> None:
-    """Refuse a store that this version cannot read, or a place where no store can be made."""
+    """Refuse a store that this version cannot read, or a place where no store can be made.
+
+    A store that is there may be read-only: perhaps nothing is to do.
+    """
     if (store / "store.json").exists():
         Store(store)
+        return
     folder = store.absolute()
     while not folder.exists():
         folder = folder.parent

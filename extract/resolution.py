@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from magnet_core.errors import MagnetError
 from magnet_core.records import Sample, SlideCounts
 from magnet_core.slides import SlideImage
+from magnet_core.units import WORKING_MPP
 
 _TOLERANCE = 0.05  # two statements further apart than this contradict each other
+_COARSE = 1.2  # times coarser than what encoders see; scanners at 40× lie below it
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ def resolve_mpp(sample: Sample, slide: SlideImage, counts: SlideCounts | None) -
     """
     stated = stated_mpp(sample, slide, counts)
     if not stated:
-        hint = f" ({counts.mpp_source})" if counts and counts.mpp_source else ""
+        hints = [hint for hint in (counts.mpp_source if counts else "", slide.mpp_source) if hint]
         raise MagnetError(
             f"slide '{sample.slide_id}'",
             expected="its µm/px in samples.csv, from the platform or in the image's metadata",
-            found=f"none of them{hint}",
+            found=f"none of them ({'; '.join(hints)})",
             remedy="write it into the column 'mpp' of samples.csv",
         )
     first = stated[0]
@@ -54,3 +56,14 @@ def resolve_mpp(sample: Sample, slide: SlideImage, counts: SlideCounts | None) -
             ),
         )
     return first
+
+
+def enlarging(mpp: float) -> str | None:
+    """Say that a slide is coarser than what encoders see, and by how much; None where it is fine enough."""
+    factor = mpp / WORKING_MPP
+    if factor <= _COARSE:
+        return None
+    return (
+        f"the slide's {mpp:.4g} µm/px are enlarged {factor:.2g} times to the {WORKING_MPP} µm/px that encoders see: "
+        "finer detail is interpolated, not measured; a scan at 40× has it"
+    )

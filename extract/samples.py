@@ -1,17 +1,20 @@
 """The sample table: which slides there are, where their files lie, and what the user states about them.
 
-In: samples.csv with the columns slide_id,image,counts,platform,mpp,patient (only the first two are required), in
-comma-separated UTF-8. Paths are relative to its folder. Out: one `Sample` a row. A mistake of the table is one line
-that names file and line, and stops everything; a file that is not there fails its slide alone (`check_files`).
+In: samples.csv with the columns slide_id,image,counts,platform,mpp,patient (only the first two are required). Paths are
+relative to its folder. Commas, semicolons or tabs separate cells, as its header has them or Excel's line `sep=;` says;
+the text is UTF-8, or UTF-16 as Excel writes it. Out: one `Sample` a row. A mistake of the table is one line that
+names file and line, and stops everything; a file that is not there fails its slide alone (`check_files`).
 """
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from extract.readers import READERS
+from extract.readers import platform_named
 from magnet_core.errors import MagnetError
+from magnet_core.paths import no_file, written_path
 from magnet_core.records import Sample
 from magnet_core.registry import look_up, near_names
 from magnet_core.slides import MAX_MPP, MIN_MPP
@@ -19,6 +22,11 @@ from magnet_core.slides import MAX_MPP, MIN_MPP
 REQUIRED_COLUMNS = ("slide_id", "image")
 COLUMNS = (*REQUIRED_COLUMNS, "counts", "platform", "mpp", "patient")
 OVERRIDES = "!"  # after an mpp: it holds whatever the files state
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+MOST_SLIDES = 10_000
+MOST_CHARACTERS = 4096  # of a cell: as many as a path may have
+MOST_BYTES = 16 << 20
+NUMBER = re.compile(r"(?:[0-9]+[.,]?[0-9]*|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?")  # 0.25, and 0,25 as Excel may write it
 FOLDER_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 
@@ -32,7 +40,7 @@ def read_samples(path: Path) -> list[Sample]:
             found="an empty file",
             remedy="write one line per slide below it",
         )
-    (header_line, header), *body = rows
+    (header_line, header), *body = _without_empty_columns(rows)
     _check_header(f"{path}, line {header_line}", header)
     if not body:
         raise MagnetError(
@@ -47,7 +55,7 @@ def read_samples(path: Path) -> list[Sample]:
                 where,
                 expected=f"{len(header)} cells, as the header has",
                 found=str(len(cells)),
-                remedy="leave a cell empty between its commas, and quote a path that holds a comma",
+                remedy="leave a cell empty between its separators, and quote a path that holds one",
             )
         sample = _sample(where, dict(zip(header, cells, strict=True)), folder=path.parent)
         first = line_of_id.setdefault(sample.slide_id.lower(), line)
@@ -64,22 +72,18 @@ def read_samples(path: Path) -> list[Sample]:
 
 def check_files(sample: Sample) -> None:
     """Refuse a slide whose image or counts are not there."""
-    image, counts = sample.image, sample.counts
-    for column, path in (("image", image), ("counts", counts)):
-        if path is not None and not path.exists():
+    for column, path in (("image", sample.image), ("counts", sample.counts)):
+        fault = "" if path is None else no_file(path)
+        if fault and (column, fault) != ("counts", "a folder"):
+            is_folder = fault == "a folder"
             raise MagnetError(
                 f"slide '{sample.slide_id}'",
-                expected=f"column '{column}' of samples.csv to name an existing path",
-                found=f"nothing at {path}",
-                remedy="correct it; paths are relative to the folder of samples.csv",
+                expected="an image file" if is_folder else f"column '{column}' of samples.csv to name an existing path",
+                found=f"the folder {path}" if is_folder else f"{fault.replace('no such file', 'nothing')} at {path}",
+                remedy="name the file in column 'image' of samples.csv"
+                if is_folder
+                else "correct it; paths are relative to the folder of samples.csv",
             )
-    if not image.is_file():
-        raise MagnetError(
-            f"slide '{sample.slide_id}'",
-            expected="an image file",
-            found=f"the folder {image}",
-            remedy="name the file in column 'image' of samples.csv",
-        )
 
 
 def select(samples: Sequence[Sample], ids: Sequence[str]) -> list[Sample]:
@@ -89,25 +93,85 @@ def select(samples: Sequence[Sample], ids: Sequence[str]) -> list[Sample]:
 
 
 def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and stripped cells of each line that is not blank; a byte-order mark is skipped."""
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise MagnetError(path, expected="a sample table", found=found, remedy="write one, or pass --samples PATH")
+    """Line number and stripped cells of each line that is not blank; a line `sep=` is none of the table."""
+    text = _text(path)
+    first_line = re.split(r"[\r\n]", text.lstrip("\r\n "), maxsplit=1)[0]
+    separator = _separator(first_line, where=path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
+    rows: list[tuple[int, list[str]]] = []
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        for cells in reader:
+            stripped = [cell.strip() for cell in cells]
+            if any(stripped):
+                _check_row(f"{path}, line {reader.line_num}", stripped, num_rows=len(rows))
+                rows.append((reader.line_num, stripped))
+    except csv.Error as error:
+        expected = "comma-separated text" if separator == "," else f"text separated by {SEPARATORS[separator]}"
+        raise MagnetError(path, expected=expected, found=str(error), remedy="check its quotes") from error
+    return rows[1:] if _stated_separator(first_line) else rows
+
+
+def _text(path: Path) -> str:
+    """Return the text of the table without its byte-order mark."""
+    remedy = "write one, or pass --samples PATH"
+    if found := no_file(path):
+        raise MagnetError(path, expected="a sample table", found=found, remedy=remedy)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise MagnetError(path, expected="a sample table", found=found, remedy=remedy) from error
+    if len(content) > MOST_BYTES:
+        expected = f"a sample table of at most {MOST_BYTES >> 20} MiB"
+        raise MagnetError(path, expected=expected, found="a larger file", remedy=remedy)
+    encoding = "utf-16" if content[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig"
+    try:
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise MagnetError(path, expected="UTF-8 text", found=str(error), remedy="save it as 'CSV UTF-8'") from error
-    except csv.Error as error:
-        raise MagnetError(path, expected="comma-separated text", found=str(error), remedy="check its quotes") from error
-    return [(line, cells) for line, cells in rows if any(cells)]
+
+
+def _separator(first_line: str, *, where: object) -> str:
+    """Return what separates the cells: what `sep=` states, or what splits a header into the most known columns.
+
+    Of equals, what splits it into the most of any, and of those the comma.
+    """
+    if stated := _stated_separator(first_line):
+        if stated not in SEPARATORS:
+            expected, remedy = "commas, semicolons or tabs between cells", "save it comma-separated"
+            raise MagnetError(f"{where}, line 1", expected=expected, found=f"'sep={stated}'", remedy=remedy)
+        return stated
+
+    def num_columns(separator: str) -> tuple[int, int]:
+        names = first_line.split(separator)
+        return sum(name.strip(' "') in COLUMNS for name in names), len(names)
+
+    return max(SEPARATORS, key=num_columns)
+
+
+def _stated_separator(first_line: str) -> str:
+    """Return the separator of Excel's line `sep=;`; empty for any other line."""
+    stated = re.fullmatch(r'"?sep=(.)"?', first_line, re.IGNORECASE)
+    return stated[1] if stated else ""
+
+
+def _check_row(where: str, cells: list[str], *, num_rows: int) -> None:
+    if longest := max((cell for cell in cells if len(cell) > MOST_CHARACTERS), key=len, default=""):
+        expected = f"cells of at most {MOST_CHARACTERS} characters"
+        raise MagnetError(where, expected=expected, found=f"'{longest}'", remedy="check its quotes")
+    if num_rows > MOST_SLIDES:
+        expected, remedy = f"at most {MOST_SLIDES} slides", "list slides, one a line; or split the table"
+        raise MagnetError(where, expected=expected, found="more lines", remedy=remedy)
+
+
+def _without_empty_columns(rows: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Leave out the columns at the right without a name and without a cell, which spreadsheets add."""
+    num_named = max((column for column, name in enumerate(rows[0][1], start=1) if name), default=0)
+    return [(line, cells if any(cells[num_named:]) else cells[:num_named]) for line, cells in rows]
 
 
 def _check_header(where: str, header: list[str]) -> None:
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(header) == 1 and separator in header[0]:
-            raise MagnetError(where, expected="commas between cells", found=name, remedy="save it comma-separated")
     for column in header:
         if column not in COLUMNS:
             raise MagnetError(where, expected="known columns", found=f"'{column}'", remedy=near_names(column, COLUMNS))
@@ -138,12 +202,12 @@ def _sample(where: str, cells: dict[str, str], *, folder: Path) -> Sample:
         raise MagnetError(where, expected="a path in column 'image'", found="nothing", remedy="fill it in")
     counts, platform = cells.get("counts", ""), cells.get("platform", "")
     if platform:
-        look_up(READERS, platform, where=f"{where}, platform")
+        platform = platform_named(platform, where=f"{where}, platform")
     mpp, overrides = _mpp(where, cells.get("mpp", ""))
     return Sample(
         slide_id=slide_id,
-        image=folder / Path(cells["image"]).expanduser(),
-        counts=folder / Path(counts).expanduser() if counts else None,
+        image=folder / written_path(cells["image"], where=f"{where}, image"),
+        counts=folder / written_path(counts, where=f"{where}, counts") if counts else None,
         platform=platform or None,
         mpp=mpp,
         patient=cells.get("patient", "") or slide_id,
@@ -152,14 +216,14 @@ def _sample(where: str, cells: dict[str, str], *, folder: Path) -> Sample:
 
 
 def _mpp(where: str, cell: str) -> tuple[float | None, bool]:
-    """Read `0.5`, or `0.5!`: the µm/px, and whether it overrides what the files state."""
+    """Read `0.5`, or `0.5!`: the µm/px, and whether it overrides what the files state.
+
+    A comma is a decimal one: no µm/px within the limits needs one between its thousands.
+    """
     if not cell:
         return None, False
     number, overrides = cell.removesuffix(OVERRIDES), cell.endswith(OVERRIDES)
-    try:
-        mpp = float(number)
-    except ValueError:
-        mpp = float("nan")
+    mpp = float(number.replace(",", ".")) if NUMBER.fullmatch(number) else float("nan")
     if not MIN_MPP <= mpp <= MAX_MPP:
         raise MagnetError(
             where,

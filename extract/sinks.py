@@ -1,11 +1,11 @@
 """Where streamed patches go: bin pixels into a slide's geometry file, features into its backbone file.
 
 In: runs of patches of one level, in row order. Out: row blocks, each written in a transaction of its own, so that a
-stopped run resumes at the block where it stopped.
+stopped run resumes at the block where it stopped. Features, which take long to make, are saved before their block is
+full; it then resumes within the block. The pixels of such a block are cut again.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from extract.background import BackgroundWriter
 from extract.blocks import Regrouper, batches_in_blocks, rows_in
 from extract.config import EmbeddingConfig
 from extract.levels import Level
+from extract.pace import Saves
 from magnet_core.backbones.encoder import Encoder
 from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.device import autocast, to_device
@@ -56,7 +57,7 @@ class PixelSink:
     def add(self, first_row: int, patches: np.ndarray) -> None:
         """Take a run of patches; write each block that it completes."""
         for rows, block in self._regrouper.add(first_row, patches):
-            self._background.put_block(self._writer, self._name, self._block_of_start[rows.start], block)
+            self._background.put_blocks(self._writer, self._block_of_start[rows.start], {self._name: block})
 
 
 class FeatureSink:
@@ -78,6 +79,7 @@ class FeatureSink:
         batch_size: int,
         tokens: bool,
         own: OwnSquare | None,
+        saves: Saves,
     ) -> None:
         self._writer = writer
         self._background = background
@@ -93,23 +95,56 @@ class FeatureSink:
         self._kinds = tuple(shapes)
         widest = max(math.prod(shape[1:]) for shape in shapes.values()) * np.dtype(np.float16).itemsize
         missing: dict[int, slice] = {}
+        self._blocks: dict[str, Regrouper] = {}
         for view in range(config.views):
             for kind, shape in shapes.items():
                 name = feature_name(level.name, kind, view=view)
                 writer.declare(name, shape, np.float16, block_rows=default_block_rows(widest))
                 missing |= _missing(writer, name)
+                self._blocks[name] = Regrouper([])
         blocks = [missing[block] for block in sorted(missing)]
-        self._batches = Regrouper(batches_in_blocks(blocks, batch_size))
-        self._blocks: dict[str, Regrouper] = defaultdict(lambda: Regrouper(blocks))
+        self._blocks = {name: Regrouper(blocks) for name in self._blocks}
         self._block_of_start = {rows.start: block for block, rows in missing.items()}
+        self._saved = self._take_up(blocks)
+        if blocks:
+            blocks = [slice(blocks[0].start + self._saved, blocks[0].stop), *blocks[1:]]
+            batch_size = min(batch_size, writer.keep_choice(f"{level.name}/batch", batch_size))
+        self._batches = Regrouper(batches_in_blocks(blocks, batch_size))
         self.wanted = rows_in(blocks, len(level))
+        self._saves = saves
+        saves.add(self.save)
+
+    def _take_up(self, blocks: Sequence[slice]) -> int:
+        """Take the rows of the first block that an earlier run has saved; return how many there are."""
+        if not blocks:
+            return 0
+        first_row = blocks[0].start
+        saved = {name: self._writer.saved_rows(name, self._block_of_start[first_row]) for name in self._blocks}
+        count = min(map(len, saved.values()))
+        for name, rows in saved.items():
+            list(self._blocks[name].add(first_row, rows[:count]))
+        return count
 
     def add(self, first_row: int, patches: np.ndarray) -> None:
         """Take a run of patches; encode each batch and write each block that it completes."""
         for rows, batch in self._batches.add(first_row, patches):
+            whole: dict[str, np.ndarray] = {}
             for name, values in self._encode(batch).items():
                 for block_rows, block in self._blocks[name].add(rows.start, values):
-                    self._background.put_block(self._writer, name, self._block_of_start[block_rows.start], block)
+                    whole[name], first_of_block = block, block_rows.start
+            if whole:
+                self._background.put_blocks(self._writer, self._block_of_start[first_of_block], whole)
+                self._saved = 0
+            self._saves.batch_done()
+
+    def save(self) -> None:
+        """Save the rows of a block that is not full, as far as they are not saved yet."""
+        begun = {name: of_block for name, blocks in self._blocks.items() if (of_block := blocks.begun()) is not None}
+        new = {name: values[self._saved :] for name, (_, values) in begun.items()}
+        if new and (count := len(next(iter(new.values())))):
+            rows, _ = next(iter(begun.values()))
+            self._background.save_rows(self._writer, self._block_of_start[rows.start], self._saved, new)
+            self._saved += count
 
     def _encode(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Return the features of a batch in every view, by array name."""

@@ -1,7 +1,8 @@
 """How a command line speaks: bars on stderr, results on stdout, one line on stderr for a user's error, exit code 1.
 
-Ctrl-C is one line too, and exit code 130, from the first import of a command on. What library code has to say goes to
-`logger(__name__)` or `notice`, and comes out as lines on stderr between the bars once a command has called `speak`.
+Ctrl-C is one line too, and exit code 130, from the first import of a command on; so is SIGTERM, with 143. What library
+code has to say goes to `logger(__name__)` or `notice`, and comes out as lines on stderr between the bars once a command
+has called `speak`.
 """
 
 import importlib
@@ -12,12 +13,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from magnet_core.errors import MagnetError
+from magnet_core.environment import fault_line
+from magnet_core.errors import MagnetError, in_one_line, without_secrets
+from magnet_core.hub_address import hub_address
+from magnet_core.interrupt import exit_code, terminate
 from magnet_core.log_bar import LogBar
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
@@ -25,61 +30,83 @@ NOTICE = 25  # between info and warning: what is told unless --quiet
 _LOGGER = logging.getLogger("magnet_hd")
 _bars = True
 _said_after_ctrl_c = "interrupted; run again"
+_HEEDING = (signal.default_int_handler, terminate)  # handlers that end a command; a background job ignores Ctrl-C
 
 
 def run_command(module: str, *, interrupted: str = "interrupted; run again") -> None:
-    """Import a command line by the name of its module, and run its typer `app`; `interrupted` is said after Ctrl-C.
+    """Import a command line by the name of its module, and run its typer `app`; `interrupted` is said after a signal.
 
-    A `MagnetError`, or a path the system refuses, becomes one line and exit code 1, with --verbose below where it came
-    from; all else keeps its traceback.
+    A `MagnetError`, or what the machine does not give (`magnet_core.environment`), becomes one line and exit code 1,
+    with --verbose below where it came from; all else keeps its traceback.
     """
     global _said_after_ctrl_c
     _said_after_ctrl_c = interrupted
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # beside other work, threads that spin wait many times longer
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
+    logging.getLogger("asyncio").addHandler(logging.NullHandler())  # so are tasks that a full disk leaves undone
+    threading.excepthook = _ended_thread
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, terminate)
     try:
-        with importing():
-            commands: Any = importlib.import_module(module)
-        commands.app()
-    except MagnetError as error:
-        _end(f"error: {error}", 1)
-    except OSError as error:  # a folder that cannot be made, a disk that is full
-        if error.filename is None:
-            raise
-        _end(f"error: {error.filename}: {error.strerror}; check the path, its rights and the space on the disk", 1)
-    except KeyboardInterrupt:
-        _end(interrupted, INTERRUPTED)
+        with EndingInOneLine():
+            hub_address()  # its client would fail at import
+            with importing():
+                commands: Any = importlib.import_module(module)
+            commands.app()
+    except KeyboardInterrupt as error:
+        _end(interrupted, exit_code(error))
     except SystemExit as end:
         if end.code != INTERRUPTED:  # which typer makes of Ctrl-C
             raise
-        _end(interrupted, INTERRUPTED)
+        _end(interrupted, exit_code(end))
+
+
+class EndingInOneLine(AbstractContextManager[None]):
+    """Around all that a process does: a user's error or a fault of the machine ends it with one line, exit code 1."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, MagnetError):
+            _end(f"error: {error}", 1)
+        if isinstance(error, Exception) and (line := fault_line(error)) is not None:
+            _end(f"error: {' '.join(line.split())}", 1)
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around imports that take long: Ctrl-C ends the process, as a KeyboardInterrupt is wrapped or lost in some."""
-    before = signal.getsignal(signal.SIGINT)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if before is not signal.default_int_handler or not in_main_thread:  # a background job ignores Ctrl-C
-        yield
-        return
-    signal.signal(signal.SIGINT, _stop)
+    """Around imports that take long: signals end the process, as a KeyboardInterrupt is wrapped or lost in some."""
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = {number: handler for number, handler in handlers.items() if handler in _HEEDING}
+    for number in heeded:
+        signal.signal(number, _stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in heeded.items():
+            signal.signal(number, handler)
 
 
-def _stop(*_: object) -> None:
+def _ended_thread(ended: threading.ExceptHookArgs) -> None:
+    """Leave a fault of the machine in a library's thread to the thread that waits for it, which raises it again."""
+    if ended.exc_value is None or fault_line(ended.exc_value) is None:
+        threading.__excepthook__(ended)
+    elif _LOGGER.isEnabledFor(logging.DEBUG):
+        traceback.print_exception(ended.exc_value)
+
+
+def _stop(number: int, _: object) -> None:
     sys.stderr.write(f"{_said_after_ctrl_c}\n")
     sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    os._exit(128 + number)
 
 
 def _end(line: str, code: int) -> NoReturn:
     if code == 1 and _LOGGER.isEnabledFor(logging.DEBUG):
-        traceback.print_exc()
-    sys.stderr.write(f"{line}\n")
+        sys.stderr.write(without_secrets(traceback.format_exc()))
+    sys.stderr.write(f"{in_one_line(line)}\n")
     raise SystemExit(code) from None
 
 
@@ -114,13 +141,13 @@ class _BetweenBars(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
-        text = " ".join(record.getMessage().split())
+        text = in_one_line(record.getMessage())
         if record.levelno == logging.WARNING:
             text = f"warning: {text}"
         elif record.levelno < NOTICE:
             text = f"{record.name.removeprefix('magnet_hd.')}: {text}"
         if record.exc_info and _LOGGER.isEnabledFor(logging.DEBUG):
-            text = "".join([*traceback.format_exception(*record.exc_info), text])
+            text = without_secrets("".join([*traceback.format_exception(*record.exc_info), text]))
         if sys.stderr.isatty():
             tqdm.write(text, file=sys.stderr)
         else:

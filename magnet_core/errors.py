@@ -1,5 +1,17 @@
 """The one error a user meets: a single line that says where, what was expected, what was found, and the remedy."""
 
+import errno
+import os
+import re
+
+MOST_FOUND = 400  # characters of what was found that a line shows; files hold cells of any length
+MOST_WHERE = 1200  # a path may be long, and is to be copied
+SHORTEST_TOKEN = 6  # of HF_TOKEN; what is shorter stands in other words
+_SECRETS = re.compile(
+    r"(?<=://)[^/?#\s]*@"  # user:password@ of an address
+    r"|\bhf_[A-Za-z0-9]{30,}|(?<=\bBearer )[^\s'\"]+"  # a token of the Hugging Face hub
+)
+
 
 class MagnetError(Exception):
     """Input, a file or a setting is not what it must be.
@@ -9,8 +21,24 @@ class MagnetError(Exception):
     """
 
     def __init__(self, where: object, *, expected: str, found: str, remedy: str) -> None:
-        text = f"{where}: expected {expected}, found {found}; {remedy}"
-        super().__init__(" ".join(text.split()))
+        place, seen = _shortened(str(where), MOST_WHERE), _shortened(found, MOST_FOUND)
+        super().__init__(in_one_line(f"{place}: expected {expected}, found {seen}; {remedy}"))
+
+
+# What the system reports where nothing more can be written: disk or quota full, file too large, mounted read-only.
+NO_PLACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+
+
+class PlaceError(MagnetError):
+    """Nothing more can be written where results go: no fault of one slide, as the next would meet it too."""
+
+    @classmethod
+    def of(cls, error: Exception, *, where: object, remedy: str = "") -> "PlaceError":
+        """Return what the system or LMDB reports as one line."""
+        named = error.filename if isinstance(error, OSError) and error.filename else where
+        found = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        remedy = remedy or "free space, or choose another place, and run again; what is finished is kept"
+        return cls(named, expected="a disk that takes more", found=found, remedy=remedy)
 
 
 class MissingExtraError(MagnetError):
@@ -23,3 +51,24 @@ class MissingExtraError(MagnetError):
             found="it is not installed",
             remedy=f"install it with: pip install 'magnet-hd[{extra}]'",
         )
+
+
+def in_one_line(text: str) -> str:
+    """Return a text that may hold anything as one line for a terminal: no control characters, no password or token."""
+    shown = without_secrets(" ".join(text.split()))
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in shown)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the passwords of addresses and the tokens of the hub in it."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if len(token) >= SHORTEST_TOKEN:
+        text = text.replace(token, "…")
+    return _SECRETS.sub(lambda secret: "…@" if secret[0].endswith("@") else "…", text)
+
+
+def _shortened(text: str, most: int) -> str:
+    """Return a text without its middle where it is too long to be read."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} … {text[-most // 4 :]} ({len(text)} characters)"

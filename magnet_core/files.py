@@ -9,6 +9,17 @@ from typing import Any
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within it, an error of the system that names no file, such as that of a full disk, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.strerror, error.filename = error.strerror or str(error), str(path)
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a file to write beside `path`, and move it there, synced, at the end: a reader finds the old or the new.
 
@@ -17,8 +28,9 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # several processes may write one table
     try:
-        yield partial
-        sync(partial)
+        with naming(path):
+            yield partial
+            sync(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

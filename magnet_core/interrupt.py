@@ -1,14 +1,30 @@
-"""Stopping at a good moment: SIGINT (Ctrl-C) and SIGTERM (a cluster's pre-emption) are noted, not obeyed at once.
+"""Stopping: SIGINT (Ctrl-C) and SIGTERM (a cluster's pre-emption) end a command alike, but for its exit code.
 
-A second one is obeyed at once.
+In work that has a good moment to stop, they are noted and not obeyed at once; a second one is.
 """
 
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which whoever cleans up after Ctrl-C cleans up after, too."""
+
+
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End the work, as the handler of SIGTERM."""
+    raise Terminated
+
+
+def exit_code(error: BaseException | None) -> int:
+    """Return the exit code of a command that a signal ended, from what was raised: 143 after SIGTERM, else 130."""
+    while error is not None and not isinstance(error, Terminated):
+        error = error.__cause__ or error.__context__
+    return 128 + (signal.SIGINT if error is None else signal.SIGTERM)
 
 
 class StopRequest:
@@ -16,6 +32,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._error: type[KeyboardInterrupt] = KeyboardInterrupt
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -29,16 +46,17 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
-        if kind is not None and kind is not KeyboardInterrupt:  # asked to stop in a step that failed
+        if kind is not None and not issubclass(kind, KeyboardInterrupt):  # asked to stop in a step that failed
             self.raise_if_requested()
 
     def raise_if_requested(self) -> None:
-        """End the work, as Ctrl-C would have."""
+        """End the work, as the signal would have."""
         if self.requested:
-            raise KeyboardInterrupt
+            raise self._error
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
+        self._error = Terminated if number == signal.SIGTERM else KeyboardInterrupt
         self._restore()
 
     def _restore(self) -> None:

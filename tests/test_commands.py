@@ -1,4 +1,4 @@
-"""The commands as processes: Ctrl-C and users' mistakes end them in one line, whatever they were doing."""
+"""The commands as processes: signals and users' mistakes end them in one line, whatever they were doing."""
 
 import os
 import re
@@ -27,9 +27,9 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return process
 
 
-def interrupt(process: subprocess.Popen[str]) -> list[str]:
-    """Send Ctrl-C; return the lines on stderr."""
-    process.send_signal(signal.SIGINT)
+def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> list[str]:
+    """Send a signal; return the lines on stderr."""
+    process.send_signal(number)
     _, error = process.communicate(timeout=60)
     return error.splitlines()
 
@@ -140,7 +140,8 @@ def test_version_help_and_completion_of_a_shell(command: str) -> None:
         ("train fit", "interrupted; run it again to go on from its last checkpoint"),
     ],
 )
-def test_ctrl_c_during_the_imports_is_one_line(command: str, said: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_imports_is_one_line(command: str, said: str, number: signal.Signals) -> None:
     process = start(*command.split())
     maps = Path(f"/proc/{process.pid}/maps")
     if not maps.exists():
@@ -148,11 +149,14 @@ def test_ctrl_c_during_the_imports_is_one_line(command: str, said: str) -> None:
         pytest.skip("needs /proc to see that the imports have begun")
     while "numpy" not in maps.read_text():
         time.sleep(0.01)
-    assert interrupt(process) == [said]
-    assert process.returncode == 130
+    assert interrupt(process, number) == [said]
+    assert process.returncode == 128 + number
 
 
-def test_ctrl_c_during_a_run_is_one_line_and_leaves_a_store_that_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_a_run_is_one_line_and_leaves_a_store_that_resumes(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     samples = synthesise(tmp_path / "data", SynthConfig(slides=1, seed=1, size_mm=0.4, genes=60))
     store = tmp_path / "store"
     encoder = ["--backbone", "timm:test_resnet", "--weights", "random", "--tokens", "1", "--device", "cpu"]
@@ -162,8 +166,8 @@ def test_ctrl_c_during_a_run_is_one_line_and_leaves_a_store_that_resumes(tmp_pat
     while not any(store.rglob("*.lmdb.partial")):
         assert process.poll() is None
         time.sleep(0.01)
-    lines = interrupt(process)
-    assert process.returncode == 130
+    lines = interrupt(process, number)
+    assert process.returncode == 128 + number
     assert lines[-1] == "interrupted; run again to resume"
     assert not [line for line in lines if "Traceback" in line or "Error" in line]
     assert any(store.rglob("*.lmdb.partial"))

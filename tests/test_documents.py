@@ -12,6 +12,7 @@ DOCUMENTS = [
     "ARCHITECTURE.md",
     "README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
     *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 ]
 TREE = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"demo", "study-demo", "store", "runs"}

@@ -19,8 +19,9 @@ from cache.lock import FileLock
 from cache.store import Store, package_versions
 from magnet_core.console import Bar, logger, notice, progress
 from magnet_core.device import pick_device
+from magnet_core.environment import fault_line
 from magnet_core.errors import MagnetError
-from magnet_core.files import replacing, sync_below, write_json
+from magnet_core.files import naming, replacing, sync_below
 from magnet_core.global_seeds import seed_everything
 from magnet_core.resampling import block_sums, cut_into_blocks
 from train.data.fold_choice import choose_fold
@@ -36,11 +37,11 @@ from train.learning.progress import Progress
 from train.learning.setting import Setting
 from train.places import CELL, CELLS
 from train.settings.fit import FitConfig
-from train.studies.cell import Cell, CellResult, Results, prediction_path, read
+from train.studies.cell import Cell, CellResult, Results, finish, prediction_path, read
 from train.studies.open_fold import OpenFold, data_key
-from train.studies.pivotal import pivotal_genes
+from train.studies.pivotal import check_genes, pivotal_genes
 from train.studies.plans import Plan, Planner
-from train.studies.record import check_folder, write_table
+from train.studies.record import check_folder, write_record, write_table
 from train.studies.settings import StudyConfig
 from train.studies.summary import fold_means
 from train.systems.base import System
@@ -97,10 +98,13 @@ def make_table(
 ) -> TableResult:
     """Compute the cells that a plan lacks and write its table; the same call goes on where it was stopped."""
     folder = check_folder(config.fit.runs, plan, config, replaces=replaces)
+    pick_device(config.fit.device)  # one that is not there is told of before anything is computed
+    check_genes(plan, genes)
     results = run_cells(plan.cells, config.fit.runs, raises=raises)
     text = write_table(folder, plan, config, results, published=published)
     if genes:
         text += pivotal_genes(plan, results, genes, folder=folder, maps=maps)
+    write_record(folder, plan, config, results)
     faults = tuple(dict.fromkeys(results.faults.values()))
     return TableResult(folder, text, tuple(results.cells.values()), faults)
 
@@ -155,15 +159,16 @@ def _run_cell(folder: Path, cell: Cell, folds: OpenFold, bar: Bar, *, wait: bool
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     bar.set_postfix_str(f"waiting for {cell.title}, by {lock.owner()}" if wait else cell.title)
-    if not lock.acquire(wait=wait):
-        return False
-    try:
-        if not (folder / CELL).exists():
-            compute(cell, folder, folds.open(cell))
-    except (MagnetError, torch.OutOfMemoryError, np.linalg.LinAlgError) as error:
-        faults.add(cell, folder, error)
-    finally:
-        lock.release()
+    with naming(folder):
+        if not lock.acquire(wait=wait):
+            return False
+        try:
+            if not (folder / CELL).exists():
+                compute(cell, folder, folds.open(cell))
+        except (MagnetError, MemoryError, torch.OutOfMemoryError, np.linalg.LinAlgError) as error:
+            faults.add(cell, folder, error)
+        finally:
+            lock.release()
     bar.update()
     return True
 
@@ -200,7 +205,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         "seconds": round(time.monotonic() - started, 1),
     }
     sync_below(folder)
-    write_json(folder / CELL, description)
+    finish(cell, folder, description)
     forget(folder)
 
 
@@ -268,6 +273,4 @@ def build_system(cell: Cell, folder: Path, *, stage: str = "", epochs: int | Non
 
 def in_one_line(error: Exception) -> str:
     """Say what failed, and what may help."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the GPU's memory is too small; set compute.micro_batch=16, or a smaller batch_size of the system"
-    return str(error).partition("\n")[0]
+    return fault_line(error) or str(error).partition("\n")[0]

@@ -1,26 +1,57 @@
 """Where results lie, by which file each is known, and the way from one to another; without anything slow to import.
 
+The one reader of these files, which compares their checksums: `read_result`.
+
 runs/NAME/study.json        a table of `train fit`, `cv` or `study`
 runs/NAME/sweep.json        a sweep
 runs/cells/CELL/cell.json   a cell: one system, one fold; MagNet's has run.json and model.safetensors beside it
 """
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from magnet_core.errors import MagnetError
+from magnet_core.sealed import read_sealed
 
 CELLS = "cells"
 TABLE, SWEEP, CELL = "study.json", "sweep.json", "cell.json"  # a table and a cell are whole where theirs is
 RUN, WEIGHTS = "run.json", "model.safetensors"
+# What is in a table's folder; some of it is read back, and then recorded in the table's file with its checksum.
+READ_BACK = ("table.csv", "genes.parquet", "slides.parquet", "pivotal.csv", "maps-*.png")
+OF_A_TABLE = (*READ_BACK, "table.txt", "table.md", "table.tex", "pivotal.txt", "pivotal.md", "figure.png", "*.partial")
 FORMER_FIT = "summary.json"  # a fit of version 0.1 ended with it
+
+
+def anew(path: Path) -> str:
+    """Say how a result is made again, one of whose files is damaged: `path` is the file that makes its folder whole."""
+    folder = path.parent
+    if path.name in (TABLE, SWEEP):
+        return f"delete {path}, and give the command that made it again: what is computed beside it stays"
+    return f"delete the folder {folder}, and give the command that made it again: it is computed anew"
+
+
+def read_result(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Read run.json, cell.json, study.json or sweep.json, which must have these keys; a damaged one is an error."""
+    content = read_sealed(path, expected=f"{path.name} of a finished result", remedy=anew(path))
+    if missing := [key for key in keys if key not in content]:
+        raise MagnetError(path, expected=", ".join(keys), found=f"no {', '.join(missing)}", remedy=anew(path))
+    return content
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """What the table in a folder was made of."""
-    record: dict[str, Any] = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-    return record
+    return read_result(folder / TABLE, ("title", "rows", "folds", "config"))
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What a trained run in a folder needs to be used."""
+    return read_result(folder / RUN, ("config", "panel"))
+
+
+def read_back(folder: Path) -> list[str]:
+    """Names of the files of a table that its page reads, as far as they are there."""
+    return sorted(path.name for pattern in READ_BACK for path in folder.glob(pattern))
 
 
 def find_cell(cell: str, folder: Path) -> Path:

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from extract.readers import hest, legacy_st, space_ranger_hd, visium, xenium
 from magnet_core.errors import MagnetError
-from magnet_core.records import Sample, SlideCounts
+from magnet_core.file_kind import refuse_stand_in
+from magnet_core.records import Assay, Sample, SlideCounts
 from magnet_core.registry import look_up
 
 
@@ -35,6 +36,14 @@ READERS: dict[str, Reader] = {
     "hest": hest,
     "legacy_st": legacy_st,
 }
+ALIASES = {"visium_hd": "space_ranger_hd"}  # what else a platform is called
+
+
+def platform_named(name: str, *, where: str) -> str:
+    """Return the name in `READERS` that a platform's name, or another word for it, stands for; or an error."""
+    platform = ALIASES.get(name.lower().replace(" ", "_"), name)
+    look_up(READERS, platform, where=where)
+    return platform
 
 
 def detect_platform(path: Path) -> str:
@@ -54,7 +63,13 @@ def detect_platform(path: Path) -> str:
 def read_counts(sample: Sample) -> SlideCounts:
     """Read the counts of a sample with the reader of its platform, detected where samples.csv names none."""
     reader, path = _reader(sample)
-    return reader.read(path)
+    for file in reader.files(path):
+        refuse_stand_in(file)
+    counts = reader.read(path)
+    for name, assay in {**{f"{um} µm bins": bins for um, bins in counts.bins.items()}, "spots": counts.spots}.items():
+        if assay is not None:
+            _check_counted(path, assay, name=name)
+    return counts
 
 
 def count_files(sample: Sample) -> list[Path]:
@@ -72,4 +87,15 @@ def _reader(sample: Sample) -> tuple[Reader, Path]:
             remedy="fill in column 'counts' of samples.csv, or only predict this slide",
         )
     platform = sample.platform or detect_platform(sample.counts)
-    return look_up(READERS, platform, where=f"{sample.slide_id}, platform"), sample.counts
+    return READERS[platform_named(platform, where=f"{sample.slide_id}, platform")], sample.counts
+
+
+def _check_counted(path: Path, assay: Assay, *, name: str) -> None:
+    """Refuse rows in tissue that all have no count: nothing can be learnt of them, and something has gone wrong."""
+    if len(assay) and assay.counts is not None and not assay.counts.count_nonzero():
+        raise MagnetError(
+            path,
+            expected=f"counts of the {name} in tissue",
+            found=f"none at all in {len(assay):,} of them",
+            remedy="give the matrix of this slide; to predict it without counts, leave its counts out of samples.csv",
+        )

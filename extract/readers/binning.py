@@ -4,11 +4,14 @@ In: the cell of a lattice that each row of counts lies in. Out: the bins that ho
 barcodes in Space Ranger's way of writing. Sums are exact and sparse: nothing is normalised, nothing is dropped.
 """
 
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
+from magnet_core.errors import MagnetError
 from magnet_core.grid import find_cells, sum_by_owner
 from magnet_core.records import Assay
 
@@ -67,3 +70,16 @@ def bin_cells(barcodes: np.ndarray) -> np.ndarray:
 def bin_barcodes(bin_um: int, cells: np.ndarray) -> np.ndarray:
     """Barcodes (N,) of bins at column and row (N, 2), such as s_008um_00012_00034-1: the row comes first."""
     return np.array([f"s_{bin_um:03d}um_{row:05d}_{column:05d}-1" for column, row in cells.tolist()], dtype=np.str_)
+
+
+def check_bin_barcodes(path: Path, barcodes: np.ndarray, *, bin_um: int) -> None:
+    """Refuse barcodes of a matrix that are not written as `bin_barcodes` writes those of this bin size."""
+    of_a_bin = re.compile(rf"s_{bin_um:03d}um_[0-9]{{5}}_[0-9]{{5}}-1")
+    wrong = [barcode for barcode in barcodes.tolist() if not of_a_bin.fullmatch(barcode)]
+    if wrong:
+        raise MagnetError(
+            path,
+            expected=f"barcodes of {bin_um} µm bins, such as {bin_barcodes(bin_um, np.array([[34, 12]]))[0]}",
+            found=f"{len(wrong):,} of {len(barcodes):,} that are written in another way, such as '{wrong[0]}'",
+            remedy="give the matrix of this bin size from Space Ranger's outs folder of one slide",
+        )

@@ -14,6 +14,9 @@ from scipy import sparse
 
 from extract.readers.gene_names import unique_names
 from extract.readers.pitch_hint import pitch_hint
+from extract.readers.raw_counts import whole_counts
+from extract.readers.tables import read_table, readable
+from extract.readers.texts import short_texts
 from magnet_core.console import logger
 from magnet_core.errors import MagnetError
 from magnet_core.records import Assay, Genes, SlideCounts
@@ -24,6 +27,9 @@ LOOKS_FOR = "a counts table .tsv or .tsv.gz, or a folder with exactly one"
 PITCH_UM = 200.0
 SUFFIXES = (".tsv.gz", ".tsv")
 SPOT_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
+
+MOST_PLACE, MOST_PX = 1e6, 1e7  # of a place on an array, and of one in an image
+EXPECTED, REMEDY = "a tab-separated table", "copy it again from where it was published"
 
 log = logger(__name__)
 
@@ -68,19 +74,23 @@ def _counts_tables(path: Path) -> list[Path]:
 def _read_counts(path: Path) -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]:
     """Read spot names (N,) and gene symbols (G,) as str, and raw counts (N, G)."""
     # The header is read as a row of its own: as column names, repeated symbols would be renamed.
-    symbols = _read_tsv(path, has_header=False, n_rows=1).row(0)[1:]
-    table = _read_tsv(path, has_header=False, skip_rows=1)
+    table = read_table(path, expected=EXPECTED, remedy=REMEDY, separator="\t", has_header=False, skip_rows=1)
+    header = read_table(
+        path, expected=EXPECTED, remedy=REMEDY, separator="\t", has_header=False, n_rows=1, infer_schema=False
+    )
+    symbols = header.row(0)[1:]
     counts = table[:, 1:]
-    if counts.width != len(symbols) or not all(dtype.is_integer() for dtype in counts.dtypes):
+    if counts.width != len(symbols) or not all(dtype.is_numeric() for dtype in counts.dtypes):
         raise MagnetError(
             path,
             expected=f"a row of {len(symbols)} whole numbers per spot, as many as the header names genes",
             found=f"{counts.width} columns, of type {', '.join(sorted({str(dtype) for dtype in counts.dtypes}))}",
             remedy="give the raw counts as published, spots in rows and genes in columns",
         )
-    names = table[:, 0].to_numpy().astype(str)
+    names = short_texts(path, table[:, 0].cast(pl.String).fill_null("").to_list(), what="names of spots")
     _check_unique(path, names)
-    return names, np.array(symbols, dtype=str), sparse.csr_matrix(counts.to_numpy().astype(np.int32))
+    genes = short_texts(path, ["" if symbol is None else symbol for symbol in symbols], what="names of genes")
+    return names, genes, sparse.csr_matrix(whole_counts(path, counts.to_numpy()))
 
 
 def _spots_path(counts_path: Path) -> Path:
@@ -102,7 +112,7 @@ def _spots_path(counts_path: Path) -> Path:
 
 def _read_spots(path: Path) -> pl.DataFrame:
     """Read name "{x}x{y}", x, y, pixel_x and pixel_y of the selected spots."""
-    table = _read_tsv(path, has_header=True)
+    table = read_table(path, expected=EXPECTED, remedy=REMEDY, separator="\t")
     absent = [column for column in SPOT_COLUMNS if column not in table.columns]
     if absent:
         raise MagnetError(
@@ -111,33 +121,24 @@ def _read_spots(path: Path) -> pl.DataFrame:
             found=f"no {', no '.join(absent)}",
             remedy="give the selection table that came with the counts",
         )
-    try:
+    expected = f"numbers in {', '.join(SPOT_COLUMNS)} and selected"
+    with readable(path, expected=expected, remedy="give the selection table that came with the counts"):
         selected = table.filter(pl.col("selected") == 1) if "selected" in table.columns else table
         spots = selected.select(
             pl.format("{}x{}", pl.col("x").cast(pl.Int32), pl.col("y").cast(pl.Int32)).alias("name"),
             pl.col(SPOT_COLUMNS).cast(pl.Float64),
         )
-    except pl.exceptions.PolarsError as error:
-        raise MagnetError(
-            path,
-            expected=f"numbers in {', '.join(SPOT_COLUMNS)} and selected",
-            found=str(error),
-            remedy="give the selection table that came with the counts",
-        ) from error
+    for column in SPOT_COLUMNS:
+        most = MOST_PX if column.startswith("pixel") else MOST_PLACE
+        if not spots[column].is_between(-most, most).fill_null(False).all():
+            raise MagnetError(
+                path,
+                expected=f"numbers up to {most:,.0f} in {column}",
+                found="empty cells, or values that no place has",
+                remedy="give the selection table that came with the counts",
+            )
     _check_unique(path, spots["name"].to_numpy().astype(str))
     return spots
-
-
-def _read_tsv(path: Path, *, has_header: bool, skip_rows: int = 0, n_rows: int | None = None) -> pl.DataFrame:
-    try:
-        return pl.read_csv(path, separator="\t", has_header=has_header, skip_rows=skip_rows, n_rows=n_rows)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise MagnetError(
-            path,
-            expected="a tab-separated table",
-            found=str(error),
-            remedy="copy it again from where it was published",
-        ) from error
 
 
 def _check_unique(path: Path, names: np.ndarray) -> None:

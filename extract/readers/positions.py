@@ -1,18 +1,18 @@
 """Where barcodes lie, as Space Ranger writes it for Visium and Visium HD, joined to the barcodes of a matrix.
 
 In: `tissue_positions.parquet`, `tissue_positions.csv` (with a header) or `tissue_positions_list.csv` (before Space
-Ranger 2.0: without, though some have one). Out: centres as (x, y). The files give (row, column), in full-resolution
-pixels, in an order that is not the matrix's; both are settled here, once.
+Ranger 2.0: without, though some have one), each CSV gzipped or not. Out: centres as (x, y). The files give (row,
+column), in full-resolution pixels, in an order that is not the matrix's; both are settled here, once.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from extract.readers.tables import check_parquet, content, read_table, readable
 from extract.readers.tenx_h5 import TenxMatrix
 from magnet_core.errors import MagnetError
 from magnet_core.records import Assay
@@ -27,34 +27,33 @@ SCHEMA = {
     "pxl_row_in_fullres": pl.Float64,
     "pxl_col_in_fullres": pl.Float64,
 }
+_BARCODE = pl.col("barcode")
+_REMEDY = "copy it again from Space Ranger's outs folder"
+_BOUNDS = {  # of a place on an array, of which HD's is 3,350 squares wide, and in an image
+    "in_tissue": (0, 1),
+    "array_row": (0, 99_999),
+    "array_col": (0, 99_999),
+    "pxl_row_in_fullres": (-1e7, 1e7),
+    "pxl_col_in_fullres": (-1e7, 1e7),
+}
 _CENTRE = ("pxl_col_in_fullres", "pxl_row_in_fullres")  # (x, y)
 
 
-def read_positions(path: Path) -> pl.DataFrame:
-    """Read all positions, (P) rows with the columns of `SCHEMA`."""
-    with readable_positions(path):
-        return scan_positions(path).collect()
+def read_positions(path: Path, barcode: pl.Expr = _BARCODE) -> pl.DataFrame:
+    """Read all positions, (P) rows with the columns of `SCHEMA`; their names in the file may be in any case.
 
-
-def scan_positions(path: Path) -> pl.LazyFrame:
-    """Open positions with the columns of `SCHEMA`; their names in the file may be in any case."""
-    table = pl.scan_parquet(path) if path.suffix == ".parquet" else _read_csv(path).lazy()
-    return table.rename(str.lower).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
-
-
-@contextmanager
-def readable_positions(path: Path) -> Iterator[None]:
-    """Turn what polars reports of a file of positions into one line."""
-    try:
-        yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        kind = "parquet" if path.suffix == ".parquet" else "CSV"
-        raise MagnetError(
-            path,
-            expected=f"a {kind} file with the columns {', '.join(SCHEMA)}",
-            found=str(error),
-            remedy="copy it again from Space Ranger's outs folder",
-        ) from error
+    `barcode` says what is kept of that column. A position that is no place on an array or in an image is an error.
+    """
+    expected = f"a {'parquet' if path.suffix == '.parquet' else 'CSV'} file with the columns {', '.join(SCHEMA)}"
+    if path.suffix == ".parquet":
+        check_parquet(path, list(SCHEMA), expected=expected, remedy=_REMEDY)
+    with readable(path, expected=expected, remedy=_REMEDY):
+        table = pl.scan_parquet(path) if path.suffix == ".parquet" else _read_csv(path, expected=expected).lazy()
+        columns = [pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()]
+        named = table.rename(str.lower).select(columns).with_columns(barcode.alias("barcode"))
+        positions = named.collect(engine="streaming")
+    _check_places(path, positions)
+    return positions
 
 
 def join_positions(
@@ -92,11 +91,25 @@ def centres_of(positions: pl.DataFrame) -> np.ndarray:
     return positions.select(_CENTRE).to_numpy()
 
 
-def _read_csv(path: Path) -> pl.DataFrame:
-    first_cell = pl.read_csv(path, has_header=False, n_rows=1).item(0, 0)
-    if str(first_cell).lower() == "barcode":
-        return pl.read_csv(path)
-    return pl.read_csv(path, has_header=False, new_columns=list(SCHEMA))
+def _read_csv(path: Path, *, expected: str) -> pl.DataFrame:
+    text = content(path, expected=expected, remedy=_REMEDY)
+    has_header = text.lstrip(b'\xef\xbb\xbf "')[:7].lower() == b"barcode"
+    options: dict[str, Any] = {} if has_header else {"new_columns": list(SCHEMA)}
+    return read_table(path, expected=expected, remedy=_REMEDY, has_header=has_header, **options)
+
+
+def _check_places(path: Path, positions: pl.DataFrame) -> None:
+    """Refuse empty cells, and numbers that no place has: NaN, infinite, or far beyond any array or image."""
+    for name, (least, most) in _BOUNDS.items():
+        wrong = positions[name].filter(~positions[name].is_between(least, most).fill_null(False))  # NaN is above all
+        if len(wrong):
+            raise MagnetError(
+                path,
+                expected=f"{name} between {least:,.0f} and {most:,.0f}",
+                found=f"{len(wrong):,} of {len(positions):,} rows with other values, such as "
+                f"{'nothing' if wrong[0] is None else wrong[0]}",
+                remedy=_REMEDY,
+            )
 
 
 def _check_unique(path: Path, barcodes: dict[str, pl.Series]) -> None:

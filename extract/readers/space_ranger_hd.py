@@ -5,25 +5,27 @@ In: `outs/`, or a folder with `outs/` or `binned_outputs/` in it, or `binned_out
     binned_outputs/square_{002,008,016}um/filtered_feature_bc_matrix.h5
     binned_outputs/square_{002,008,016}um/spatial/{tissue_positions.parquet, scalefactors_json.json}
 
+The matrix of 8 or 16 µm may be the folder of that name, and each matrix the raw one, where there is no filtered one.
 Out: the bins in tissue. The 2 µm squares are read only where the folder has no larger bins. Anything else in `outs/`
 (cells in `segmented_outputs/`, `barcode_mappings.parquet`) is ignored.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from extract.readers.binning import coarsen
+from extract.readers.binning import check_bin_barcodes, coarsen
+from extract.readers.matrices import matrix_files, read_matrix
 from extract.readers.outs_files import one_file
 from extract.readers.positions import assay_in_tissue, join_positions, read_positions
 from extract.readers.squares import SQUARE_UM, sum_squares
-from extract.readers.tenx_h5 import read_tenx_h5
 from magnet_core.errors import MagnetError
 from magnet_core.levels import bin_sizes
 from magnet_core.records import Assay, Genes, SlideCounts
+from magnet_core.sealed import read_json
+from magnet_core.slides import MAX_MPP, MIN_MPP
 
 LOOKS_FOR = "a folder with binned_outputs/square_008um, square_016um or square_002um"
 WRITTEN_UM = (8, 16)  # sizes that Space Ranger writes unasked; where one of them lacks, it is not made up
@@ -38,7 +40,11 @@ def recognises(path: Path) -> bool:
 
 def files(path: Path) -> list[Path]:
     """List matrix, positions and scale factors of each bin size; a missing one is an error."""
-    return [file for outputs in _outputs(path).values() for file in outputs]
+    return [
+        file
+        for outputs in _outputs(path).values()
+        for file in (*outputs.matrix, outputs.positions, outputs.scale_factors)
+    ]
 
 
 def read(path: Path) -> SlideCounts:
@@ -48,9 +54,10 @@ def read(path: Path) -> SlideCounts:
     mpps: dict[int, float] = {}
     for size_um, outputs in _outputs(path).items():
         if size_um == SQUARE_UM:
-            genes[size_um], bins = sum_squares(outputs.matrix, outputs.positions, bin_sizes_um=bin_sizes())
+            genes[size_um], bins = sum_squares(outputs.matrix[0], outputs.positions, bin_sizes_um=bin_sizes())
         else:
-            matrix = read_tenx_h5(outputs.matrix)
+            matrix = read_matrix(outputs.matrix)
+            check_bin_barcodes(outputs.matrix[0], matrix.barcodes, bin_um=size_um)
             genes[size_um] = matrix.genes
             joined = join_positions(outputs.positions, pl.Series(matrix.barcodes), read_positions(outputs.positions))
             bins[size_um] = assay_in_tissue(matrix, joined, pitch_um=float(size_um))
@@ -70,9 +77,9 @@ def read(path: Path) -> SlideCounts:
 
 
 class _BinOutputs(NamedTuple):
-    """The files of one bin size."""
+    """The files of one bin size; those of the matrix are one h5 file, or three of text."""
 
-    matrix: Path
+    matrix: list[Path]
     positions: Path
     scale_factors: Path
 
@@ -85,12 +92,24 @@ def _outputs(path: Path) -> dict[int, _BinOutputs]:
     folders = {size_um: binned / SIZE_FOLDER.format(size_um) for size_um in _sizes_in(binned)}
     return {
         size_um: _BinOutputs(
-            one_file(folder, "filtered_feature_bc_matrix.h5"),
+            _matrix_files(folder, size_um=size_um),
             one_file(folder / "spatial", "tissue_positions.parquet"),
             one_file(folder / "spatial", "scalefactors_json.json"),
         )
         for size_um, folder in folders.items()
     }
+
+
+def _matrix_files(folder: Path, *, size_um: int) -> list[Path]:
+    files = matrix_files(folder)
+    if size_um == SQUARE_UM and len(files) > 1:
+        raise MagnetError(
+            folder,
+            expected="the matrix of the 2 µm squares as filtered_feature_bc_matrix.h5, which is read block by block",
+            found=f"it as text, {files[0].name}",
+            remedy="copy the .h5 file, or the folder of the 8 µm bins, from Space Ranger's outs folder",
+        )
+    return files
 
 
 def _binned_outputs(path: Path) -> Path | None:
@@ -109,19 +128,19 @@ def _sizes_in(folder: Path) -> list[int]:
 
 def _microns_per_pixel(path: Path, *, size_um: int) -> float:
     """Read microns_per_pixel and check it against the bin size in µm and in pixels."""
+    expected, remedy = (
+        "microns_per_pixel, bin_size_um and spot_diameter_fullres",
+        "copy it again from Space Ranger's outs",
+    )
+    factors = read_json(path, expected=expected, remedy=remedy)
     try:
-        factors = json.loads(path.read_text(encoding="utf-8"))
         mpp, bin_um, bin_px = (
             float(factors[key]) for key in ("microns_per_pixel", "bin_size_um", "spot_diameter_fullres")
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise MagnetError(
-            path,
-            expected="microns_per_pixel, bin_size_um and spot_diameter_fullres",
-            found=f"{type(error).__name__}: {error}",
-            remedy="copy it again from Space Ranger's outs folder",
-        ) from error
-    if bin_um != size_um or not (mpp > 0 and bin_px > 0 and abs(bin_um / bin_px / mpp - 1) <= MPP_TOLERANCE):
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise MagnetError(path, expected=expected, found=f"{type(error).__name__}: {error}", remedy=remedy) from error
+    agrees = bin_um == size_um and bin_px > 0 and mpp > 0 and abs(bin_um / bin_px / mpp - 1) <= MPP_TOLERANCE
+    if not agrees or not MIN_MPP <= mpp <= MAX_MPP:
         raise MagnetError(
             path,
             expected=f"{size_um} µm bins whose size in pixels agrees with microns_per_pixel within 2%",

@@ -14,7 +14,7 @@ import polars as pl
 from scipy import sparse
 
 from extract.readers.binning import BinnedCounts, bin_barcodes, find_bins, sum_into_bins
-from extract.readers.positions import join_positions, readable_positions, scan_positions
+from extract.readers.positions import join_positions, read_positions
 from extract.readers.tenx_h5 import TenxFile, open_tenx_h5
 from magnet_core.errors import MagnetError
 from magnet_core.grid import find_cells, sum_by_owner
@@ -53,8 +53,7 @@ def sum_squares(
 
 def _read_positions(path: Path) -> pl.DataFrame:
     """Read the positions of all squares (P), their barcodes as numbers."""
-    with readable_positions(path):
-        positions = scan_positions(path).with_columns(_as_number(pl.col("barcode"))).collect(engine="streaming")
+    positions = read_positions(path, _as_number(pl.col("barcode")))
     _check_barcodes(path, positions["barcode"])
     return positions
 

@@ -11,12 +11,18 @@ import polars as pl
 from scipy import sparse
 
 from extract.readers.binning import BinnedCounts
+from extract.readers.tables import check_parquet, readable
+from extract.readers.texts import short_texts
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
 
 # N bins, G genes
 
 MIN_QV = 20.0
+MOST_UM = 200_000.0  # a slide is 75 mm long
+COLUMNS = ("x_location", "y_location", "feature_name", "qv", "is_gene")
+EXPECTED = "a parquet file with x_location, y_location, feature_name and qv"
+REMEDY = "copy it again from Xenium's output folder"
 CONTROLS = (  # what is no gene, by name: versions before 2.0 have no column is_gene
     "NegControl",
     "BLANK_",
@@ -29,17 +35,11 @@ CONTROLS = (  # what is no gene, by name: versions before 2.0 have no column is_
 
 def count_transcripts(path: Path, *, bin_um: int) -> tuple[Genes, BinnedCounts]:
     """Count in bins of `bin_um` from the origin; genes are sorted by name, which serves as their id too."""
-    try:
+    check_parquet(path, COLUMNS, expected=EXPECTED, remedy=REMEDY)
+    with readable(path, expected=EXPECTED, remedy=REMEDY):
         transcripts = _of_genes(pl.scan_parquet(path))
         names = transcripts.select("feature_name").unique().collect(engine="streaming")["feature_name"].sort()
         table = _count(transcripts, names, bin_um=bin_um)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise MagnetError(
-            path,
-            expected="a parquet file with x_location, y_location, feature_name and qv",
-            found=str(error),
-            remedy="copy it again from Xenium's output folder",
-        ) from error
     if table.is_empty():
         raise MagnetError(
             path,
@@ -47,7 +47,8 @@ def count_transcripts(path: Path, *, bin_um: int) -> tuple[Genes, BinnedCounts]:
             found="none",
             remedy="check that this is the output of a whole run",
         )
-    gene_names = names.to_numpy().astype(str)
+    _check_places(path, table, bin_um=bin_um)
+    gene_names = short_texts(path, names.to_list(), what="names of genes")
     return Genes(gene_names, gene_names), _binned(table, num_genes=len(gene_names))
 
 
@@ -69,6 +70,19 @@ def _count(transcripts: pl.LazyFrame, names: pl.Series, *, bin_um: int) -> pl.Da
     }
     counted = transcripts.select(**keys).group_by(*keys).agg(pl.len().alias("count"))
     return counted.collect(engine="streaming").sort(*keys)
+
+
+def _check_places(path: Path, table: pl.DataFrame, *, bin_um: int) -> None:
+    """Refuse transcripts beyond any slide: their bins would be numbered wrong, or fill the memory."""
+    for axis in ("column", "row"):
+        least, most = (int(cell) for cell in (table[axis].min(), table[axis].max()))  # type: ignore[arg-type]
+        if least < 0 or most * bin_um > MOST_UM:
+            raise MagnetError(
+                path,
+                expected=f"transcripts from 0 to {MOST_UM:,.0f} µm along both axes",
+                found=f"some at {(least if least < 0 else most) * bin_um:,} µm",
+                remedy=REMEDY,
+            )
 
 
 def _binned(table: pl.DataFrame, *, num_genes: int) -> BinnedCounts:

@@ -2,11 +2,12 @@
 
 In: `outs/`, or a folder with `outs/` in it:
 
-    filtered_feature_bc_matrix.h5
+    filtered_feature_bc_matrix.h5, or the folder filtered_feature_bc_matrix/, or the raw one of either
     spatial/tissue_positions.csv, tissue_positions_list.csv or tissue_positions.parquet    (or beside the matrix)
 
-Out: the spots in tissue. `scalefactors_json.json` is not read: µm/px from 55 / spot_diameter_fullres has been seen to
-be off by 21 %. None is made up; `mpp_source` says what the spot distance suggests.
+A CSV may be gzipped. Out: the spots in tissue. `scalefactors_json.json` is not read: µm/px from 55 /
+spot_diameter_fullres has been seen to be off by 21 %. None is made up; `mpp_source` says what the spot distance
+suggests.
 """
 
 from pathlib import Path
@@ -14,19 +15,27 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from extract.readers.outs_files import files_named, one_file
+from extract.readers.matrices import has_matrix, matrix_files, read_matrix
+from extract.readers.outs_files import files_named
 from extract.readers.pitch_hint import pitch_hint
 from extract.readers.positions import assay_in_tissue, centres_of, join_positions, read_positions
-from extract.readers.tenx_h5 import read_tenx_h5
 from magnet_core.errors import MagnetError
 from magnet_core.records import SlideCounts
 
 # P positions
 
-LOOKS_FOR = "a folder with filtered_feature_bc_matrix.h5 and spatial/tissue_positions.csv or tissue_positions_list.csv"
+LOOKS_FOR = (
+    "a folder with filtered_feature_bc_matrix.h5, or the folder of that name, "
+    "and spatial/tissue_positions.csv or tissue_positions_list.csv"
+)
 PITCH_UM = 100.0
-MATRIX = "filtered_feature_bc_matrix.h5"
-POSITIONS = ("tissue_positions.csv", "tissue_positions_list.csv", "tissue_positions.parquet")
+POSITIONS = (
+    "tissue_positions.csv",
+    "tissue_positions_list.csv",
+    "tissue_positions.parquet",
+    "tissue_positions.csv.gz",
+    "tissue_positions_list.csv.gz",
+)
 LARGEST_ARRAY = 14_336  # spots of the 11 mm array; the 6.5 mm array has 4,992
 
 
@@ -43,12 +52,12 @@ def files(path: Path) -> list[Path]:
         raise MagnetError(
             path, expected=LOOKS_FOR, found="no such files", remedy="give Space Ranger's outs folder as counts"
         )
-    return [one_file(outs, MATRIX), positions[0]]
+    return [*matrix_files(outs), positions[0]]
 
 
 def read(path: Path) -> SlideCounts:
     """Read matrix and positions and join them by barcode."""
-    matrix_path, positions_path = files(path)
+    *matrix_paths, positions_path = files(path)
     positions = read_positions(positions_path)
     if len(positions) > LARGEST_ARRAY:
         raise MagnetError(
@@ -57,7 +66,7 @@ def read(path: Path) -> SlideCounts:
             found=f"{len(positions):,} positions",
             remedy="for Visium HD, give the outs folder that holds binned_outputs",
         )
-    matrix = read_tenx_h5(matrix_path)
+    matrix = read_matrix(matrix_paths)
     joined = join_positions(positions_path, pl.Series(matrix.barcodes), positions)
     return SlideCounts(
         "visium",
@@ -73,7 +82,7 @@ def _outs(path: Path) -> Path:
 
 def _positions_files(outs: Path) -> list[Path]:
     """List the files of positions, the preferred file first; an empty list where there is no matrix."""
-    if not files_named(outs, MATRIX):
+    if not has_matrix(outs):
         return []
     return [file for name in POSITIONS for folder in (outs / "spatial", outs) for file in files_named(folder, name)]
 

@@ -12,7 +12,6 @@ the inverse. The same matrix states the image's µm/px. Out: the bins in tissue,
 the squares of 32 µm that hold at least five transcripts: a few lie on bare glass, and bins in tissue may have none.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,12 @@ import polars as pl
 
 from extract.readers.binning import BinnedCounts, bin_barcodes, fill_squares, sum_into_bins
 from extract.readers.outs_files import files_named
+from extract.readers.tables import read_table
 from extract.readers.transcripts import count_transcripts
 from magnet_core.errors import MagnetError
 from magnet_core.levels import bin_sizes
 from magnet_core.records import Assay, SlideCounts
+from magnet_core.sealed import read_json
 from magnet_core.slides import MAX_MPP, MIN_MPP
 
 # N bins
@@ -33,6 +34,11 @@ TRANSCRIPTS, EXPERIMENT, ALIGNMENT = "transcripts.parquet", "experiment.xenium",
 FINEST_UM = 8
 SQUARE_BINS, SQUARE_MIN_COUNT = 4, 5  # side of a square in 8 µm bins, and what makes it tissue
 PIXEL_UM = 0.2125  # of the morphology image, in every Xenium so far
+EXPECTED_ALIGNMENT = (
+    "3 × 3 numbers with 0, 0, 1 in the last row, that turn, scale and shift image pixels to Xenium pixels"
+)
+EXPORT_AGAIN = "export the alignment again in Xenium Explorer"
+MAX_PX = 1e7  # of the shift; no image is as large
 MAX_STRETCH = 1.05  # an image of the same section is turned, shifted and scaled, hardly stretched
 
 
@@ -91,9 +97,10 @@ def _assay(binned: BinnedCounts, um_of_px: np.ndarray, *, bin_um: int) -> Assay:
 
 
 def _pixel_um(path: Path) -> float:
+    experiment = read_json(path, expected="pixel_size in µm", remedy="copy it again from Xenium's output folder")
     try:
-        pixel_um = float(json.loads(path.read_text(encoding="utf-8"))["pixel_size"])
-    except (KeyError, TypeError, ValueError) as error:
+        pixel_um = float(experiment["pixel_size"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MagnetError(
             path,
             expected="pixel_size in µm",
@@ -112,11 +119,12 @@ def _pixel_um(path: Path) -> float:
 
 def _read_alignment(path: Path, *, pixel_um: float) -> np.ndarray:
     """Read the matrix (3, 3) that takes (x, y, 1) in image pixels to µm; one that no scan can have is an error."""
+    table = read_table(path, expected=EXPECTED_ALIGNMENT, remedy=EXPORT_AGAIN, has_header=False)
     try:
-        matrix = pl.read_csv(path, has_header=False).cast(pl.Float64).to_numpy()
-    except (pl.exceptions.PolarsError, OSError) as error:
+        matrix = table.cast(pl.Float64).to_numpy()
+    except pl.exceptions.PolarsError as error:
         raise _no_alignment(path, str(error)) from error
-    if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or not np.allclose(matrix[2], [0, 0, 1]):
+    if matrix.shape != (3, 3) or not (np.abs(matrix) <= MAX_PX).all() or not np.allclose(matrix[2], [0, 0, 1]):
         raise _no_alignment(path, f"a table of shape {matrix.shape} that is none")
     um_of_px: np.ndarray = np.diag([pixel_um, pixel_um, 1.0]) @ matrix
     larger, smaller = np.linalg.svd(um_of_px[:2, :2], compute_uv=False)  # µm/px along the two main directions
@@ -128,9 +136,9 @@ def _read_alignment(path: Path, *, pixel_um: float) -> np.ndarray:
 def _no_alignment(path: Path, found: str) -> MagnetError:
     return MagnetError(
         path,
-        expected="3 × 3 numbers with 0, 0, 1 in the last row, that turn, scale and shift image pixels to Xenium pixels",
+        expected=EXPECTED_ALIGNMENT,
         found=found,
-        remedy="export the alignment again in Xenium Explorer",
+        remedy=EXPORT_AGAIN,
     )
 
 

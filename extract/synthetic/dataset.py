@@ -12,7 +12,6 @@ prediction is known. samples.csv is written last: a folder with it is complete.
 import csv
 from pathlib import Path
 
-import h5py
 import numpy as np
 from scipy import sparse
 
@@ -30,6 +29,7 @@ from extract.synthetic.tissue import draw_tissue
 from extract.synthetic.truth import TruthWriter
 from magnet_core.console import progress
 from magnet_core.files import replacing
+from magnet_core.hdf5 import replacing_hdf5
 from magnet_core.seeding import named_rng
 
 COLUMNS = ("slide_id", "image", "counts", "platform", "mpp", "patient")
@@ -85,7 +85,7 @@ def _count(
 ) -> sparse.csr_matrix:
     """Draw the counts (B, G) of all bins, and write the rates they came from."""
     blocks = []
-    with replacing(truth_path) as partial, h5py.File(partial, "w") as file:
+    with replacing_hdf5(truth_path) as file:
         truth = TruthWriter(file, bins, genes, grid.barcodes(), config)
         for block, rates in bins.rate_blocks(genes):
             truth.write(block, rates)

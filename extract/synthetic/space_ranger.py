@@ -10,7 +10,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import polars as pl
 from scipy import sparse
@@ -18,6 +17,7 @@ from scipy import sparse
 from extract.synthetic.genes import GeneModel
 from extract.synthetic.grid import BinGrid
 from magnet_core.files import replacing, write_text
+from magnet_core.hdf5 import replacing_hdf5
 
 ANTIBODIES = ("CD3E", "CD19")
 ANTIBODY_MEAN = 6.0
@@ -68,7 +68,7 @@ def write_matrix(path: Path, counts: sparse.csr_matrix, barcodes: np.ndarray, fe
     """Write a feature-barcode matrix; CSR of (bins, features) is the CSC of (features, bins) the format asks for."""
     counts.sort_indices()
     packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "chunks": True}
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing_hdf5(path) as file:
         file.attrs.update(filetype="matrix", version=2, software_version="synthetic", chemistry_description="Visium HD")
         matrix = file.create_group("matrix")
         matrix["barcodes"] = np.char.encode(barcodes, "ascii")
@@ -97,7 +97,7 @@ def write_feature_slice(path: Path, grid: BinGrid, mpp: float) -> None:
     }
     layout = {"file_format": "1.0", "transform": np.eye(3).tolist()}
     metadata = {"hd_layout_json": json.dumps(layout), "transform_matrices": matrices}
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    with replacing_hdf5(path) as file:
         file.attrs["metadata_json"] = json.dumps(metadata)
 
 

@@ -45,7 +45,10 @@ def timm_kwargs(spec: BackboneSpec) -> dict[str, Any]:
 
 
 def _create(spec: BackboneSpec) -> nn.Module:
-    model: nn.Module = timm.create_model(spec.architecture, pretrained=False, num_classes=0, **timm_kwargs(spec))
+    at = f"@{spec.revision}" if spec.revision and spec.architecture.startswith("hf-hub:") else ""
+    model: nn.Module = timm.create_model(
+        f"{spec.architecture}{at}", pretrained=False, num_classes=0, **timm_kwargs(spec)
+    )
     return model
 
 

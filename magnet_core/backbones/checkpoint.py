@@ -11,18 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from magnet_core.backbones.transformers_layout import is_transformers_layout, to_timm_layout
 from magnet_core.errors import MagnetError
+from magnet_core.tensor_files import read_safetensors, read_torch
 
 State = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model", "teacher", "state_dict_ema", "model_ema")
-_UNPICKLING_ERROR = torch.serialization.pickle.UnpicklingError  # what `weights_only` raises on anything but tensors
+_REMEDY = "export the state dict with safetensors.torch.save_file"
 
 
 def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
@@ -47,7 +45,10 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
             found=f"{len(missing)} missing and {len(misshapen)} of another shape{too_deep}, such as '{example}'",
             remedy="give the checkpoint of this architecture, or another --backbone",
         )
-    model.load_state_dict({key: state[key] for key in own_state})
+    try:
+        model.load_state_dict({key: state[key] for key in own_state})
+    except RuntimeError as error:  # tensors that no parameter takes, such as sparse ones
+        raise _unreadable(path, name, found="tensors of another kind") from error
 
 
 def read_weights(path: Path, *, name: str) -> State:
@@ -55,15 +56,15 @@ def read_weights(path: Path, *, name: str) -> State:
 
     Raises MagnetError when the file cannot be read without running code from it, or holds more than one state dict.
     """
-    try:
-        if path.suffix == ".safetensors":
-            content: Any = load_file(path, device="cpu")
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, _UNPICKLING_ERROR, RuntimeError, EOFError, OSError, ValueError, TypeError) as error:
-        raise _unreadable(path, name, found=f"a file that cannot be read as one ({type(error).__name__})") from error
+    read = read_safetensors if path.suffix == ".safetensors" else read_torch
+    content: Any = read(path, expected=_expected(name), remedy=_REMEDY)
     state = _unwrapped(content, path=path, name=name)
-    return to_timm_layout(state, path=path) if is_transformers_layout(state) else state
+    if not is_transformers_layout(state):
+        return state
+    try:
+        return to_timm_layout(state, path=path)
+    except (RuntimeError, IndexError) as error:
+        raise _unreadable(path, name, found="tensors of a DINOv2 model that do not fit together") from error
 
 
 def _unwrapped(content: Any, *, path: Path, name: str) -> State:
@@ -120,9 +121,8 @@ def _block_numbers(key: str) -> list[tuple[str, int]]:
 
 
 def _unreadable(path: Path, name: str, *, found: str) -> MagnetError:
-    return MagnetError(
-        path,
-        expected=f"a safetensors file or a torch state dict with weights of '{name}'",
-        found=found,
-        remedy="export the state dict with safetensors.torch.save_file",
-    )
+    return MagnetError(path, expected=_expected(name), found=found, remedy=_REMEDY)
+
+
+def _expected(name: str) -> str:
+    return f"a safetensors file or a torch state dict with weights of '{name}'"

@@ -8,6 +8,8 @@ token: `with_class_token` puts it beside each of them.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +24,7 @@ from magnet_core.backbones.hub import require_timm_config
 from magnet_core.backbones.own_square import LAST, OwnSquare, channels_of, mean_and_spread, stages_of
 from magnet_core.backbones.spec import BackboneSpec
 from magnet_core.backbones.weights import weights_file
+from magnet_core.errors import MagnetError
 
 # B patches, T tokens, D pooled features, O features of the own square, C channels of the model's own map (h, w) and of
 # a token; D = 2 C for cls+mean
@@ -151,22 +154,48 @@ def with_class_token(tokens: Tensor, pooled: Tensor) -> Tensor:
     return torch.cat([class_token.expand(-1, tokens.shape[1], -1), tokens], dim=2)
 
 
-def build_encoder(spec: BackboneSpec, weights: str = "pretrained", *, seed: int = 0) -> Encoder:
+def build_encoder(
+    spec: BackboneSpec, weights: str = "pretrained", *, seed: int = 0, sha256: str | None = None
+) -> Encoder:
     """Build a backbone with `pretrained`, `random` (drawn from `seed`) or file weights, in eval mode.
 
-    Raises MagnetError when weights cannot be had, cannot be read, or belong to another architecture.
+    Raises MagnetError when weights cannot be had, cannot be read, are a file of another `sha256`, or belong to another
+    architecture.
     """
-    path = weights_file(spec, weights)
+    path = weights_file(spec, weights, sha256=sha256)
     if spec.architecture.startswith("hf-hub:"):
         require_timm_config(spec)
-    if path is None:
-        model = draw_model(spec, seed=seed)
-    else:
-        model = model_to_fill(spec)
+    with _as_described(spec):
+        model = draw_model(spec, seed=seed) if path is None else model_to_fill(spec)
+    if path is not None:
         load_weights(model, path, name=spec.name)
-    if spec.input_px is None:
-        spec = replace(spec, input_px=_only_input_px(model))
-    return Encoder(model, spec).eval()
+    with _as_described(spec):
+        return Encoder(model, replace(spec, input_px=spec.input_px or _only_input_px(model))).eval()
+
+
+@contextmanager
+def _as_described(spec: BackboneSpec) -> Iterator[None]:
+    """Refuse in one line a model whose description on the hub, which anybody may have written, timm cannot follow."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        if not spec.architecture.startswith("hf-hub:"):
+            raise
+        raise MagnetError(
+            f"backbone '{spec.pinned_name}'",
+            expected="a config.json on the hub from which timm can build the model",
+            found=f"{type(error).__name__}: {error}",
+            remedy="tell its authors; or use --backbone timm:NAME and --weights PATH",
+        ) from error
 
 
 def _only_input_px(model: nn.Module) -> int | None:

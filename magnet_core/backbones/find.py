@@ -1,20 +1,28 @@
-"""From what users type after --backbone to a spec: a name of the table, `timm:NAME` or `hf-hub:ORG/NAME`."""
+"""From what users type after --backbone to a spec: a name of the table, `timm:NAME` or `hf-hub:ORG/NAME`.
+
+Each may end with `@REVISION`, a branch, tag or commit of its weights on the hub.
+"""
+
+from dataclasses import replace
 
 import timm
 
-from magnet_core.backbones.names import named_spec
+from magnet_core.backbones.names import named_spec, split_revision
 from magnet_core.backbones.spec import BackboneSpec
 from magnet_core.errors import MagnetError
 from magnet_core.registry import near_names
 
 
 def find_backbone(name: str) -> BackboneSpec:
-    """Return the spec of a table name, of `timm:NAME`, or of `hf-hub:ORG/NAME`.
+    """Return the spec of a table name, of `timm:NAME`, or of `hf-hub:ORG/NAME`, each with or without `@REVISION`.
 
     Raises MagnetError for a name that is none of them, with the near names, and for a model that timm cannot build,
     with the reason.
     """
-    return named_spec(name) or _timm_spec(name, name.partition(":")[2])
+    if spec := named_spec(name):
+        return spec
+    bare, revision = split_revision(name)
+    return replace(_timm_spec(bare, bare.partition(":")[2]), revision=revision)
 
 
 def _timm_spec(name: str, architecture: str) -> BackboneSpec:

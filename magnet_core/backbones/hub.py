@@ -2,10 +2,11 @@
 
 In: a backbone spec and a file name. Out: a path in the hub's local cache (https://huggingface.co/docs/huggingface_hub).
 HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_ETAG_TIMEOUT and the proxy variables are the hub client's own,
-and it respects them. A hub that is out of reach is met with one request, not with the client's half minute of retries.
+and it respects them; no line shows a token, or a password in HF_ENDPOINT. A hub that is out of reach is met with one
+request, not with the client's half minute of retries.
 """
 
-import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,13 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 
 from magnet_core.backbones.spec import BackboneSpec
-from magnet_core.errors import MagnetError
+from magnet_core.errors import MagnetError, without_secrets
+from magnet_core.hub_address import without_password
+from magnet_core.sealed import read_json
 
 
 def hub_file(spec: BackboneSpec, filename: str) -> Path | None:
@@ -33,13 +37,14 @@ def hub_file(spec: BackboneSpec, filename: str) -> Path | None:
     if spec.hub_id is None:
         raise unavailable(spec, found="no pretrained weights known for it")
     with _hub_errors(spec):
-        cached = try_to_load_from_cache(spec.hub_id, filename)
+        cached = try_to_load_from_cache(spec.hub_id, filename, revision=spec.revision)
         if isinstance(cached, str):
             return Path(cached)
         try:
             # One request that is not repeated. `hf_hub_download` would try an unreachable hub for half a minute.
-            get_hf_file_metadata(hf_hub_url(spec.hub_id, filename), timeout=constants.HF_HUB_ETAG_TIMEOUT)
-            return Path(hf_hub_download(spec.hub_id, filename))
+            url = hf_hub_url(spec.hub_id, filename, revision=spec.revision)
+            get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            return Path(hf_hub_download(spec.hub_id, filename, revision=spec.revision))
         except RemoteEntryNotFoundError:
             return None
 
@@ -50,23 +55,18 @@ def require_timm_config(spec: BackboneSpec) -> None:
     Raises MagnetError when the repository cannot be reached or does not describe a timm model.
     """
     path = hub_file(spec, "config.json")
-    try:
-        config = json.loads(path.read_bytes()) if path else {}
-    except ValueError:
-        config = {}
-    if not isinstance(config, dict) or "architecture" not in config:
-        raise MagnetError(
-            f"backbone '{spec.name}'",
-            expected=f"a timm model on the Hugging Face hub ({spec.page})",
-            found="no timm architecture in its config.json",
-            remedy="use a name of 'extract backbones', or --backbone timm:NAME and --weights PATH",
-        )
+    expected = f"a timm model on the Hugging Face hub ({spec.page})"
+    remedy = "use a name of 'extract backbones', or --backbone timm:NAME and --weights PATH"
+    config = read_json(path, expected=expected, remedy=remedy) if path else None
+    if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
+        found = "no timm architecture in its config.json"
+        raise MagnetError(f"backbone '{spec.pinned_name}'", expected=expected, found=found, remedy=remedy)
 
 
 def unavailable(spec: BackboneSpec, *, found: str) -> MagnetError:
     """Return the error for weights that cannot be had, with the two ways to go on without the hub."""
     return MagnetError(
-        f"backbone '{spec.name}'",
+        f"backbone '{spec.pinned_name}'",
         expected=f"its pretrained weights from the Hugging Face hub ({spec.page})",
         found=found,
         remedy="use --weights PATH with a checkpoint file, or --weights random to try the pipeline without",
@@ -75,12 +75,16 @@ def unavailable(spec: BackboneSpec, *, found: str) -> MagnetError:
 
 @contextmanager
 def _hub_errors(spec: BackboneSpec) -> Iterator[None]:
-    """Turn what the hub client raises into one line."""
+    """Turn what the hub client raises into one line; what it warns of has no password of its address in it."""
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(_DISCRETION)
     try:
         yield
     except GatedRepoError as error:  # a kind of RepositoryNotFoundError, so it comes first
         found = f"access is gated: ask for it at {spec.page}, then set HF_TOKEN"
         raise unavailable(spec, found=found) from error
+    except RevisionNotFoundError as error:
+        raise unavailable(spec, found=f"a hub that has no revision '{spec.revision}' of it") from error
     except RepositoryNotFoundError as error:
         found = "a hub that does not know it, or may not show it without an HF_TOKEN that was granted access"
         raise unavailable(spec, found=found) from error
@@ -93,10 +97,24 @@ def _hub_errors(spec: BackboneSpec) -> Iterator[None]:
         refused = f": it wants an HF_TOKEN that was granted access at {spec.page}" if status in {401, 403} else ""
         raise unavailable(spec, found=f"the hub's answer {status}{refused}") from error
     except (HTTPError, OSError) as error:  # no connection, a dropped one, or no room on the disk
-        found = f"no way to {constants.ENDPOINT} or to the local cache ({_first_line(error)})"
+        found = f"no way to {without_password(constants.ENDPOINT)} or to the local cache ({_first_line(error)})"
         raise unavailable(spec, found=found) from error
+    except UnicodeEncodeError as error:  # which does not say of what
+        raise unavailable(spec, found="an HF_TOKEN or HF_ENDPOINT with characters outside ASCII") from error
 
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+class _Discretion(logging.Filter):
+    """Lets every record through, without the secrets in it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record in place."""
+        record.msg, record.args = without_secrets(record.getMessage()), ()
+        return True
+
+
+_DISCRETION = _Discretion()

@@ -18,6 +18,7 @@ class BackboneSpec:
     name           as users type it after --backbone
     architecture   the timm model that holds the weights; built without any network
     hub_id         where `--weights pretrained` finds the weights on the Hugging Face hub, None if nowhere
+    revision       branch, tag or commit there; None is the newest. In no fingerprint: the weights have their own
     kwargs         handed to timm.create_model beside num_classes=0; layers may stand by name (`architecture.LAYERS`)
     input_px       side every patch is resized to before the encoder; None takes patches as they are cut, or at the
                    one size a model with fixed position embeddings was built for
@@ -34,6 +35,7 @@ class BackboneSpec:
     name: str
     architecture: str
     hub_id: str | None = None
+    revision: str | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     input_px: int | None = None
     mean: tuple[float, float, float] | None = None
@@ -53,6 +55,11 @@ class BackboneSpec:
                 found=f"'{self.pooling}'",
                 remedy="correct the spec",
             )
+
+    @property
+    def pinned_name(self) -> str:
+        """Return what to type to get the same again: the name, with the revision where there is one."""
+        return f"{self.name}@{self.revision}" if self.revision else self.name
 
     @property
     def page(self) -> str:

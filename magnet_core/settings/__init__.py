@@ -4,8 +4,9 @@ Imports nothing that takes long, so that a mistake in a setting is told of withi
 """
 
 from magnet_core.settings.base import Settings, refusal, settings_of
-from magnet_core.settings.layers import Layers, Options, read_toml
+from magnet_core.settings.layers import Layers, Options
 from magnet_core.settings.tables import differing, flat, holds, merged, nested, without
+from magnet_core.settings.toml_files import read_toml
 
 __all__ = [
     "Layers",

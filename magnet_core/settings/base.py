@@ -6,7 +6,7 @@ In: nested plain values, as a TOML file or JSON holds them. Out: a model; and ba
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -26,8 +26,19 @@ class Settings(BaseModel):
     unknown name is an error that says which names are near.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # as JSON has numbers
     table: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts_can_be_written(cls, values: Any) -> Any:
+        """Refuse text that no file name and no file of UTF-8 can hold, such as bytes that the system could not read."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            for text in map(str, value if isinstance(value, list | tuple) else [value]):
+                if "\0" in text or not _is_unicode(text):
+                    expected = "text of Unicode without NUL"
+                    raise refusal(name, expected=expected, found=ascii(text), remedy="change the setting")
+        return values
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -71,6 +82,10 @@ def settings_of(field: FieldInfo) -> type[Settings] | None:
     """Return the settings class of a field that holds a table; None where the field holds a single value."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, Settings) else None
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= each <= "\udfff" for each in text)
 
 
 def _in_one_line(error: ValidationError, kind: type[Settings], *, where: str | Source) -> MagnetError:

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from magnet_core.errors import MagnetError
 from magnet_core.settings.tables import flat, merged, nested
+from magnet_core.settings.toml_files import parse_toml, read_toml
 
 Options = Mapping[str, tuple[str, Any]]  # dotted name of a setting -> the option, and what it was given
 
@@ -57,7 +58,8 @@ class Layers:
                 raise MagnetError(
                     "--set", expected="key=value, such as optim.lr=1e-3", found=f"'{assignment}'", remedy="add '='"
                 )
-            self.add(nested({name.strip(): _value(text)}, where="--set"), source="--set")
+            value = _value(text, where=f"--set: {name.strip()}")
+            self.add(nested({name.strip(): value}, where="--set"), source="--set")
         return self
 
     def add_given(self, recipe: Path | None, options: Options | None, assignments: Sequence[str] | None) -> Self:
@@ -80,16 +82,6 @@ class Layers:
         return next((self._sources[setting] for setting in (*around, *inside) if setting in self._sources), "")
 
 
-def read_toml(path: Path, *, option: str) -> dict[str, Any]:
-    """Read a TOML file that an option names."""
-    if not path.is_file():
-        raise MagnetError(option, expected="a TOML file", found=f"no file {path}", remedy="see recipes/")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise MagnetError(path, expected="TOML", found=str(error), remedy="mend the file") from error
-
-
 def _table_over_value(below: Mapping[str, Any], above: Mapping[str, Any], prefix: str = "") -> str:
     """Return the dotted name of the first setting that is a value below and a table above; empty without one."""
     for key, value in above.items():
@@ -101,8 +93,10 @@ def _table_over_value(below: Mapping[str, Any], above: Mapping[str, Any], prefix
     return ""
 
 
-def _value(text: str) -> Any:
+def _value(text: str, *, where: str) -> Any:
+    """Return what a text says as TOML; one that is none, or says more than one value, is that text."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        tables = parse_toml(f"value = {text}", where=where, remedy="write less")
     except tomllib.TOMLDecodeError:
         return text.strip()
+    return tables["value"] if len(tables) == 1 else text.strip()

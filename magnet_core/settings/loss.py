@@ -22,11 +22,11 @@ class LossConfig(Settings):
 
     table: ClassVar[str] = "loss"
 
-    lambda_fine: float = Field(default=0.8, ge=0, allow_inf_nan=False)
-    lambda_context: float = Field(default=0.25, ge=0, allow_inf_nan=False)
-    lambda_consistency: float = Field(default=0.1, ge=0, allow_inf_nan=False)
-    gamma_prediction: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    gamma_consistency: float = Field(default=0.25, ge=0, allow_inf_nan=False)
+    lambda_fine: float = Field(default=0.8, ge=0)
+    lambda_context: float = Field(default=0.25, ge=0)
+    lambda_consistency: float = Field(default=0.1, ge=0)
+    gamma_prediction: float = Field(default=1.0, ge=0)
+    gamma_consistency: float = Field(default=0.25, ge=0)
     pcc_over: Over = "bins"
     consistency: bool = True
     likelihood: Likelihood = "mse"

@@ -8,6 +8,8 @@ from typing import Any
 
 from magnet_core.errors import MagnetError
 
+MOST_PARTS = 32  # of the dotted name of a setting; ours have three
+
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested tables into one table of dotted names; an empty table is a value."""
@@ -20,12 +22,17 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return rows
 
 
-def nested(values: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+def nested(values: Mapping[str, Any], *, where: str, parts_around: int = 0) -> dict[str, Any]:
     """Turn dotted names, at every depth, into nested tables; a setting that is given twice is an error."""
     result: dict[str, Any] = {}
     for name, value in values.items():
-        inner = nested(value, where=where) if isinstance(value, Mapping) else value
-        for key in reversed(name.split(".")):
+        parts = name.split(".")
+        num_parts = parts_around + len(parts)
+        if num_parts > MOST_PARTS:
+            expected, found = f"names of at most {MOST_PARTS} parts", f"one of {num_parts}, '{name}'"
+            raise MagnetError(where, expected=expected, found=found, remedy="shorten it")
+        inner = nested(value, where=where, parts_around=num_parts) if isinstance(value, Mapping) else value
+        for key in reversed(parts):
             inner = {key: inner}
         result = _joined(result, inner, where=where)
     return result

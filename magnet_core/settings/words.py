@@ -15,10 +15,9 @@ def in_words(field: FieldInfo, fault: str) -> str:
     if field.description:
         return field.description
     kind: Any = field.annotation
-    if fault in _LIMITS.values():
-        return _limits_in_words(
-            {name: getattr(limit, name) for limit in field.metadata for name in _LIMITS if hasattr(limit, name)}
-        )
+    limits = {name: getattr(limit, name) for limit in field.metadata for name in _LIMITS if hasattr(limit, name)}
+    if fault in _LIMITS.values() or (fault == "finite_number" and len(limits) > 1):
+        return _limits_in_words(limits)
     if typing.get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(kind)))}"
     if typing.get_origin(kind) is tuple:

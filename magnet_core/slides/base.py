@@ -72,7 +72,8 @@ class SlideImage(ABC):
             self.path,
             expected=f"readable pixels at x={x}, y={y} of level {level}",
             found=str(reason),
-            remedy="the file is damaged or cut short: copy it again from its source",
+            remedy="compare the file with its source: a copy that differs is made again, one that does not was "
+            "written wrongly and is converted anew",
         )
 
     def __enter__(self) -> Self:

@@ -1,7 +1,10 @@
-"""Flat images (JPEG, PNG) through Pillow: one level, decoded once when opened and held in memory.
+"""Flat images (JPEG, PNG, also JPEG 2000, WebP, BMP) through Pillow: one level, decoded once and held in memory.
 
-Pixels stay in the order in which the file stores them: an EXIF rotation is not applied, because spot coordinates count
-stored pixels.
+Pixels stay in the order in which the file stores them. An EXIF rotation is not applied, but told: Space Ranger and the
+tools that place spots count stored pixels, so a picture turned upright would lie under its counts the wrong way round.
+Who wants it turned turns the file itself before spots are placed on it.
+
+As the whole is held, a picture has a limit of size, judged by its header before anything is decoded.
 """
 
 import struct
@@ -13,11 +16,19 @@ from threading import Lock
 import numpy as np
 from PIL import Image
 
+from magnet_core.console import logger
 from magnet_core.errors import MagnetError
 from magnet_core.slides.base import CannotOpenError, SlideImage, on_white
 from magnet_core.slides.resolution import ABSENT, Resolution, from_pixels_per_unit
 
-EIGHT_BIT_MODES = ("L", "LA", "P", "PA", "RGB", "RGBA")
+EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+FORMATS = ("JPEG", "PNG", "JPEG2000", "WEBP", "BMP")  # Pillow knows more, of which some start other programs
+MAX_PX = 2**28  # 16,384 × 16,384: decoding takes up to 7 bytes a pixel, 1.9 GB
+BAND_PX = 2**22  # pixels that are turned into RGB at a time
+# What Pillow raises on damaged files; MemoryError where a header claims a box of gigabytes.
+PILLOWS_ERRORS = (OSError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, MemoryError, struct.error)
+ORIENTATION = 274  # EXIF's tag; 1 is upright
+_LOG = logger(__name__)
 _LIMIT_LOCK = Lock()
 
 
@@ -40,7 +51,7 @@ class FlatSlide(SlideImage):
 
 def _decode(path: Path) -> tuple[np.ndarray, Resolution]:
     try:
-        with _no_pixel_limit(), Image.open(path) as image:
+        with _no_pixel_limit(), Image.open(path, formats=FORMATS) as image:
             if image.mode not in EIGHT_BIT_MODES:
                 raise MagnetError(
                     path,
@@ -48,11 +59,36 @@ def _decode(path: Path) -> tuple[np.ndarray, Resolution]:
                     found=f"pixels of Pillow mode '{image.mode}'",
                     remedy="convert it to 8-bit RGB",
                 )
-            resolution = _from_dpi(image)
-            opaque = image.mode in ("L", "RGB") and "transparency" not in image.info
-            return on_white(image if opaque else image.convert("RGBA")), resolution
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        raise CannotOpenError(str(error)) from error
+            _refuse_too_large(path, image.size)
+            turned = image.getexif().get(ORIENTATION, 1)
+            if turned not in (0, 1):
+                _LOG.warning("%s: EXIF orientation %s is not applied: coordinates count stored pixels", path, turned)
+            return _as_rgb(image), _from_dpi(image)
+    except PILLOWS_ERRORS as error:
+        raise CannotOpenError(str(error) or type(error).__name__) from error
+
+
+def _refuse_too_large(path: Path, size_px: tuple[int, int]) -> None:
+    width, height = size_px
+    if width * height > MAX_PX:
+        raise MagnetError(
+            path,
+            expected=f"a flat image of at most {MAX_PX:,} pixels, which is held in memory as a whole",
+            found=f"{width:,} × {height:,} pixels in {path.stat().st_size:,} bytes",
+            remedy="convert it to a tiled TIFF, for example with: vips tiffsave in.png out.tif --tile --pyramid",
+        )
+
+
+def _as_rgb(image: Image.Image) -> np.ndarray:
+    """Decode to (h, w, 3), in bands, so that no second copy of the whole is made."""
+    width, height = image.size
+    opaque = image.mode in ("1", "L", "RGB") and "transparency" not in image.info
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, BAND_PX // width)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        pixels[top : top + rows] = on_white(band if opaque else band.convert("RGBA"))
+    return pixels
 
 
 def _from_dpi(image: Image.Image) -> Resolution:

@@ -10,10 +10,12 @@ from pathlib import Path
 import openslide
 
 from magnet_core.errors import MagnetError
+from magnet_core.file_kind import refuse_stand_in
 from magnet_core.slides.base import CannotOpenError, SlideImage
 from magnet_core.slides.flat import FlatSlide
 from magnet_core.slides.openslide_slide import OpenSlideSlide
 from magnet_core.slides.tiff import TiffSlide
+from magnet_core.slides.tiff_directories import check_directories
 
 LIBRARIES: dict[str, type[OpenSlideSlide] | type[TiffSlide] | type[FlatSlide]] = {
     "OpenSlide": OpenSlideSlide,
@@ -31,13 +33,14 @@ def open_slide(path: Path) -> SlideImage:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing there"
         raise MagnetError(path, expected="a slide or image file", found=found, remedy="check the path")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise MagnetError(path, expected="a file to read", found=str(error), remedy="check its permissions") from error
+    refuse_stand_in(path)
+    with path.open("rb") as file:
+        magic = file.read(4)
     reasons = []
-    for name in _order(path, magic):
+    vendor = openslide.OpenSlide.detect_format(path)
+    if magic in TIFF_MAGIC and vendor != "hamamatsu":  # whose files above 4 GB keep other offsets
+        check_directories(path)
+    for name in _order(vendor, magic):
         try:
             return LIBRARIES[name](path)
         except CannotOpenError as error:
@@ -50,8 +53,7 @@ def open_slide(path: Path) -> SlideImage:
     )
 
 
-def _order(path: Path, magic: bytes) -> tuple[str, ...]:
-    vendor = openslide.OpenSlide.detect_format(path)
+def _order(vendor: str | None, magic: bytes) -> tuple[str, ...]:
     if vendor is not None and vendor != "generic-tiff":
         return "OpenSlide", "tifffile"
     return ("tifffile", "OpenSlide") if magic in TIFF_MAGIC else ("Pillow", "OpenSlide")

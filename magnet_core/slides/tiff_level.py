@@ -1,8 +1,10 @@
 """One level of a TIFF: from a window to the tiles or strips that hold it, decoded and turned into RGB.
 
 In: a tifffile page series of one image. Out: RGB uint8. Colour may be one page with 1, 3 or 4 samples, separate
-planes of a page, or three pages (as Bio-Formats writes RGB). Uncompressed strips in one piece are mapped: only the
-window's own bytes are read.
+planes of a page, or three pages (as Bio-Formats writes RGB). Greyscale of 1 to 8 bits and palettes go through a table
+of 256 colours. Uncompressed strips in one piece are mapped: only the window's own bytes are read.
+
+What a tile or strip would take in memory is judged before it is decoded.
 """
 
 from collections.abc import Iterator
@@ -17,12 +19,19 @@ from PIL import Image
 
 from magnet_core.errors import MagnetError
 from magnet_core.slides.base import WHITE, CannotOpenError, on_white
+from magnet_core.slides.coded_size import SIZED, coded_size
 from magnet_core.slides.segment_cache import SegmentCache
 
 # h, w rows and columns of a window; C channels as stored (1, 3 or 4)
 
+MAX_CHANNELS = 4
 IMAGE_AXES = ("YX", "YXS", "SYX", "CYX")  # tifffile's letters: S samples of a page, C channels, a page each
 JPEG = 7  # tifffile turns YCbCr into RGB for this compression
+# Compressions whose decoder stops at the size of the tile: none, CCITT, LZW, JPEG, deflate, PackBits, LZMA, zstd.
+BOUNDED = (1, 2, 3, 4, 5, JPEG, 8, 32773, 32946, 34892, 33007, 34925, 50000)
+MAX_SEGMENT_BYTES = 2**30  # of a decoded tile or strip: it is held as a whole
+CONVERT = "convert it to a tiled 8-bit RGB TIFF, for example with: vips tiffsave in.tif out.tif --tile --pyramid"
+TO_8_BIT = "convert it to 8-bit RGB, for example with: vips colourspace in.tif 'out.tif[tile,pyramid]' srgb"
 ALPHA_MODES = {1: "RGBa", 2: "RGBA"}  # TIFF ExtraSamples: premultiplied, or not; 0 is no alpha but a spare channel
 
 
@@ -35,9 +44,36 @@ class TiffLevel:
         self._cache, self._lock = cache, lock
         self._planes, self._samples = page.shaped[0], page.shaped[4]
         self._mode = _colour_mode(path, series, channels=len(self._pages) * self._planes * self._samples)
+        self._table = _colour_table(page) if self._mode == "table" else None
         self._segment_size = _segment_size(page)
-        self._mapped = page.is_memmappable and self._planes == 1 and len(self._pages) == 1
+        self._mapped = page.is_memmappable and self._planes == 1 and len(self._pages) == 1 and page.dtype == np.uint8
         self.size_px = (page.imagewidth, page.imagelength)
+        if not self._mapped:
+            self._refuse_unbounded()
+
+    def _refuse_unbounded(self) -> None:
+        width, height = self._segment_size
+        num_bytes = width * height * self._samples
+        if num_bytes > MAX_SEGMENT_BYTES:
+            raise MagnetError(
+                self._path,
+                expected=f"tiles or strips of at most {MAX_SEGMENT_BYTES >> 20:,} MiB",
+                found=f"such of {width:,} × {height:,} pixels, {num_bytes >> 20:,} MiB",
+                remedy=CONVERT,
+            )
+        compression = int(self._page.compression)
+        if compression not in BOUNDED and compression not in SIZED:
+            known = compression in set(tifffile.COMPRESSION)
+            raise MagnetError(
+                self._path,
+                expected="a TIFF compressed by LZW, deflate, JPEG, JPEG 2000, JPEG XL, WebP, PNG, zstd, or not at all",
+                found=f"compression {compression}" + (f", {tifffile.COMPRESSION(compression).name}" if known else ""),
+                remedy=CONVERT,
+            )
+        columns, rows = ceil(self.size_px[0] / width), ceil(self.size_px[1] / height)
+        listed = min(min(len(page.dataoffsets), len(page.databytecounts)) for page in self._pages)
+        if listed < columns * rows * self._planes:
+            raise CannotOpenError(f"it lists {listed:,} of {columns * rows * self._planes:,} tiles or strips")
 
     def fill(self, x: int, y: int, out: np.ndarray) -> None:
         """Write the window from (x, y) on into `out` (h, w, 3); it lies inside the level.
@@ -49,10 +85,10 @@ class TiffLevel:
             self._fill_stored(x, y, out)
             return
         channels = len(self._pages) * self._planes * self._samples
-        blank = 0 if self._mode == "white is 0" else WHITE
+        blank = WHITE if self._table is None else self._table.sum(axis=1).argmax()
         stored = np.full((height, width, channels), blank, np.uint8)
         self._fill_stored(x, y, stored)
-        out[:] = _as_rgb(stored, self._mode)
+        out[:] = _as_rgb(stored, self._mode) if self._table is None else self._table[stored[..., 0]]
 
     def _fill_stored(self, x: int, y: int, stored: np.ndarray) -> None:
         """Write the channels into `stored` (h, w, C) as they are; tiles that a sparse file leaves out stay blank."""
@@ -93,39 +129,72 @@ class TiffLevel:
         offset, num_bytes = offsets[index], sizes[index]
         if num_bytes == 0:
             return np.empty((0, 0, self._samples), np.uint8)
+        handle = self._page.parent.filehandle
+        if not (isinstance(offset, int) and isinstance(num_bytes, int) and offset >= 0 and num_bytes > 0):
+            raise OSError(f"the file states no place of tile or strip {index}")
+        if offset + num_bytes > handle.size:
+            raise OSError(f"the file ends within tile or strip {index}")
         with self._lock:
-            handle = self._page.parent.filehandle
             handle.seek(offset)
             encoded = handle.read(num_bytes)
-        if len(encoded) < num_bytes:
-            raise OSError(f"the file ends within tile or strip {index}")
+        if (compression := int(self._page.compression)) in SIZED:
+            self._refuse_other_size(compression, encoded)
         jpeg = {"jpegtables": self._page.jpegtables, "jpegheader": self._page.jpegheader}
         pixels: np.ndarray = self._page.decode(encoded, index, **jpeg)[0][0]
         return pixels
 
+    def _refuse_other_size(self, compression: int, encoded: bytes) -> None:
+        width, height, channels = coded_size(compression, encoded)
+        if width > self._segment_size[0] or height > self._segment_size[1] or channels > MAX_CHANNELS:
+            raise ValueError(f"a tile or strip states {width:,} × {height:,} pixels of {channels} channels of itself")
+
 
 def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
     """Width and height of the page's tiles, or of its strips."""
-    size = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, page.rowsperstrip)
-    if min(size) < 1:
-        raise ValueError(f"its tiles or strips measure {size[0]} × {size[1]} pixels")
+    strip_rows = min(page.rowsperstrip, page.imagelength)  # a single strip may state any number
+    size = (page.tilewidth, page.tilelength) if page.is_tiled else (page.imagewidth, strip_rows)
+    for side in (*size, page.imagewidth, page.imagelength):
+        if not isinstance(side, int) or side < 1:
+            raise ValueError(f"its image, tiles or strips measure {side} pixels")
     return size
+
+
+def _colour_table(page: tifffile.TiffPage) -> np.ndarray:
+    """Colours (256, 3) uint8 of the values of a single channel; values that its bits cannot hold are the last one's."""
+    last = 2**page.bitspersample - 1
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        if page.colormap is None or page.colormap.shape != (3, last + 1):
+            raise CannotOpenError("its palette is missing or too short")
+        colours = (page.colormap.T >> 8).astype(np.uint8)  # of 16 bits
+    else:
+        ramp = (np.arange(last + 1) * WHITE + last // 2) // last
+        colours = np.repeat(ramp[:, None] if page.photometric == 1 else WHITE - ramp[:, None], 3, axis=1)
+    table: np.ndarray = colours[np.minimum(np.arange(256), last)].astype(np.uint8)
+    return table
 
 
 def _colour_mode(path: Path, series: tifffile.TiffPageSeries, *, channels: int) -> str:
     """How the stored channels become RGB; `MagnetError` where this is not an 8-bit greyscale or colour image."""
     page = series.keyframe
     photometric = tifffile.PHOTOMETRIC(page.photometric).name if page.photometric is not None else "unknown"
-    if page.dtype != np.uint8 or series.axes not in IMAGE_AXES or channels not in (1, 3, 4) or None in series.pages:
+    if (
+        page.dtype not in (np.uint8, np.bool_)
+        or series.axes not in IMAGE_AXES
+        or channels not in (1, 3, 4)
+        or None in series.pages
+    ):
         raise MagnetError(
             path,
             expected="an 8-bit greyscale or RGB image",
             found=f"{channels} channel(s) of {page.dtype}, {photometric}, axes {series.axes}",
-            remedy="convert it to 8-bit RGB, for example with: vips tiffsave in.tif out.tif --tile --pyramid",
+            remedy=TO_8_BIT,
         )
     rgb = photometric == "RGB" or (photometric == "YCBCR" and page.compression == JPEG)
-    if channels == 1 and photometric in ("MINISBLACK", "MINISWHITE"):
-        return "L" if photometric == "MINISBLACK" else "white is 0"
+    if channels == 1 and photometric in ("MINISBLACK", "MINISWHITE", "PALETTE"):
+        return "L" if photometric == "MINISBLACK" and page.bitspersample == 8 else "table"
+    if page.bitspersample != 8:
+        raise MagnetError(path, expected="an 8-bit greyscale or RGB image",
+                          found=f"{channels} channels of {page.bitspersample} bits", remedy=TO_8_BIT)  # fmt: skip
     if channels == 3 and (rgb or (photometric == "MINISBLACK" and series.axes == "CYX")):
         return "RGB"
     if channels == 4 and rgb:
@@ -137,8 +206,6 @@ def _as_rgb(stored: np.ndarray, mode: str) -> np.ndarray:
     """Turn (h, w, C) as stored into (h, w, 3) RGB, or into (h, w, 1) for greyscale, on white."""
     if mode == "L":
         return stored
-    if mode == "white is 0":
-        return WHITE - stored
     if mode == "RGBX":
         return stored[..., :3]
     height, width = stored.shape[:2]

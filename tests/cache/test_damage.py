@@ -31,8 +31,8 @@ ARRAYS = {
 SPEC: dict[str, Any] = {"block_rows": 262144, "dtype": "<i4", "shape": [300], "text": False}
 
 
-def write(path: Path, *, version: int = 2) -> Path:
-    with ArrayWriter(path, HEADER) as writer:
+def write(path: Path, *, version: int = 2, slide_id: str = "P1") -> Path:
+    with ArrayWriter(path, HEADER | {"slide_id": slide_id}) as writer:
         writer.declare("bin8/coords_um", (20, 2), np.float64, block_rows=8)
         for name, array in ARRAYS.items():
             writer.put(name, array)
@@ -263,7 +263,7 @@ def test_verify_reads_on_after_files_that_cannot_be_opened(tmp_path: Path) -> No
     store = Store.create(tmp_path)
     store.register([{"slide_id": name} for name in "ABCDE"])
     for slide_id, version in zip("ABCDE", (2, 1, 2, 2, 2), strict=True):
-        write(store.geometry_path(slide_id), version=version)
+        write(store.geometry_path(slide_id), version=version, slide_id=slide_id)
     change(store.geometry_path("A"), {HEADER_KEY: b"{}"})
     change(store.geometry_path("B"), {spec_key("counts"): b"{"})
     store.geometry_path("C").write_bytes(b"no LMDB file" * 1000)

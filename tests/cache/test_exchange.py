@@ -167,6 +167,45 @@ def test_files_that_hold_something_else_are_one_line(
         import_features(tmp_path / "a.h5", store, slide_id="A", level="spot", backbone="b", patch_px=1e6)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file: file["coords"].attrs.update({"patch_size_level0": 0}), "the side of a patch .* found 0;"),
+        (lambda file: file["coords"].attrs.update({"patch_size_level0": -5}), "the side of a patch .* found -5;"),
+        (lambda file: file["coords"].attrs.update({"patch_size_level0": np.nan}), "the side of a patch .* found nan;"),
+        (lambda file: replace(file, "coords", np.full((7, 2), np.nan)), "coords in level-0 pixels, up to 10,000,000"),
+        (lambda file: replace(file, "coords", np.full((7, 2), 1e308)), "coords in level-0 pixels, up to 10,000,000"),
+        (
+            lambda file: replace(file, "coords", np.full((7, 2), b"1")),
+            r"features \(7, 4\) of float32 and coords \(7, 2\)",
+        ),
+        (lambda file: replace(file, "features", np.zeros((7, 0), np.float32)), r"features \(7, 0\) of float32"),
+        (lambda file: claim_terabytes(file), "with no more than 0 bytes stored of it"),
+        (lambda file: replace(file, "coords", h5py.ExternalLink("other.h5", "coords")), "an h5 file with 'features'"),
+    ],
+)
+def test_absurd_files_are_one_line(
+    store: Store, tmp_path: Path, change: Callable[[h5py.File], None], said: str
+) -> None:
+    path = write_h5(tmp_path / "a.h5", patch_size_level0=SIDE_PX)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(MagnetError, match=said):
+        import_features(path, store, slide_id="A", level="spot", backbone="b")
+    with pytest.raises(MagnetError, match="--patch-px: expected pixels above 0, found -1"):
+        import_features(write_h5(tmp_path / "b.h5"), store, slide_id="A", level="spot", backbone="b", patch_px=-1)
+
+
+def replace(file: h5py.File, name: str, values: object) -> None:
+    del file[name]
+    file[name] = values
+
+
+def claim_terabytes(file: h5py.File) -> None:
+    del file["features"]
+    file.create_dataset("features", shape=(10**9, 768), dtype="f4", chunks=(64, 768))
+
+
 def test_a_batch_axis_is_dropped_and_hest_names_are_known(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["embeddings"], file["coords"] = FEATURES[None], np.zeros((6, 2), np.int32)

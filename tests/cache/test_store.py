@@ -190,7 +190,7 @@ def test_verify_names_each_fault_and_each_leftover(tmp_path: Path) -> None:
     assert f"{features.name}.partial: unfinished" in checked.stdout
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_the_committed_store_of_each_version_reads_back(version: int) -> None:
     store = Store(COMMITTED / f"store_v{version}")
     assert json.loads((store.root / "store.json").read_text())["schema_version"] == version

@@ -52,8 +52,23 @@ def test_defaults_recipe_options_and_set_each_win_over_the_one_before(tmp_path: 
             [],
             r"--targets: geometry.targets: expected some of 8, 16, 55",
         ),
+        (
+            "[embedding]\nbackbone = 'uni@'",
+            {},
+            [],
+            r"uni@: expected a branch, a tag or a commit after '@', found ''; copy",
+        ),
+        ("", {"embedding.backbone": ("--backbone", "un@v1")}, [], r"--backbone: .* found 'un'; did you mean uni"),
+        ("", {}, ["embedding.weights=~nouser/a.pt"], r"embedding.weights: expected a path, found '~nouser', which has"),
+        ("", {}, ["embedding.weights_sha256=AB"], r"weights_sha256: expected 64 hexadecimal digits.*, found 'AB'"),
+        (
+            "",
+            {"embedding.weights_sha256": ("--weights-sha256", "0" * 64)},
+            ["embedding.weights=random"],
+            r"--weights-sha256: embedding.weights_sha256: expected weights from a file or the hub, found random ones",
+        ),
         ("", {}, ["device=gpu"], r"--set: device: expected auto, cpu, cuda or cuda:N, found 'gpu'"),
-        ("", {}, ["geometry.bin_patch_um=nan"], r"--set: geometry.bin_patch_um: expected a finite number"),
+        ("", {}, ["geometry.bin_patch_um=nan"], r"--set: geometry.bin_patch_um: expected a positive number"),
     ],
 )
 def test_a_wrong_setting_names_its_source(

@@ -25,6 +25,7 @@ CHANGED: dict[str, Any] = {
     "batch_size": 65,
     "workers": 3,
     "compile": True,
+    "pixels": False,
     "geometry.targets": [8, 55],
     "geometry.sampling": "all",
     "geometry.bins": 6001,
@@ -38,6 +39,7 @@ CHANGED: dict[str, Any] = {
     "geometry.seed": 1,
     "embedding.backbone": "timm:test_vit",
     "embedding.weights": WEIGHTS,
+    "embedding.weights_sha256": "0" * 64,
     "embedding.token_grid": 5,
     "embedding.own": 1,
     "embedding.views": 8,
@@ -90,6 +92,18 @@ def test_digests_are_those_of_the_first_release(sample: Sample) -> None:
     encoder = build_encoder(find_backbone("timm:test_convnext"), "random")
     assert geometry_settings(sample, config)["schema"] == embedding_settings(config, encoder)["schema"] == 1
     assert digest(geometry_settings(sample, config)) == "4bbb4917804e"
+
+
+def test_a_pinned_revision_of_the_same_weights_is_in_no_digest_and_told_to_stage_two(sample: Sample) -> None:
+    config = RunConfig.build(BASE, where="test")
+    pinned = config.changed(embedding={"backbone": "timm:test_convnext@v1", "weights_sha256": "0" * 64})
+    assert digests(sample, pinned) == digests(sample, config)
+    header, before = (
+        features_header(each.deciding("embedding"), geometry_settings(sample, each), each) for each in (pinned, config)
+    )
+    assert header["weights"] == {"source": "random", "seed": 0, "revision": "v1", "sha256": "0" * 64}
+    assert before["weights"] == {"source": "random", "seed": 0}
+    assert header | {"weights": before["weights"]} == before
 
 
 def test_the_path_of_equal_weights_is_in_no_digest(sample: Sample, tmp_path: Path) -> None:

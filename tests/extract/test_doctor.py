@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from extract import doctor
 from extract.cli import app
 from extract.doctor import Check
+from magnet_core.console import run_command
 
 
 @pytest.fixture
@@ -64,6 +65,35 @@ def test_an_unreachable_hub_is_a_note_and_an_offline_one_is_not_asked(
     assert "--weights PATH" in unreachable.remedy
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "not asked" in list(doctor.check_hub())[-1].found
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_a_password_in_the_hubs_address_is_not_shown(monkeypatch: pytest.MonkeyPatch, hub: str, offline: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.replace("://", "://me:s3@cret@"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    line = list(doctor.check_hub())[-1].line()
+    assert hub.replace("://", "://…@") in line
+    assert "cret" not in line
+    assert ("answers" in line) == (offline == "0")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["hub", "file:///etc/passwd", "http://", "http://[::1", "http://hub:99999", "http://me:s3/cret@hub", "http://a b"],
+)
+def test_an_address_that_is_none_is_one_line_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    [check] = doctor.check_hub()
+    assert check.state == "problem"
+    assert "HF_ENDPOINT: expected an address such as https://" in check.found
+    monkeypatch.setattr("sys.argv", ["extract", "backbones"])
+    with pytest.raises(SystemExit) as end:
+        run_command("extract.cli")
+    assert end.value.code == 1
+    assert capsys.readouterr().err.strip() == f"error: {check.found}"
+    assert "s3" not in check.found
 
 
 @pytest.mark.parametrize(

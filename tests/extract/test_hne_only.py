@@ -70,7 +70,9 @@ def test_a_slide_without_tissue_is_one_line(tmp_path: Path) -> None:
         bins_in_tissue(slide, MPP, slide_id="B")
 
 
-def test_a_run_stores_the_slide_and_names_the_one_without_tissue(tmp_path: Path) -> None:
+def test_a_run_stores_the_slide_and_names_the_one_without_tissue(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_slide(tmp_path / "a.png")
     write_slide(tmp_path / "b.png", tissue=False)
     (tmp_path / "samples.csv").write_text("slide_id,image,mpp\nA,a.png,2\nB,b.png,2\n")
@@ -83,6 +85,7 @@ def test_a_run_stores_the_slide_and_names_the_one_without_tissue(tmp_path: Path)
     summary = run(config)
     assert summary.written == ["A"]
     assert "expected H&E-stained tissue" in summary.failed["B"]
+    assert caplog.text.count("A: the slide's 2 µm/px are enlarged 8 times") == 1
     geometry = Store(tmp_path / "store").geometry("A")
     assert geometry.read("genes/id").shape == (0,)
     assert not any("counts" in name for name in geometry.names())

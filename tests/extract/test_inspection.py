@@ -13,7 +13,7 @@ from extract.cli import app
 from extract.inspection import SlideFacts, slide_facts
 from extract.lattice import measure_lattice
 from extract.overlay import TISSUE, covered_by, draw_overlay, scale_bar_um
-from extract.resolution import resolve_mpp
+from extract.resolution import enlarging, resolve_mpp
 from magnet_core.records import Assay, Genes, Sample, SlideCounts
 from magnet_core.slides import SlideImage, open_slide
 
@@ -51,9 +51,9 @@ def facts_of(image: Path, counts: SlideCounts, **columns: object) -> SlideFacts:
         return slide_facts(sample, slide, counts, resolution=resolve_mpp(sample, slide, counts))
 
 
-def test_facts_of_a_good_slide_are_exact_and_without_warning(image: Path) -> None:
+def test_facts_of_a_good_slide_are_exact_and_warn_of_its_resolution_alone(image: Path) -> None:
     facts = facts_of(image, bins_on(TISSUE_BOX_PX))
-    assert facts.warnings == ()
+    assert facts.warnings == (enlarging(MPP),)
     assert (facts.size_px, facts.num_genes, facts.resolution.mpp) == ((640, 480), 3, MPP)
     assert [(assay.name, assay.rows, assay.median_umi) for assay in facts.assays] == [("8 µm bins", 250, 50.0)]
     assert facts.tissue_mm2 == pytest.approx(250 * 64e-6)

@@ -87,12 +87,47 @@ def test_the_resolution_is_that_of_the_sample_in_the_metadata(tmp_path: Path) ->
         read(other)
 
 
+def write_table(path: Path, mpp: str) -> Path:
+    path.write_text(f"id,pixel_size_um_estimated\nTENX1,{mpp}\n")
+    return path
+
+
+def test_the_newest_table_wins_and_a_contradiction_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The oldest used to win, as its name comes first: 0.5 where the newest says 0.686."""
+    path = write(tmp_path)
+    write_table(tmp_path / "HEST_v1_0_0.csv", "0.5")
+    write_table(tmp_path / "HEST_v1_9_0.csv", "0.686")
+    newest = write_table(tmp_path / "HEST_v1_10_0.csv", "0.6861")
+    assert count_files(Sample("P1", path, counts=path)) == [path, newest]
+    slide = read(path)
+    assert (slide.mpp, slide.mpp_source) == (0.6861, "pixel_size_um_estimated in HEST_v1_10_0.csv")
+    assert "HEST_v1_10_0.csv states 0.6861, which is taken; HEST_v1_0_0.csv states 0.5" in caplog.text
+    assert "HEST_v1_9_0.csv" not in caplog.text  # which says nearly the same
+    nearer = write_table(tmp_path / "st" / "HEST_v1_10_0.csv", "0.7")
+    assert count_files(Sample("P1", path, counts=path)) == [path, nearer]
+    without_version = write_table(tmp_path / "st" / "HEST.csv", "0.9")
+    assert read(path).mpp == 0.7
+    without_version.write_text("neither,column\n1,2\n")
+    assert read(path).mpp == 0.7
+    assert "HEST.csv: expected a CSV with the columns id" in caplog.text
+
+
+@pytest.mark.parametrize("mpp", ["0", "-0.5", "1e308", "inf"])
+def test_a_resolution_that_no_scan_has_is_refused(tmp_path: Path, mpp: str) -> None:
+    path = write(tmp_path)
+    write_table(tmp_path / "HEST_v1_1_0.csv", mpp)
+    with pytest.raises(MagnetError, match="a pixel_size_um_estimated of 'TENX1' between"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (np.log1p(COUNTS), r"found 0\.6931: X is normalised or scaled"),
-        (sparse.csr_matrix(COUNTS - 1), "found -1: X is normalised or scaled"),
-        (np.where(COUNTS > 0, np.nan, 0), "found nan: X is normalised or scaled"),
+        (np.log1p(COUNTS), r"raw counts in X, whole numbers from 0 on, found 0\.6931: they are normalised or scaled"),
+        (sparse.csr_matrix(COUNTS - 1), "found -1: they are normalised or scaled"),
+        (np.where(COUNTS > 0, np.nan, 0), "found nan: they are normalised or scaled"),
     ],
 )
 def test_an_x_that_is_not_raw_is_refused(tmp_path: Path, x: np.ndarray, message: str) -> None:

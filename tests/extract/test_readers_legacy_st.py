@@ -87,7 +87,7 @@ def test_a_folder_with_one_table_and_spots_beside_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("\tA\tB\n1x1\t0.5\t2\n2x1\t1\t2\n", "whole numbers per spot.*Float64"),
+        ("\tA\tB\n1x1\t0.5\t2\n2x1\t1\t2\n", r"whole numbers from 0 on, found 0\.5: they are normalised"),
         ("\tA\tB\n1x1\t1\n", "row of 2 whole numbers.*found 1 columns"),
         ("\tA\tB\n1x1\t1\t2\n1x1\t1\t2\n", "each spot once, found '1x1' 2 times"),
         ("\tA\tB\n7x7\t1\t2\n", r"spots named as in the counts table \('7x7'\), found '3x2'"),

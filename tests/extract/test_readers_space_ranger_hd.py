@@ -47,7 +47,7 @@ def write_size(binned: Path, size_um: int) -> tuple[np.ndarray, pl.DataFrame]:
     """Write one bin size: matrix and positions in different orders, 20 more positions out of tissue."""
     rng = np.random.default_rng(size_um)
     folder = binned / f"square_{size_um:03d}um"
-    barcodes = [f"s_{size_um:03d}um_{i:05d}-1" for i in rng.permutation(NUM_BINS + 20)]
+    barcodes = [f"s_{size_um:03d}um_{i:05d}_{i % 7:05d}-1" for i in rng.permutation(NUM_BINS + 20)]
     counts = rng.poisson(0.4, (NUM_BINS, len(SYMBOLS)))
     write_h5(folder / "filtered_feature_bc_matrix.h5", counts, barcodes[:NUM_BINS])
     positions = pl.DataFrame(
@@ -326,7 +326,7 @@ def test_other_wrong_positions(outs: Path, bins_8um: Path) -> None:
     [
         ({"shape": np.array([6, 31])}, r"shape \(6, 31\) for 6 features and 30 barcodes"),
         ({"indptr": np.zeros(31, np.int64)}, "an indptr that does not fit"),
-        ({"data": np.ones(3, np.float32)}, "counts of type float32"),
+        ({"data": np.full(180, 0.5, np.float32)}, r"whole numbers from 0 on, found 0\.5: they are normalised"),
         ({"features/feature_type": np.array(["Antibody Capture"] * 6, "S")}, "only Antibody Capture"),
     ],
 )

@@ -127,6 +127,9 @@ def test_spots_of_the_matrix_out_of_tissue_are_left_out(outs: Path) -> None:
 def test_wrong_positions(outs: Path) -> None:
     path = outs / "spatial" / "tissue_positions.csv"
     path.write_text("")
+    with pytest.raises(MagnetError, match=r"tissue_positions\.csv: expected a file with content, found an empty file"):
+        read(outs)
+    path.write_text("\n")
     with pytest.raises(MagnetError, match=r"tissue_positions\.csv: expected a CSV file with the columns barcode"):
         read(outs)
     path.write_text("B0000-1,1,0,0,7\n")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extract.resolution import ResolvedMpp, resolve_mpp
+from extract.resolution import ResolvedMpp, enlarging, resolve_mpp
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes, Sample, SlideCounts
 
@@ -48,3 +48,14 @@ def test_the_users_number_overrides_the_files_where_it_says_so() -> None:
 def test_without_any_statement_there_is_no_guess() -> None:
     with pytest.raises(MagnetError, match="expected its µm/px in samples.csv, .* write it into the column 'mpp'"):
         resolve(platform=None, image=None)
+
+
+def test_without_any_statement_the_image_says_why() -> None:
+    with pytest.raises(MagnetError, match=r"found none of them \(Space Ranger; resolution tags\)"):
+        resolve(platform=None, image=None)
+
+
+def test_a_slide_coarser_than_what_encoders_see_is_told_with_the_factor() -> None:
+    assert [enlarging(mpp) for mpp in (0.12, 0.25, 0.2528)] == [None] * 3
+    assert "0.687 µm/px are enlarged 2.7 times to the 0.25 µm/px" in str(enlarging(0.687))
+    assert "enlarged 2 times" in str(enlarging(0.5))

@@ -291,8 +291,14 @@ def test_wrong_options_are_refused_before_anything_is_read(tmp_path: Path) -> No
         (["--bins", "0"], "--bins: geometry.bins: expected 1 or more, found 0"),
         (["--spots", "-1"], "--spots: geometry.spots: expected 1 or more, found -1"),
         (["--tokens", "0"], "--tokens: embedding.token_grid: expected 1 to 16, found 0"),
-        (["--workers", "0"], "--workers: workers: expected 1 or more, found 0"),
-        (["--batch-size", "0"], "--batch-size: batch_size: expected 1 or more, found 0"),
+        (["--workers", "0"], "--workers: workers: expected 1 to 256, found 0"),
+        (["--batch-size", "0"], "--batch-size: batch_size: expected 1 to 4096, found 0"),
+        (["--batch-size", "1000000000"], "batch_size: expected 1 to 4096, found 1000000000"),
+        (["--tokens", "1000000"], "embedding.token_grid: expected 1 to 16, found 1000000"),
+        (["--set", "workers=100000"], "--set: workers: expected 1 to 256, found 100000"),
+        (["--set", "geometry.neighbours=1000000"], "geometry.neighbours: expected 1 to 256, found 1000000"),
+        (["--set", "geometry.context_hops=1000000"], "geometry.context_hops: expected 0 to 64, found 1000000"),
+        (["--set", "geometry.region_patch_um=1e9"], "geometry.region_patch_um: expected"),
         (["--seed", "-1"], "--seed: geometry.seed: expected 0 or more, found -1"),
     ):
         result = CliRunner().invoke(app, ["run", "--store", str(tmp_path / "store"), "--weights", "random", *options])

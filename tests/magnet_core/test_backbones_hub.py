@@ -1,6 +1,8 @@
 """Weights from a hub of our own on loopback: each way it can fail, and that what it gave once is used offline."""
 
+import hashlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import save
@@ -25,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = "timm:test_resnet"
 REPOSITORY = "timm/test_resnet.r160_in1k"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+OLDER = "89abcdef0123456789abcdef0123456789abcdef"
 
 # These run in a process of their own: the hub client reads its environment once, when it is imported.
 RUN = """
@@ -73,13 +77,19 @@ class Hub(BaseHTTPRequestHandler):
             self.answer(500)
         elif organisation != "timm":
             self.answer(404, {"X-Error-Code": "RepoNotFound"})
+        elif "/resolve/gone/" in self.path:
+            self.answer(404, {"X-Error-Code": "RevisionNotFound"})
         elif self.path in self.files:
             content = self.files[self.path]
-            self.answer(200, {"ETag": f'"{len(content)}"', "X-Repo-Commit": COMMIT}, content)
+            etag = hashlib.sha256(content).hexdigest()
+            self.answer(200, {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit()}, content)
         else:
-            self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": self.commit()})
 
     do_GET = do_HEAD
+
+    def commit(self) -> str:
+        return COMMIT if "/resolve/main/" in self.path else OLDER
 
     def answer(self, status: int, headers: Mapping[str, str] | None = None, content: bytes = b"") -> None:
         self.send_response(status)
@@ -93,11 +103,33 @@ class Hub(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+DESCRIBED = {"architecture": "test_resnet", "num_classes": 1000, "pretrained_cfg": {"input_size": [3, 160, 160]}}
+# What a config.json may hold, and what is said of it.
+HOSTILE = {
+    b"[" * 100_000: "lists too deep to read",
+    b'{"architecture": ' + b"1" * 5000 + b"}": "Exceeds the limit",
+    b'{"architecture": 5}': "no timm architecture in its config.json",
+    b'{"architecture": "nope"}': "Unknown model",
+    b'{"architecture": "test_resnet", "pretrained_cfg": {"input_size": 5}}': "TypeError",
+    b'{"architecture": "test_vit", "pretrained_cfg": {}, "model_args": {"embed_dim": 7}}': "from which timm can build",
+    b'{"architecture": "test_vit", "pretrained_cfg": {}, "model_args": {"depth": 1e99}}': "from which timm can build",
+}
+
+
+def built(*, seed: int) -> Any:
+    return build_encoder(find_backbone(MODEL), "random", seed=seed).model
+
+
 @pytest.fixture(scope="module")
 def hub() -> Iterator[type[Hub]]:
-    state = build_encoder(find_backbone(MODEL), "random", seed=9).model.state_dict()
-    weights = save({key: value.contiguous() for key, value in state.items()})
+    weights, older = (
+        save({key: value.contiguous() for key, value in built(seed=seed).state_dict().items()}) for seed in (9, 8)
+    )
     Hub.files = {
+        f"/{REPOSITORY}/resolve/v1/model.safetensors": older,
+        f"/{REPOSITORY}/resolve/v1/config.json": json.dumps(DESCRIBED).encode(),
+        **{f"/timm/hostile-{number}/resolve/main/config.json": config for number, config in enumerate(HOSTILE)},
+        **{f"/timm/hostile-{number}/resolve/main/model.safetensors": weights for number in range(len(HOSTILE))},
         f"/{REPOSITORY}/resolve/main/model.safetensors": weights,
         "/timm/foreign/resolve/main/model.safetensors": b"not reached",
         "/timm/foreign/resolve/main/config.json": b'{"model_type": "dinov2"}',
@@ -140,6 +172,7 @@ REFUSALS = {
     "timm/empty": "none of model.safetensors, pytorch_model.bin",
     "timm/foreign": "no timm architecture in its config.json",
     "no-name/of/a/repository": "which is no repository name",
+    "timm/empty@gone": "a hub that has no revision 'gone' of it",
 }
 
 
@@ -172,7 +205,7 @@ def test_a_refusal_ends_a_run_with_one_line_that_names_the_page_and_the_other_wa
     line = answer["error"].strip()
     assert line.startswith(f"error: backbone 'hf-hub:{repository}': expected ")
     assert "\n" not in line
-    for part in (says, f"(https://huggingface.co/{repository})", "--weights PATH"):
+    for part in (says, f"(https://huggingface.co/{repository.partition('@')[0]})", "--weights PATH"):
         assert part in line
     assert answer["seconds"] < 5
     assert not (online.home / "store").exists()
@@ -191,6 +224,63 @@ def test_weights_are_fetched_once_with_the_token(online: Answers) -> None:
     assert [answer["sum"] for answer in online.fetched] == [expected, expected]
     assert sum(command == "GET" and REPOSITORY in path for command, path, _ in online.asked) == 1
     assert {token for _, _, token in online.asked} == {"Bearer hf_test"}
+
+
+@pytest.mark.parametrize(("number", "says"), [*enumerate(HOSTILE.values())])
+def test_a_description_on_the_hub_that_makes_no_sense_is_one_line(
+    hub: type[Hub], online: Answers, cached: pytest.MonkeyPatch, number: int, says: str
+) -> None:
+    cached.setattr(constants, "ENDPOINT", hub.endpoint)
+    cached.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    with pytest.raises(MagnetError, match=says) as told:
+        build_encoder(find_backbone(f"hf-hub:timm/hostile-{number}"))
+    assert len(str(told.value)) < 1000
+
+
+def test_a_revision_is_what_the_hub_has_there(hub: type[Hub], online: Answers, cached: pytest.MonkeyPatch) -> None:
+    cached.setattr(constants, "ENDPOINT", hub.endpoint)
+    cached.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    newest, pinned = (build_encoder(find_backbone(f"{MODEL}{at}")) for at in ("", "@v1"))
+    described = build_encoder(find_backbone(f"hf-hub:{REPOSITORY}@v1"))
+    for encoder, seed in ((newest, 9), (pinned, 8), (described, 8)):
+        state, expected = encoder.model.state_dict(), built(seed=seed).state_dict()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[key], expected[key]) for key in expected)
+    assert (pinned.spec.name, pinned.spec.revision, pinned.spec.pinned_name) == (MODEL, "v1", f"{MODEL}@v1")
+    assert pinned.spec.settings == newest.spec.settings
+
+
+def test_weights_of_another_sha256_are_not_loaded(hub: type[Hub], online: Answers, cached: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        pytest.fail("it was loaded")
+
+    cached.setattr(constants, "HF_HUB_OFFLINE", True)
+    [weights] = [
+        content for path, content in hub.files.items() if path == f"/{REPOSITORY}/resolve/main/model.safetensors"
+    ]
+    sha256 = hashlib.sha256(weights).hexdigest()
+    assert build_encoder(find_backbone(MODEL), sha256=sha256).width > 0
+    cached.setattr("magnet_core.backbones.encoder.load_weights", load)
+    wrong = sha256[:-1] + ("1" if sha256[-1] == "0" else "0")
+    with pytest.raises(MagnetError, match=f"expected a file of sha256 {wrong}, found sha256 {sha256}; do not use"):
+        build_encoder(find_backbone(MODEL), sha256=wrong)
+
+
+def test_no_password_of_the_address_and_no_token_is_shown(
+    online: Answers, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        address = f"http://me:s3cret@127.0.0.1:{unused.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(online.home / "another"))
+    with pytest.raises(MagnetError, match="no way to http://…@127.0.0.1:") as told:
+        build_encoder(find_backbone("resnet50"))
+    logging.getLogger("huggingface_hub.file_download").warning("tried %s, retrying", address)
+    assert "s3cret" not in str(told.value) + capfd.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "hf_sécret")
+    with pytest.raises(MagnetError, match="an HF_TOKEN or HF_ENDPOINT with characters outside ASCII"):
+        build_encoder(find_backbone("resnet50"))
 
 
 @pytest.fixture

@@ -94,3 +94,17 @@ def test_a_model_that_timm_cannot_build_is_refused_with_the_reason() -> None:
 def test_a_pooling_that_does_not_exist_is_refused() -> None:
     with pytest.raises(MagnetError, match=r"one of model, cls, cls\+mean, avg, found 'max'"):
         BackboneSpec("x", architecture="test_vit", pooling="max")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["uni", "timm:test_resnet", "hf-hub:org/name"])
+def test_a_revision_is_taken_off_the_name(name: str) -> None:
+    spec = find_backbone(f"{name}@refs/pr/3")
+    assert spec == dataclasses.replace(find_backbone(name), revision="refs/pr/3")
+    assert (spec.pinned_name, find_backbone(name).pinned_name) == (f"{name}@refs/pr/3", name)
+    assert spec.settings == find_backbone(name).settings
+
+
+@pytest.mark.parametrize("revision", ["", "../../x", "a b", "a@b", "-x", "x" * 101, "é", "\x1b[2J"])
+def test_what_can_be_no_revision_is_refused(revision: str) -> None:
+    with pytest.raises(MagnetError, match="expected a branch, a tag or a commit after '@'"):
+        find_backbone(f"uni@{revision}")

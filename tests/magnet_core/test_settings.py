@@ -66,6 +66,11 @@ def refused(build: Any, *arguments: Any, **options: Any) -> str:
         ({"shelves": 1.5}, "oven.shelves: expected a whole number, found 1.5; change the setting"),
         ({"most": 5}, "oven.most: expected at most 4, found 5; change the setting"),
         ({"weight": float("inf")}, "oven.weight: expected a finite number, found inf; change the setting"),
+        (
+            {"degrees": float("inf")},
+            "oven.degrees: expected a positive number, at most 300, found inf; change the setting",
+        ),
+        ({"excess": float("inf")}, "oven.excess: expected a finite number, found inf; change the setting"),
         ({"heat": "grill"}, "oven.heat: expected one of top, fan, found 'grill'; change the setting"),
         ({"lit": "perhaps"}, "oven.lit: expected true or false, found 'perhaps'; change the setting"),
         ({"degree": 1}, "oven: expected a known setting, found 'degree'; did you mean degrees?"),
@@ -82,6 +87,9 @@ def test_a_fault_is_one_line_by_the_name_a_user_sets(values: dict[str, Any], say
     [
         ({"grm": 1}, "a.toml: expected a known setting, found 'grm'; did you mean grams?"),
         ({"grams": 501}, "a.toml: grams: expected a multiple of pieces=2, found 501; change one of them"),
+        ({"name": "a\0b"}, r"a.toml: name: expected text of Unicode without NUL, found 'a\x00b'; change the setting"),
+        ({"tin": Path("t\udcff")}, r"a.toml: tin: expected text of Unicode without NUL, found 't\udcff'; change the"),
+        ({"seeds": ["a", "\0"]}, r"a.toml: seeds: expected text of Unicode without NUL, found '\x00'; change the"),
         ({"name": ""}, "a.toml: name: expected a name, found ''; give one"),
         (
             {"seeds": "one"},

@@ -14,6 +14,7 @@ from PIL import Image
 
 from magnet_core.errors import MagnetError
 from magnet_core.slides import open_slide
+from magnet_core.slides.openslide_slide import OpenSlideSlide
 
 WIDTH, HEIGHT = 301, 203
 SVS_TEXT = "Aperio Image Library v1.0\r\n{0}x{1} [0,0 {0}x{1}] (240x240) JPEG/RGB Q=70|AppMag = 40|MPP = 0.2520"
@@ -117,21 +118,49 @@ def test_scanner_files_go_through_openslide_and_every_level_is_exact(tmp_path: P
         assert (slide.mpp, slide.mpp_source) == (0.252, "OpenSlide property openslide.mpp-x")
         for number, level in enumerate(levels):
             np.testing.assert_array_equal(slide.read_level(number, 101, 50, 70, 60), level[50:110, 101:171])
-    with openslide.OpenSlide(tmp_path / "slide.svs") as raw:  # why coarser levels are read in fixed blocks
-        x = round(101 * raw.level_downsamples[1])
+
+
+def write_fractional(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Write a generic pyramid whose second level is 2.0004 times smaller; return its levels."""
+    full, half = smooth_picture(2401, 1800), smooth_picture(1200, 900)
+    with tifffile.TiffWriter(path) as tif:
+        for number, pixels in enumerate((full, half)):
+            tif.write(pixels, tile=(256, 256), photometric="rgb", metadata=None, subfiletype=number)
+    return full, half
+
+
+def test_a_level_with_a_fractional_downsample_is_read_as_it_is_stored(tmp_path: Path) -> None:
+    levels = write_fractional(tmp_path / "slide.tif")
+    with OpenSlideSlide(tmp_path / "slide.tif") as slide:
+        for number, level in enumerate(levels):
+            whole = slide.read_level(number, 0, 0, level.shape[1], level.shape[0])
+            np.testing.assert_array_equal(whole, level)
+            np.testing.assert_array_equal(slide.read_level(number, 1101, 701, 70, 60), level[701:761, 1101:1171])
+    with openslide.OpenSlide(tmp_path / "slide.tif") as raw:  # why such a level is read from its corner
+        x = round(1101 * raw.level_downsamples[1])
         shifted = np.asarray(raw.read_region((x, 0), 1, (70, 60)).convert("RGB"))
-        assert (shifted != levels[1][:60, 101:171]).any()
+        assert (shifted != levels[1][:60, 1101:1171]).any()
+
+
+def test_a_fractional_level_too_large_to_hold_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, _ = write_fractional(tmp_path / "slide.tif")
+    monkeypatch.setattr("magnet_core.slides.openslide_slide.MAX_WHOLE_PX", 1200 * 900 - 1)
+    with OpenSlideSlide(tmp_path / "slide.tif") as slide:
+        assert (slide.level_sizes, slide.downsamples) == (((2401, 1800),), (1.0,))
+        np.testing.assert_array_equal(slide.read_level(0, 1101, 701, 70, 60), full[701:761, 1101:1171])
 
 
 def test_a_coarse_level_is_the_same_in_every_window_across_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("magnet_core.slides.openslide_slide.BLOCK_PX", 100)
-    write_svs(tmp_path / "slide.svs")
-    with open_slide(tmp_path / "slide.svs") as slide:
-        whole = slide.read_level(1, 0, 0, 325, 375)
+    full, half = smooth_picture(1302, 1504), smooth_picture(651, 752)
+    with tifffile.TiffWriter(tmp_path / "slide.tif") as tif:
+        for number, pixels in enumerate((full, half)):
+            tif.write(pixels, tile=(256, 256), photometric="rgb", metadata=None, subfiletype=number)
+    with OpenSlideSlide(tmp_path / "slide.tif") as slide:
         for x, y in [(0, 0), (99, 101), (150, 33), (260, 310)]:
-            np.testing.assert_array_equal(slide.read_level(1, x, y, 65, 65), whole[y : y + 65, x : x + 65])
+            np.testing.assert_array_equal(slide.read_level(1, x, y, 65, 65), half[y : y + 65, x : x + 65])
 
 
 @pytest.mark.parametrize(
@@ -238,7 +267,7 @@ def test_an_unreadable_file_says_what_was_tried(tmp_path: Path) -> None:
     (tmp_path / "slide.svs").write_text("not an image")
     with pytest.raises(MagnetError, match=r"slide\.svs: expected .*Pillow: cannot identify.*OpenSlide: "):
         open_slide(tmp_path / "slide.svs")
-    (tmp_path / "slide.tif").write_bytes(b"II*\0" + b"\x08\0\0\0" + b"\xff" * 40)
+    (tmp_path / "slide.tif").write_bytes(b"II*\0" + b"\xff\0\0\0" + b"\0" * 40)
     with pytest.raises(MagnetError, match=r"slide\.tif: .*tifffile: .*OpenSlide: "):
         open_slide(tmp_path / "slide.tif")
     for path, found in ((tmp_path / "absent.svs", "nothing there"), (tmp_path, "a folder")):

@@ -25,7 +25,7 @@ from train.commands.options import (
     split_numbers,
 )
 from train.commands.showing import show_table
-from train.studies.request import USUAL_TARGETS, Study, StudyRequest
+from train.studies.request import USUAL_BACKBONES, USUAL_TARGETS, Study, StudyRequest
 from train.systems.table import SYSTEMS
 
 ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
@@ -67,12 +67,18 @@ def study_command(
         look_up(dict.fromkeys(SYSTEMS), each, where="--systems")
     compared = split_names("--backbones", backbones)
     with importing():
-        from train.data.fold_choice import choose_folds, targets_of
+        from train.data.fold_choice import check_features, check_gene_names, choose_folds, targets_of
         from train.studies.configure import configure
 
     config = configure(request)
     sides = choose_folds(config.fit, request.folds)
     measured = targets_of(config.fit, sides, target_sizes, USUAL_TARGETS[study])
+    if study is Study.BACKBONES:
+        for each in compared or USUAL_BACKBONES:
+            check_features(config.fit.changed(data={"backbone": each, "settings_digest": ""}), sides)
+    else:
+        check_features(config.fit, sides)
+    check_gene_names(config.fit, sides, request.genes)
     with importing():
         from train.pipeline import make_table
         from train.studies.tables import plan_paper_table

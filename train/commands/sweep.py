@@ -38,11 +38,13 @@ def sweep_command(
         fold=fold, name=name, target=target, backbone=backbone, store=store, runs=runs, bins=bins, device=device
     )
     with importing():
-        from train.data.fold_choice import check_features, choose_fold
+        from train.data.fold_choice import check_features, choose_fold, targets_of
         from train.sweep.config import read_sweep
 
     config = read_sweep(sweep, options, set_ or ())
-    check_features(config.base, [choose_fold(config.base)])
+    chosen = choose_fold(config.base)
+    targets_of(config.base, [chosen], [config.base.data.target], (), option="--target")
+    check_features(config.base, [chosen])
     with importing():
         from train.report.page import write_report
         from train.sweep.run import in_words, run_sweep

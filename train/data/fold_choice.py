@@ -3,14 +3,20 @@
 In: a configuration, whose store is opened. Out: folds of slide ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from cache.index import patient_of
 from cache.store import GEOMETRY, Store
-from magnet_core.console import notice
+from magnet_core.console import logger, notice
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS, find_target
+from magnet_core.registry import near_names
 from train.data.folds import Fold, fewer_folds_notice, load_or_create_folds
 from train.settings.fit import FitConfig
+
+log = logger(__name__)
 
 
 def choose_fold(config: FitConfig) -> Fold:
@@ -37,11 +43,30 @@ def all_folds(config: FitConfig) -> list[Fold]:
         notice(
             f"not in any fold, as its extraction is unfinished: {', '.join(path.parent.name for path in unfinished)}"
         )
+    if stale := store.stale_ids():
+        log.warning("not in any fold, as their sample sheet no longer names them: %s", ", ".join(stale))
     by_patient = config.split.by == "patient"  # without names, each slide is its own patient
-    patients = {row["slide_id"]: row["patient"] if by_patient else "" for row in store.samples() if row["counts"]}
+    rows = [row for row in store.current_samples() if row.get("counts")]
+    patients = {row["slide_id"]: patient_of(row) if by_patient else "" for row in rows}
+    refuse_same_image(store, rows, patients)
     if said := fewer_folds_notice(patients, folds=config.split.folds):
         notice(said)
     return load_or_create_folds(config.split.file, patients, folds=config.split.folds, seed=config.split.seed)
+
+
+def refuse_same_image(store: Store, rows: Sequence[Mapping[str, Any]], patients: Mapping[str, str]) -> None:
+    """Refuse slides of one image that could come to both sides of a fold: the same tissue under two names."""
+    first_with: dict[str, str] = {}
+    for row in rows:
+        slide_id, image = row["slide_id"], store.fingerprint(row)
+        other = slide_id if image is None else first_with.setdefault(image, slide_id)
+        if (patients[other] or other) != (patients[slide_id] or slide_id):
+            raise MagnetError(
+                f"{store.root}: slides '{other}' and '{slide_id}'",
+                expected="an image of its own for each, as a fold may have them on both sides",
+                found="the same image under both names",
+                remedy=f"delete the folder of the name no longer used, then run 'cache repair {store.root} --yes'",
+            )
 
 
 def choose_folds(config: FitConfig, chosen: Sequence[int] | None) -> list[Fold]:
@@ -66,7 +91,7 @@ def targets_of(
 ) -> list[int]:
     """Return the targets asked for, all of which the store must have, or else the usual targets that it has."""
     store = Store(config.data.store)
-    slide_ids = {slide_id for fold in folds for slide_id in (*fold.train, *fold.test)}
+    slide_ids = slides_of(folds)
     in_store = [target for target in TARGETS if all(has_target(store, slide_id, target) for slide_id in slide_ids)]
     targets = list(usual if asked is None else asked)
     available = [target for target in targets if target in in_store]
@@ -81,7 +106,52 @@ def targets_of(
 
 
 def check_features(config: FitConfig, folds: Sequence[Fold]) -> None:
-    """Refuse slides that lack features of the backbone; the error says how to make the features."""
+    """Refuse slides that lack what is learnt from: features of the backbone, and pixels where its encoder is trained.
+
+    The error says how to make them.
+    """
     store, data = Store(config.data.store), config.data
-    for slide_id in sorted({slide_id for fold in folds for slide_id in (*fold.train, *fold.test)}):
+    for slide_id in slides_of(folds):
         store.features(slide_id, data.backbone, data.settings_digest or None)
+    if config.encoder.mode != "frozen" and (lacking := without_pixels(store, folds)):
+        raise no_pixels(store.root / lacking[0])
+
+
+def without_pixels(store: Store, folds: Sequence[Fold]) -> list[str]:
+    """Return the slides of folds that were extracted without the pixels of their fine rows."""
+    return [slide_id for slide_id in slides_of(folds) if not store.geometry(slide_id).header.get("pixels", True)]
+
+
+def no_pixels(slide: Path) -> MagnetError:
+    """Return the error for what reads pixels, on a slide's folder in a store that has none of it."""
+    return MagnetError(
+        slide,
+        expected="the pixels of its bins or spots, to train or run an encoder on",
+        found="a slide extracted with --no-pixels",
+        remedy="give the same 'extract run' again without --no-pixels, which adds them, or learn from features: "
+        "--bins frozen, no --finetune",
+    )
+
+
+def slides_of(folds: Sequence[Fold]) -> list[str]:
+    """Return the ids of all slides of some folds."""
+    return sorted({slide_id for fold in folds for slide_id in (*fold.train, *fold.test)})
+
+
+def check_gene_names(
+    config: FitConfig, folds: Sequence[Fold], genes: Sequence[str], *, option: str = "--genes"
+) -> None:
+    """Refuse genes that no slide of the folds measures, by name; whether a panel has them is another question."""
+    if not genes:
+        return
+    store, names = Store(config.data.store), set()
+    for slide_id in slides_of(folds):
+        names.update(store.geometry(slide_id).read("genes/name").tolist())
+    if unknown := [gene for gene in genes if gene not in names]:
+        near = near_names(unknown[0], names)
+        raise MagnetError(
+            option,
+            expected="names of genes that a slide measures",
+            found=", ".join(f"'{gene}'" for gene in unknown),
+            remedy=near if near.startswith("did you mean") else "correct them: it takes names, not ids",
+        )

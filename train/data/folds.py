@@ -14,10 +14,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from magnet_core.errors import MagnetError
-from magnet_core.files import write_text
+from magnet_core.sealed import read_sealed, write_sealed
 from magnet_core.seeding import named_rng
 
 REMAKE = "delete the file to make new folds, or name another with --set split.file=PATH"
+_OURS = "a folds file as this program writes it"
 CORRECT = "correct the file, or delete it to make new folds"
 
 ONE_A_PATIENT = 0  # as a number of folds: leave one patient out
@@ -88,15 +89,15 @@ def load_or_create_folds(path: Path, patients: Mapping[str, str], *, folds: int 
     """Return the folds of `folds.json`, after writing the file if there is none.
 
     A file that exists is checked and used as it is: its seed is the one that counts, so that runs of several seeds
-    share their folds. It may be edited by hand, as long as no slide or patient is on both sides of a fold and no slide
-    is tested twice; a slide may be left out of a fold.
+    share their folds. It may be edited by hand, with its checksum taken out, as long as no slide or patient is on both
+    sides of a fold and no slide is tested twice; a slide may be left out of a fold.
 
     Raises `MagnetError` if the file does not fit `patients` or `folds`, or breaks these rules.
     """
     if not path.exists():
         made = tuple(make_folds(patients, folds=folds, seed=seed))
         content = FoldsFile(seed=seed, requested_folds=folds, patients=dict(patients), folds=made)
-        write_text(path, content.model_dump_json(indent=2) + "\n")
+        write_sealed(path, content.model_dump(mode="json"))
     stored = _read(path)
     _check_same_slides(path, stored.patients, patients)
     if stored.requested_folds != folds:
@@ -113,14 +114,13 @@ def _slides_by_patient(patients: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _read(path: Path) -> FoldsFile:
+    content = read_sealed(path, expected=_OURS, remedy=CORRECT)
     try:
-        return FoldsFile.model_validate_json(path.read_bytes())
+        return FoldsFile.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the text"
-        raise MagnetError(
-            path, expected="a folds file as this program writes it", found=f"{place}: {first['msg']}", remedy=CORRECT
-        ) from error
+        raise MagnetError(path, expected=_OURS, found=f"{place}: {first['msg']}", remedy=CORRECT) from error
 
 
 def _check_same_slides(path: Path, stored: Mapping[str, str], given: Mapping[str, str]) -> None:

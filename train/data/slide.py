@@ -26,6 +26,7 @@ from magnet_core.panel import LogStatistics
 from magnet_core.records import Genes
 from magnet_core.settings.normalise import NormaliseConfig
 from magnet_core.symmetry import NUM_SYMMETRIES
+from train.data.fold_choice import no_pixels
 from train.settings.fit import DataConfig
 
 # N rows of a level, n of them, k neighbours, T tokens, D pooled features, O features of an own square, F fine features,
@@ -176,7 +177,9 @@ class LevelData:
             self._held[name] = torch.from_numpy(self._features.read(name)).to(device)
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
-        """Patches (n, p, p, 3) uint8."""
+        """Patches (n, p, p, 3) uint8; a store without pixels is an error that says how to add them."""
+        if f"{self.name}/pixels" not in self._geometry.names():
+            raise no_pixels(self._geometry.path.parent)
         return self._geometry.gather(f"{self.name}/pixels", rows)
 
     @property
@@ -288,7 +291,7 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
         file.require_intact([name for name in file.names() if name.partition("/")[0] in ("genes", *target.levels)])
     return Slide(
         slide_id,
-        geometry.header["patient"],
+        store.patient(slide_id),
         target,
         Genes(geometry.read("genes/id"), geometry.read("genes/name")),
         LevelData(target.fine, geometry, features, config=config),

@@ -4,12 +4,12 @@ In: the side that was learnt from, and how the training went; where it was train
 training went, which chose the epoch.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from magnet_core.files import write_json
+from magnet_core.errors import MagnetError
+from magnet_core.sealed import read_sealed, write_sealed
 from train.data.training_side import TrainingSide
 from train.learning.progress import Progress
 
@@ -19,12 +19,19 @@ CHOOSING, CHOICE = "choosing", "choice.json"  # folder of a first training, and 
 def read_choice(folder: Path) -> Progress | None:
     """How the first training in a folder went; None where it is not finished."""
     path = folder / CHOICE
-    return Progress(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    told = {"expected": "how a first training went", "remedy": "delete it, and give the command again to repeat it"}
+    content = read_sealed(path, **told)
+    try:
+        return Progress(**content)
+    except TypeError as error:
+        raise MagnetError(path, found=str(error), **told) from error
 
 
 def write_choice(folder: Path, done: Progress) -> None:
     """Keep how a first training went, so that it is not repeated."""
-    write_json(folder / CHOICE, done.state_dict())
+    write_sealed(folder / CHOICE, done.state_dict())
 
 
 def describe_training(side: TrainingSide, done: Progress, choice: Progress | None = None) -> dict[str, Any]:

@@ -167,13 +167,10 @@ def end_epoch(
     trainee.module.eval()
     with state.judged():
         score = validate()
-        is_best = score > done.best_score
-        if is_best:
+        if score > done.best_score:
             state.keep_best(folder)
-    board.add_scalar("validation/pcc_gene", score, done.step)
     done.scores.append(score)
-    if is_best:
-        done.best_epoch = done.epoch
+    board.add_scalar("validation/pcc_gene", score, done.step)
 
 
 def _status(done: Progress, epochs: int) -> str:

@@ -10,14 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from magnet_core.checksums import check_files, file_checksum
 from magnet_core.errors import MagnetError
 from magnet_core.files import replacing
 from magnet_core.settings import differing
-from train.learning.checkpoint import BEST, CHECKPOINT, go_on, read_checkpoint, write_checkpoint
+from magnet_core.tensor_files import read_safetensors
+from train.learning.checkpoint import (
+    CHECKPOINT,
+    FORMER_BEST,
+    best_path,
+    forget_best,
+    go_on,
+    read_checkpoint,
+    write_checkpoint,
+)
 from train.settings.fit import OUTPUT_NEUTRAL, as_recorded
 
 
@@ -29,6 +39,7 @@ class Progress:
     history      mean loss of each whole epoch
     scores       on what is held out, of each whole epoch
     best_epoch   the epoch (from 1) of the best score; 0 before there is one
+    best_weights checksum of the file of its weights; empty before there is one, and in checkpoints of before
     """
 
     epoch: int = 0
@@ -38,6 +49,7 @@ class Progress:
     history: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     best_epoch: int = 0
+    best_weights: str = ""
 
     @property
     def kept_epoch(self) -> int:
@@ -79,6 +91,8 @@ class TrainingState:
     def save(self, folder: Path, *, settings: Mapping[str, Any]) -> None:
         """Write the checkpoint, with the settings of the training."""
         write_checkpoint(folder, self._parts(), {"settings": dict(settings)}, device=self._device)
+        if self.progress.best_weights:
+            forget_best(folder, but=self.progress.best_epoch)
 
     def resume(self, folder: Path, *, settings: Mapping[str, Any]) -> bool:
         """Resume at the checkpoint, if there is one; a checkpoint of other settings is an error."""
@@ -110,14 +124,22 @@ class TrainingState:
             self._put(trained)
 
     def keep_best(self, folder: Path) -> None:
-        """Write the module's weights as the best so far."""
-        with replacing(folder / BEST) as partial:
-            save_file({name: value.detach().contiguous() for name, value in self.module.state_dict().items()}, partial)
+        """Write the module's weights as those of the best epoch, which is the last whole one."""
+        done = self.progress
+        path, weights = best_path(folder, done.epoch), self.module.state_dict()
+        with replacing(path) as partial:
+            partial.write_bytes(save({name: value.detach().contiguous() for name, value in weights.items()}))
+        done.best_epoch, done.best_weights = done.epoch, file_checksum(path)
 
     def finish(self, folder: Path) -> None:
         """Leave the best weights in the module, or the running average, or the last ones."""
-        if self.progress.best_epoch:
-            self.module.load_state_dict(load_file(folder / BEST))
+        done = self.progress
+        if done.best_epoch:
+            path = best_path(folder, done.best_epoch) if done.best_weights else folder / FORMER_BEST
+            recorded = {path.name: done.best_weights} if done.best_weights else None
+            remedy = f"delete {folder / CHECKPOINT}, and give the command again; the training begins anew"
+            check_files(folder, [path.name], recorded, remedy=remedy)
+            self.module.load_state_dict(read_safetensors(path, expected="the weights of that epoch", remedy=remedy))
         elif self.average is not None:
             self._put(list(self.average.module.parameters()))
 

@@ -1,28 +1,34 @@
 """A trained run on disk: safetensors for the weights, JSON for everything needed to use them.
 
 model.safetensors   `encoder.*`, unless it is frozen, and `model.*`, float32
-run.json            configuration, backbone, panel, widths, versions: enough to build both anew without a store
+run.json            configuration, backbone, panel, widths, versions: enough to build both anew without a store; with a
+                    checksum of itself, and that of the weights
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save
+from safetensors.torch import save
+from torch import Tensor
 
 from cache.store import package_versions
 from magnet_core.backbones.encoder import build_encoder
 from magnet_core.backbones.find import find_backbone
 from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.backbones.tuning import merge
-from magnet_core.files import replacing, write_json
+from magnet_core.checksums import FILES, check_files, file_checksums
+from magnet_core.environment import known_fault
+from magnet_core.errors import MagnetError
+from magnet_core.files import replacing
 from magnet_core.model import MagNet
 from magnet_core.records import Genes
+from magnet_core.sealed import write_sealed
+from magnet_core.tensor_files import read_safetensors
 from train.model.predictor import Predictor
-from train.places import RUN, WEIGHTS, trained_run
+from train.places import RUN, WEIGHTS, anew, read_run, trained_run
 from train.settings.fit import FitConfig, as_recorded
 
 
@@ -52,7 +58,7 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
         partial.write_bytes(save(tensors))  # `save_file` would hide the file from a group that shares the folder
     description = {
         "config": run.config.plain(),
-        "backbone": run.config.data.backbone,
+        "backbone": run.config.data.backbone if predictor.encoder is None else predictor.encoder.spec.pinned_name,
         "features_settings_digest": run.features_settings_digest,
         "own_square": None if predictor.own is None else asdict(predictor.own),
         "fine_dim": predictor.model.fine_dim,
@@ -60,14 +66,31 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
         "panel": {"id": run.panel.ids.tolist(), "name": run.panel.names.tolist()},
         "versions": package_versions(),
         **extra,
+        FILES: file_checksums(folder, [WEIGHTS]),
     }
-    write_json(folder / RUN, description)
+    write_sealed(folder / RUN, description)
 
 
 def load_run(folder: Path) -> TrainedRun:
-    """Load a finished run; needs neither its store nor the network, and draws no weights of the encoder."""
+    """Load a finished run; needs neither its store nor the network, and draws no weights of the encoder.
+
+    A run whose description or weights are not what was written is an error.
+    """
     folder = trained_run(folder)
-    description = json.loads((folder / RUN).read_text())
+    description = read_run(folder)
+    remedy = anew(folder / RUN)
+    check_files(folder, [WEIGHTS], description.get(FILES), remedy=remedy)
+    weights = read_safetensors(folder / WEIGHTS, expected="the weights of a run", remedy=remedy)
+    try:
+        return _built(folder, description, weights)
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        if known_fault(error):
+            raise
+        found = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise MagnetError(folder, expected="a run whose parts fit together", found=found, remedy=remedy) from error
+
+
+def _built(folder: Path, description: Mapping[str, Any], weights: Mapping[str, Tensor]) -> TrainedRun:
     panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
     config = FitConfig.build(as_recorded(description["config"]), where=str(folder / RUN))
     frozen = config.encoder.mode == "frozen"
@@ -80,5 +103,5 @@ def load_run(folder: Path) -> TrainedRun:
     )
     own = description.get("own_square")  # which runs of before do not have
     predictor = Predictor(encoder, model, config.compute, own=OwnSquare(**own) if own else None)
-    predictor.load_state_dict(load_file(folder / WEIGHTS))
+    predictor.load_state_dict(weights)
     return TrainedRun(config, panel, predictor.eval(), description.get("features_settings_digest", ""))

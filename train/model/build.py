@@ -9,6 +9,7 @@ from typing import Any
 from cache.state_digest import state_sha256
 from magnet_core.backbones.encoder import Encoder, build_encoder
 from magnet_core.backbones.find import find_backbone
+from magnet_core.backbones.names import with_revision
 from magnet_core.backbones.tuning import tune
 from magnet_core.errors import MagnetError
 from magnet_core.model import MagNet
@@ -43,7 +44,8 @@ def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:
             remedy="learn from them as they are (--bins frozen, or no --finetune), or run 'extract run --backbone' "
             "with the encoder's weights",
         )
-    encoder = build_encoder(find_backbone(features_header["backbone"]), weights["source"], seed=weights["seed"])
+    spec = find_backbone(with_revision(features_header["backbone"], weights.get("revision")))
+    encoder = build_encoder(spec, weights["source"], seed=weights["seed"], sha256=weights.get("sha256"))
     expected = features_header["settings"]["weights_sha256"]
     if (digest := state_sha256(encoder.state_dict())) != expected:
         raise MagnetError(

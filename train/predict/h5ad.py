@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cache.store import package_versions
-from magnet_core.files import replacing
+from magnet_core.hdf5 import replacing_hdf5
 from magnet_core.levels import SPOT
 from magnet_core.records import Genes
 from train.data.slide import Slide
@@ -84,8 +84,12 @@ def as_anndata(prediction: SlidePrediction) -> "AnnData":
 
 def write_h5ad(table: "AnnData", path: Path) -> None:
     """Write AnnData so that a reader finds the old file or the new one, never a part."""
-    with replacing(path) as partial:
-        table.write_h5ad(partial)
+    from anndata.io import write_elem
+
+    table.strings_to_categoricals()
+    with replacing_hdf5(path) as file:
+        write_elem(file, "/", table)
+        file.pop("raw", None)  # empty, and not in a file that AnnData writes to a path
 
 
 def _provenance(prediction: SlidePrediction) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 In: a run's folder, names of slides and genes. Out: the run, the store, the slides, columns of the panel.
 """
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from cache.store import Store
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
 from magnet_core.registry import look_up, near_names
-from train.places import RUN, trained_run
+from train.places import RUN, anew, read_run, trained_run
 
 # P panel genes
 
@@ -65,9 +65,15 @@ class Accepted:
 def accept(config: PredictConfig) -> Accepted:
     """Look up everything that is named; the first that is missing, or a file in the way, is an error."""
     run = trained_run(config.run)
-    description = json.loads((run / RUN).read_text(encoding="utf-8"))
-    panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
-    store = open_store(config, Path(description["config"]["data"]["store"]))
+    description = read_run(run)
+    try:
+        panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
+        own = Path(description["config"]["data"]["store"])
+    except (KeyError, TypeError) as error:
+        raise MagnetError(
+            run / RUN, expected="the panel and the store of a run", found=f"no {error}", remedy=anew(run / RUN)
+        ) from error
+    store = open_store(config, own)
     return Accepted(run, store, choose_slides(store, config), choose_genes(panel, config, run))
 
 
@@ -86,7 +92,8 @@ def open_store(config: PredictConfig, own: Path) -> Store:
 def choose_slides(store: Store, config: PredictConfig) -> list[str]:
     """Return the slides to predict; unknown slides and existing files are errors before anything is done."""
     ids_in_store = store.slide_ids()
-    slide_ids = ids_in_store if ALL in config.slides else list(dict.fromkeys(config.slides))
+    current = [row["slide_id"] for row in store.current_samples()]
+    slide_ids = current if ALL in config.slides else list(dict.fromkeys(config.slides))
     for slide_id in slide_ids:
         look_up(dict.fromkeys(ids_in_store), slide_id, where=f"{store.root}: slide")
     if config.out is not None and (len(slide_ids) > 1 or config.out.suffix != ".h5ad"):
@@ -104,7 +111,18 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
             found=f"it is there, one of {len(existing)}" if len(existing) > 1 else "it is there",
             remedy="pass --overwrite, or leave the slide out" if config.out is None else "pass --overwrite",
         )
+    for folder in dict.fromkeys(path.parent for slide_id in slide_ids for path in config.paths(slide_id)):
+        check_writable(folder)
     return slide_ids
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or made, before anything is predicted."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise MagnetError(
+            folder, expected="a folder that can be written", found="one that cannot", remedy="name a file with --out"
+        )
 
 
 def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> np.ndarray:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from cache.fingerprint import file_fingerprint
 from magnet_core.console import logger, notice, progress
 from magnet_core.device import pick_device
+from magnet_core.environment import fault_line
 from magnet_core.errors import MagnetError
 from magnet_core.levels import SPOT
 from magnet_core.records import Genes
@@ -60,10 +62,10 @@ def predict_slides(
     for slide_id in accepted.slide_ids:
         try:
             tell(predict_one(run, accepted, slide_id, config))
-        except MagnetError as error:
+        except (MagnetError, OSError, MemoryError, torch.OutOfMemoryError) as error:
             if len(accepted.slide_ids) == 1:
                 raise
-            log.error("failed: %s: %s", slide_id, error)
+            log.error("failed: %s: %s", slide_id, fault_line(error) or error, exc_info=True)
             failed.append(slide_id)
     return failed
 

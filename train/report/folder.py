@@ -3,7 +3,6 @@
 In: a folder. Out: parsed files; a training as `run.json` tells it.
 """
 
-import json
 import math
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -14,8 +13,9 @@ from typing import Any
 import polars as pl
 
 from magnet_core.errors import MagnetError
+from magnet_core.settings.toml_files import parse_toml, toml_text
 from train.learning.choice import kept_in_words
-from train.places import CELL, RUN
+from train.places import CELL, RUN, read_result
 
 # E epochs
 
@@ -37,15 +37,9 @@ class TrainingHistory:
 
 
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
-    """Read an object that has these keys from a JSON file."""
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as error:
-        raise MagnetError(path, expected="JSON", found=str(error), remedy="run its command again") from error
-    if not isinstance(content, dict):
-        raise MagnetError(path, expected="a JSON object", found=type(content).__name__, remedy="run its command again")
-    _check_names(path, keys, content)
-    return content
+    """Read an object that has these keys from a JSON file of a result, whose checksum is compared."""
+    _check(path)
+    return read_result(path, keys)
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -53,7 +47,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     _check(path)
     try:
         table = pl.read_csv(path, infer_schema=False)
-    except (pl.exceptions.ComputeError, pl.exceptions.NoDataError) as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise MagnetError(path, expected="a table", found=str(error), remedy="run its command again") from error
     _check_names(path, columns, table.columns)
     return table.fill_null("").to_dicts()
@@ -64,7 +58,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     _check(path)
     try:
         table = pl.read_parquet(path)
-    except (pl.exceptions.ComputeError, OSError) as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise MagnetError(path, expected="a parquet file", found=str(error), remedy="run its command again") from error
     if table.columns:
         _check_names(path, columns, table.columns)
@@ -75,13 +69,18 @@ def read_training(folder: Path) -> TrainingHistory | None:
     """Read how the training in a folder went; None where the folder is gone or records no losses."""
     told: Mapping[str, Any] = {}
     if (folder / CELL).is_file():
-        told = read_json(folder / CELL).get("training") or {}
+        told = table_of(read_json(folder / CELL).get("training"))
     if not told and (folder / RUN).is_file():  # of MagNet, before cells recorded it
         told = read_json(folder / RUN)
     if not told.get("losses"):
         return None
     losses, scores = (with_nan(told.get(name, [])) for name in ("losses", "validation_scores"))
     return TrainingHistory(losses, scores, told.get("kept_epoch", 0), kept_in_words(told))
+
+
+def table_of(value: object) -> Mapping[str, Any]:
+    """Return an object of JSON as it is; anything else, null above all, has nothing in it."""
+    return value if isinstance(value, dict) else {}
 
 
 def with_nan(values: Sequence[float | None]) -> list[float]:
@@ -96,11 +95,12 @@ def number_of(text: str) -> float:
 
 def read_toml_text(path: Path) -> str:
     """The text of a TOML file, checked to be one."""
-    text = _text(path)
+    _check(path)
+    text, remedy = toml_text(path, option=str(path)), "run its command again"
     try:
-        tomllib.loads(text)
+        parse_toml(text, where=str(path), remedy=remedy)
     except tomllib.TOMLDecodeError as error:
-        raise MagnetError(path, expected="TOML", found=str(error), remedy="run its command again") from error
+        raise MagnetError(path, expected="TOML", found=str(error), remedy=remedy) from error
     return text
 
 

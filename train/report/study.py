@@ -11,8 +11,9 @@ from typing import Any
 
 import polars as pl
 
+from magnet_core.checksums import FILES, check_files
 from magnet_core.resampling import METRICS, metric_titles
-from train.places import TABLE, find_cell
+from train.places import TABLE, anew, find_cell, read_back
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import TrainingHistory, number_of, read_csv, read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
@@ -43,6 +44,8 @@ NOTE = (
 def study_section(folder: Path, *, picture_bytes: int) -> Section:
     """Read a study's folder; an unfinished study is an error."""
     record = read_json(folder / TABLE, ("title", "rows", "folds", "config"))
+    of_record = [name for name in read_back(folder) if name in record.get(FILES, {})]
+    check_files(folder, of_record, record.get(FILES), remedy=anew(folder / TABLE))
     lines = read_lines(folder / "table.csv")
     genes = read_table(folder / "genes.parquet", ("group", "system", *GENE_COLUMNS))
     slides = read_table(folder / "slides.parquet", ("group", "system", "fold", "slide_id"))

@@ -6,10 +6,10 @@ In: a `Cell`. Out: its folder, named after all that decides its content:
     run.json, model.safetensors  MagNet's weights, and all that is needed to use them
     blocks/<slide>.npz        sums from which metrics and their intervals follow, see `magnet_core.resampling`
     genes.parquet             metrics of each test slide and gene
-    cell.json                 written last: settings, fold, panel, versions; a folder without it is not finished
+    cell.json                 written last: settings, fold, panel, versions, checksums of the files above and of
+                              itself; a folder without it is not finished
 """
 
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,23 @@ import numpy as np
 import polars as pl
 
 from cache.fingerprint import digest
+from cache.index import patient_of
 from cache.store import Store, backbone_slug
+from magnet_core.checksums import FILES, check_files, file_checksums
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
 from magnet_core.resampling import BlockSums
+from magnet_core.sealed import write_sealed
 from magnet_core.settings import without
 from train.data.folds import Fold
 from train.evaluation.scores import GENES
-from train.places import CELL
+from train.places import CELL, anew, read_result
 from train.settings.fit import BEFORE, OUTPUT_NEUTRAL, FitConfig, without_later
 from train.systems.table import MAGNET, NOISE_CEILING, RivalsConfig, plain_systems, title_of
 
 # N fine rows of a slide, P panel genes
 
+NAME = "name"  # of its folder, in a cell's description: two folders that were exchanged are told of
 VERSION = 2  # raise it when equal settings no longer give equal cells
 # Settings of rivals that came later, and what was meant before, as `BEFORE` has those of a fit.
 LATER = {"clip_norm": 0.0, "ema": 0.0}
@@ -84,13 +88,18 @@ class Cell:
             )
             for slide_id in (*self.fold.train, *self.fold.test)
         }
+        patients = {row["slide_id"]: patient_of(row) for row in store.samples() if row["slide_id"] in features}
         content = {
             "version": VERSION,
-            "settings": self.settings([store.geometry(name).header["patient"] for name in self.fold.train]),
+            "settings": self.settings([patients[name] for name in self.fold.train]),
             "train": self.fold.train,
             "test": self.fold.test,
             "features": features,
         }
+        # A geometry keeps the patient it was laid with: only slides whose patient was corrected since give a new name.
+        laid = {name: store.geometry(name).header.get("patient", patients[name]) for name in features}
+        if corrected := {name: patients[name] for name in features if patients[name] != laid[name]}:
+            content["patients"] = corrected
         backbone, ending = backbone_slug(data.backbone), digest(content)
         return cells / f"{self.system}-{data.target}um-{backbone}-fold{self.fold.index}-{ending}"
 
@@ -123,24 +132,51 @@ class Results:
     faults: dict[Cell, str]
 
 
+def finish(cell: Cell, folder: Path, description: Mapping[str, Any]) -> None:
+    """Write the file that makes a cell's folder whole: its description, and checksums of the files it is read by."""
+    files = file_checksums(folder, files_of(cell))
+    write_sealed(folder / CELL, {**description, NAME: folder.name, FILES: files})
+
+
 def read(cell: Cell, folder: Path) -> CellResult:
-    """Read a finished cell; damaged or lost files are an error that says how to compute the cell again."""
+    """Read a finished cell; damaged or lost files are an error that says how to compute the cell again.
+
+    Checksums are compared with all files, also of predictions, whose values are read from their file later.
+    """
+    description, remedy = read_result(folder / CELL, ("panel", "patients")), anew(folder / CELL)
+    if (name := description.get(NAME, folder.name)) != folder.name:  # which cells of before do not have
+        raise MagnetError(
+            folder, expected="the cell that it is named after", found=f"'{name}'",
+            remedy="give both folders their names, or delete this one and give the command again",
+        )  # fmt: skip
+    check_files(folder, files_of(cell), description.get(FILES), remedy=remedy)
     try:
-        description = json.loads((folder / CELL).read_text(encoding="utf-8"))
         panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
-        names = () if cell.system == NOISE_CEILING else cell.fold.test
-        blocks = {name: BlockSums.load(folder / "blocks" / f"{name}.npz") for name in names}
+        blocks = {name: BlockSums.load(folder / "blocks" / f"{name}.npz") for name in tested(cell)}
         genes = pl.read_parquet(folder / GENES)
-        for name in names:
+        for name in tested(cell):
             np.load(prediction_path(folder, name), mmap_mode="r")
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
         raise MagnetError(
             folder,
             expected="a finished cell, whole",
             found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
-            remedy="delete the folder, and give the command again",
+            remedy=remedy,
         ) from error
     return CellResult(cell, folder, genes, blocks, description["patients"], panel)
+
+
+def tested(cell: Cell) -> tuple[str, ...]:
+    """Test slides that a cell has a prediction of; a noise ceiling predicts nothing."""
+    return () if cell.system == NOISE_CEILING else cell.fold.test
+
+
+def files_of(cell: Cell) -> list[str]:
+    """Files that a cell is read by, beside its description, as names below its folder."""
+    of_slides = [
+        name for slide_id in tested(cell) for name in (f"predictions/{slide_id}.npy", f"blocks/{slide_id}.npz")
+    ]
+    return [*of_slides, GENES]
 
 
 def prediction_path(folder: Path, slide_id: str) -> Path:

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 from tabulate import tabulate
 
+from magnet_core.errors import MagnetError
 from magnet_core.files import write_text
 from magnet_core.structure import map_similarity, median_pitch_um
-from train.data.fold_sides import open_from_store
+from train.data.fold_sides import open_from_store, panel_of
 from train.data.labels import fine_labels
 from train.data.slide import Slide
 from train.studies.cell import CellResult, Results
@@ -50,6 +51,20 @@ def pivotal_genes(plan: Plan, results: Results, genes: Sequence[str], *, folder:
         for gene, of_gene in drawn.items() if maps else ():
             draw_maps(of_gene, f"{gene}, {group}", folder / f"maps-{gene}-{group.replace(' µm', 'um')}.png")
     return _write(pl.DataFrame(rows), folder, genes) if rows else _not_found(genes)
+
+
+def check_genes(plan: Plan, genes: Sequence[str]) -> None:
+    """Refuse genes that no fold's panel will have, before anything is computed; panels are chosen as cells do."""
+    missing = list(genes)
+    of_folds = {(cell.config.data.target, cell.fold.index): cell for cell in plan.cells}
+    for cell in of_folds.values():
+        if not missing:
+            return
+        panel = panel_of(open_from_store(cell.fold.train, cell.config.data), cell.config.data).names.tolist()
+        missing = [gene for gene in missing if gene not in panel]
+    if missing:
+        found = f"{', '.join(missing)}, in none of them"
+        raise MagnetError("--genes", expected="genes of a fold's panel", found=found, remedy=_to_include(missing))
 
 
 def shown_slide(gene: str, cells: Sequence[CellResult]) -> str:
@@ -100,8 +115,12 @@ def _write(rows: pl.DataFrame, folder: Path, genes: Sequence[str]) -> str:
 
 
 def _not_found(genes: Sequence[str]) -> str:
+    return f"\nin no fold's panel: {', '.join(genes)}; {_to_include(genes)}\n"
+
+
+def _to_include(genes: Sequence[str]) -> str:
     quoted = ", ".join(f'"{gene}"' for gene in genes)
-    return f"\nin no fold's panel: {', '.join(genes)}; add --set 'data.include=[{quoted}]'\n"
+    return f"add --set 'data.include=[{quoted}]'"
 
 
 def _shown(value: float | None) -> str:

@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cache.store import Store
+from magnet_core.console import notice
+from train.data.fold_choice import without_pixels
 from train.data.folds import Fold
 from train.settings.fit import FitConfig
 from train.settings.protocols import PROTOCOLS, Pooling
 from train.studies.cell import Cell
 from train.studies.published import BACKBONES, BASELINES, BLOCKS, Figures
 from train.studies.settings import StudyConfig
-from train.systems.table import MAGNET, NOISE_CEILING, title_of
+from train.systems.table import MAGNET, NOISE_CEILING, SYSTEMS, title_of
 
 ALL_BLOCKS: dict[str, tuple[str, Callable[[FitConfig], FitConfig]]] = {
     "neither": (
@@ -86,7 +89,7 @@ class Planner:
 
     def baselines(self, targets: Sequence[int], systems: Sequence[str], *, name: str, title: str) -> Plan:
         """Table 1: systems by target."""
-        rows = []
+        rows, systems = [], self._with_their_data(systems)
         for target in targets:
             for system in systems:
                 published = BASELINES.get((target, system))
@@ -115,6 +118,15 @@ class Planner:
         return Plan(
             name, title, tuple(rows), self._ceilings(targets, backbone=backbones[0], settings_digest=""), self._pooling
         )
+
+    def _with_their_data(self, systems: Sequence[str]) -> Sequence[str]:
+        """Leave out systems that read pixels where the store has none."""
+        kept = [system for system in systems if not (system in SYSTEMS and SYSTEMS[system].reads_pixels)]
+        if len(kept) == len(systems) or not without_pixels(Store(self._config.fit.data.store), self._folds):
+            return systems
+        left_out = ", ".join(title_of(system) for system in systems if system not in kept)
+        notice(f"left out, as the store has no pixels ('extract run' without --no-pixels adds them): {left_out}")
+        return kept
 
     def _ceilings(self, targets: Sequence[int], **data: Any) -> dict[str, tuple[Cell, ...]]:
         return {group(target): self.cells(NOISE_CEILING, self.at(target, **data)) for target in targets}

@@ -5,7 +5,8 @@ genes.parquet                metrics of every system, fold, test slide and gene,
 slides.parquet               metrics of every system, fold and test slide
 pivotal.txt, .md, .csv       MSE, PCC and structural similarity of the requested genes
 figure.png, maps-<gene>.png  the table as a picture; a gene's maps, measured and predicted
-study.json                   settings, folds, versions, the folders of the cells, what failed
+study.json                   settings, folds, versions, the folders of the cells, what failed, and checksums of itself
+                             and of the files that `train report` reads
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cache.store import package_versions
+from magnet_core.checksums import FILES, file_checksums
 from magnet_core.console import notice
 from magnet_core.errors import MagnetError
-from magnet_core.files import write_json, write_text
+from magnet_core.files import write_text
+from magnet_core.sealed import write_sealed
 from magnet_core.settings import differing, flat
 from train.evaluation.scores import write_genes
-from train.places import FORMER_FIT, RUN, TABLE, WEIGHTS, read_record
+from train.places import FORMER_FIT, OF_A_TABLE, RUN, TABLE, WEIGHTS, read_back, read_record
 from train.settings.fit import OUTPUT_NEUTRAL, as_recorded, check_name
 from train.settings.protocols import PROTOCOLS
 from train.studies.cell import Results
@@ -44,7 +47,7 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
     if (folder / FORMER_FIT).exists():
         forget_former_fit(folder, replaces=replaces)
     elif not (folder / TABLE).exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not _is_of_a_table(path) for path in folder.iterdir()):
             raise MagnetError(
                 folder,
                 expected="a new folder, or a table's",
@@ -64,6 +67,11 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
             "--name would keep both"
         )
     return folder
+
+
+def _is_of_a_table(path: Path) -> bool:
+    """Whether a file may be of a table that was not written to its end."""
+    return any(path.match(pattern) for pattern in OF_A_TABLE)
 
 
 def other_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -86,7 +94,7 @@ def forget_former_fit(folder: Path, *, replaces: bool) -> None:
 
 
 def write_table(folder: Path, plan: Plan, config: StudyConfig, results: Results, *, published: bool) -> str:
-    """Write a table in every form, its record last, and return it as text."""
+    """Write a table in every form and return it as text; `write_record` is to follow, when all of it is there."""
     lines = summarise(plan, results)
     notes = legend(plan, config, lines, published=published)
     faults = dict.fromkeys(results.faults.values())
@@ -98,8 +106,13 @@ def write_table(folder: Path, plan: Plan, config: StudyConfig, results: Results,
     for name, table in (("genes", genes_of(plan, results)), ("slides", slides_of(plan, results))):
         write_genes(folder / f"{name}.parquet", table)
     draw_table(lines, plan.title, notes[0], folder / "figure.png")
-    write_json(folder / TABLE, describe(plan, config, results))
     return (folder / "table.txt").read_text(encoding="utf-8")
+
+
+def write_record(folder: Path, plan: Plan, config: StudyConfig, results: Results) -> None:
+    """Write the file that makes a table whole."""
+    record = describe(plan, config, results)
+    write_sealed(folder / TABLE, {**record, FILES: file_checksums(folder, read_back(folder))})
 
 
 def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published: bool) -> list[str]:

@@ -15,6 +15,7 @@ class Study(StrEnum):
 
 
 USUAL_TARGETS = {Study.BASELINES: (8, 16, 55), Study.BLOCKS: (16,), Study.LEVELS: (8,), Study.BACKBONES: (8, 16, 55)}
+USUAL_BACKBONES = ("resnet50", "uni")
 
 
 @dataclass(frozen=True)

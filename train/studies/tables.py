@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cache.store import backbone_slug
 from train.data.folds import Fold
 from train.studies.plans import ALL_BLOCKS, HIGH_RESOLUTION_ONLY, Plan, Planner
-from train.studies.request import Study
+from train.studies.request import USUAL_BACKBONES, Study
 from train.studies.settings import StudyConfig
 from train.systems.table import MAGNET, SYSTEMS, plain_systems
 
@@ -15,7 +15,6 @@ TABLE_TITLES = {
     Study.LEVELS: "The high resolution alone, as in the paper's Table 3",
     Study.BACKBONES: "Backbones for MagNet, as in the paper's Table 4",
 }
-USUAL_BACKBONES = ("resnet50", "uni")
 
 
 def plan_paper_table(

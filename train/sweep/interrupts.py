@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
+from magnet_core.interrupt import terminate
+
 
 class Interrupts(AbstractContextManager["Interrupts"]):
     """While it is entered, SIGTERM acts as Ctrl-C does, and both are remembered. Works in the main thread only."""
@@ -24,7 +26,7 @@ class Interrupts(AbstractContextManager["Interrupts"]):
             self._reader, self._writer = os.pipe()
             os.set_blocking(self._writer, False)
             self._fd_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-            self._handler_before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+            self._handler_before = signal.signal(signal.SIGTERM, terminate)
         return self
 
     def __exit__(

@@ -15,9 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cache.store import package_versions
 from magnet_core.errors import MagnetError
-from magnet_core.files import write_json, write_text
+from magnet_core.files import write_text
+from magnet_core.sealed import write_sealed
 from magnet_core.settings import differing, flat, nested
-from train.places import SWEEP
+from train.places import SWEEP, read_result
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig, as_recorded
 from train.sweep.config import Sweep
 from train.sweep.objective import Bench
@@ -36,9 +37,9 @@ def check_record(sweep: Sweep, bench: Bench) -> None:
     now: dict[str, Any] = json.loads(json.dumps({**sweep.described(), "slides": slides}))
     path = sweep.folder / SWEEP
     if not path.exists():
-        write_json(path, {**now, "versions": package_versions()})
+        write_sealed(path, {**now, "versions": package_versions()})
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_result(path, tuple(now))
     searched = before["space"].keys() | now["space"].keys()
     neutral = {*OUTPUT_NEUTRAL, *searched}
     different = differing(as_recorded(before.pop("settings")), now.pop("settings"), neutral=neutral)

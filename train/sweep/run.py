@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 
 from magnet_core.console import Bar, notice, progress
+from magnet_core.device import pick_device
 from magnet_core.errors import MagnetError
 from train.pipeline import TableResult, fit
 from train.settings.fit import FitConfig
@@ -40,6 +41,7 @@ class SweepResult:
 
 def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) -> SweepResult:
     """Run or resume until `trials` are finished, in `jobs` processes, and return the outcome."""
+    pick_device(sweep.base.device)  # one that is not there is no fault of a trial
     objective = Objective()
     bench = objective.bench(sweep.base)
     check_record(sweep, bench)

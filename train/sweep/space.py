@@ -29,6 +29,7 @@ FIXED = (
     "data.store", "data.target", "data.panel", "data.panel_by", "data.include", "data.normalise", "validation.share",
     "validation.few", "validation.refit",
 )  # fmt: skip
+MOST_STEPS = 1_000_000
 RANGE_KEYS = ("low", "high", "step", "log")
 
 
@@ -151,5 +152,17 @@ def _check_range(values: Range, *, where: str) -> None:
         raise MagnetError(where, expected="low below high, both finite", found=found, remedy="change them")
     if values.log and (low <= 0 or step is not None):
         raise MagnetError(where, expected="with log, low above 0 and no step", found=found, remedy="change one of them")
-    if step is not None and (step <= 0 or (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step))):
-        raise MagnetError(where, expected="whole steps from low to high", found=found, remedy="change high or step")
+    if step is not None and not _fits(step, low, high):
+        raise MagnetError(
+            where,
+            expected=f"whole steps from low to high, {MOST_STEPS} at most",
+            found=found,
+            remedy="change high or step",
+        )
+
+
+def _fits(step: float, low: float, high: float) -> bool:
+    """Tell whether it is whole steps from low to high, as their decimals say; never of more steps than MOST_STEPS."""
+    if not (0 < step < float("inf")) or high - low > MOST_STEPS * step:
+        return False
+    return (Decimal(str(high)) - Decimal(str(low))) % Decimal(str(step)) == 0

@@ -22,11 +22,13 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from cache.lock import FileLock
+from magnet_core.files import replacing
 from magnet_core.seeding import named_rng
 from train.settings.search import SearchConfig
 from train.sweep.config import Sweep
 from train.sweep.space import Value
 
+STUDY = "sweep"
 DATABASE, DRAWING, WORKERS, SCRATCH = "study.db", "drawing.lock", "workers", "scratch"
 LOCK_SECONDS = 300  # that SQLite waits for another process's transaction
 WORKER, REFUSED, KEPT_EPOCH = "worker", "refused", "kept_epoch"  # what a trial says of itself
@@ -45,18 +47,21 @@ def open_study(folder: Path, search: SearchConfig) -> Iterator[optuna.Study]:
     """Open the study of a folder, made if there is none."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
+    database = folder / DATABASE
     with locked(folder / DRAWING):
-        url = f"sqlite:///{(folder / DATABASE).resolve()}"
-        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}})
-        study = optuna.create_study(
-            storage=storage,
-            study_name="sweep",
-            direction="maximize",
-            load_if_exists=True,
-            pruner=PRUNERS[search.pruner](search),
-        )
+        if not database.exists():  # which a full disk or a kill could leave half made
+            with replacing(database) as partial, opened(partial) as storage:
+                optuna.create_study(storage=storage, study_name=STUDY, direction="maximize")
+    with opened(database) as storage:
+        yield optuna.load_study(storage=storage, study_name=STUDY, pruner=PRUNERS[search.pruner](search))
+
+
+@contextmanager
+def opened(database: Path) -> Iterator[RDBStorage]:
+    """Open a database of studies, made if there is none."""
+    storage = RDBStorage(f"sqlite:///{database.resolve()}", engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}})
     try:
-        yield study
+        yield storage
     finally:
         storage.remove_session()
         storage.engine.dispose()

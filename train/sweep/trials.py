@@ -12,6 +12,7 @@ import torch
 from optuna.trial import TrialState
 
 from magnet_core.errors import MagnetError
+from magnet_core.files import naming
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
@@ -48,7 +49,8 @@ def run_trial(study: optuna.Study, draw: Draw, sweep: Sweep, objective: Objectiv
             if epoch < config.optim.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
-        outcome = objective.train(config, folder, report)
+        with naming(folder):
+            outcome = objective.train(config, folder, report)
         trial.set_user_attr(KEPT_EPOCH, outcome.epoch)
         study.tell(trial, outcome.score)
     except optuna.TrialPruned:

@@ -11,15 +11,13 @@ from multiprocessing.process import BaseProcess
 
 import torch
 
-from magnet_core.console import INTERRUPTED, logger, speak
+from magnet_core.console import INTERRUPTED, EndingInOneLine, speak
 from magnet_core.errors import MagnetError
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
 from train.sweep.study import open_study
 from train.sweep.trials import work
-
-log = logger(__name__)
 
 LOOK_SECONDS = 1.0  # between two looks at the study
 
@@ -55,11 +53,12 @@ def _process(sweep: Sweep, total: int, threads: int) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     try:
-        with Interrupts() as interrupts, open_study(sweep.folder, sweep.search) as study:
+        with (
+            EndingInOneLine(),
+            Interrupts() as interrupts,
+            open_study(sweep.folder, sweep.search) as study,
+        ):
             work(study, sweep, Objective(), interrupts, total=total, stopped=lambda: not parent.is_alive())
-    except MagnetError as error:
-        log.error("error: %s", error)
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
 

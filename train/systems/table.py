@@ -37,12 +37,14 @@ MAGNET, NOISE_CEILING = "magnet", "noise_ceiling"
 class SystemRow:
     """One system: its name in tables and pictures, `module:Class`, and the kind of its own settings.
 
-    A class with settings is called with them and a `Setting`, one without with nothing.
+    A class with settings is called with them and a `Setting`, one without with nothing. `reads_pixels` is set for one
+    that reads them where encoders are frozen, too.
     """
 
     title: str
     built_by: str
     settings: type[Settings] | None = None
+    reads_pixels: bool = False
 
 
 # In the order of tables: the paper's Table 1, then the plain baselines, which learn in no epochs.
@@ -55,7 +57,7 @@ SYSTEMS: dict[str, SystemRow] = {
     "triplex": SystemRow("TRIPLEX", "train.systems.rivals.triplex:Triplex", TriplexConfig),
     MAGNET: SystemRow("MagNet", "train.systems.magnet:MagNetSystem"),
     "gene_mean": SystemRow("gene mean", "train.systems.plain.gene_mean:GeneMean"),
-    "colour_ridge": SystemRow("colour ridge", "train.systems.plain.ridge:ColourRidge"),
+    "colour_ridge": SystemRow("colour ridge", "train.systems.plain.ridge:ColourRidge", reads_pixels=True),
     "feature_ridge": SystemRow("PCA-256 + ridge on features", "train.systems.plain.ridge:FeatureRidge"),
     "hest_ridge": SystemRow("PCA-256 + ridge, HEST's", "train.systems.plain.hest_ridge:HestRidge"),
 }

@@ -8,7 +8,9 @@ import pytest
 from cache.store import Store
 from tests.first_seconds import tell
 
-FIT = "train fit --store {store} --runs {runs} --backbone timm:test_convnext"
+OF_STORE = " --store {store} --runs {runs} --backbone timm:test_convnext"
+FIT = "train fit" + OF_STORE
+STUDY = "train study baselines" + OF_STORE
 
 
 @pytest.mark.parametrize(
@@ -22,10 +24,20 @@ FIT = "train fit --store {store} --runs {runs} --backbone timm:test_convnext"
         (f"{FIT} --bins frozen --set encoder.mode=lora", "--bins: expected --bins or encoder.mode, found both"),
         (f"{FIT} --name ../x", "--name: expected a folder below --runs"),
         ("train fit --store {runs}/none", "none: expected a store"),
-        ("train fit --store {store} --runs {runs} --backbone uni", "expected features of uni, found"),
+        ("train fit --store {store} --runs {runs} --backbone uni", "; run 'extract run --backbone uni', or choose"),
         ("train cv --store {store} --runs {runs} --folds 9", "--fold: expected 0 to 2"),
         ("train study baselines --systems magnet,x --store {store}", "--systems: expected a known name, found 'x'"),
         ("train study blocks --protocol x", "--protocol: expected a known name, found 'x'"),
+        (
+            f"{STUDY} --genes NOTAGENE",
+            "--genes: expected names of genes that a slide measures, found 'NOTAGENE'; correct",
+        ),
+        ("train cv --genes SYN,SYNx" + OF_STORE, "--genes: expected names of genes that a slide measures, found 'SYN'"),
+        ("train study backbones" + OF_STORE, "expected features of resnet50, found"),
+        (
+            "train study blocks --backbone uni --store {store} --runs {runs}",
+            "or choose a backbone that is there: timm:t",
+        ),
         ("train sweep {runs}/none.toml --trials 2", "expected a TOML file, found no file"),
         ("train predict {runs}/none --slide S1", "none: expected the folder of a run, found no folder"),
         ("train predict {runs}/run --slide S9 --store {store}", "slide: expected a known name, found 'S9'"),

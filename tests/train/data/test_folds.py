@@ -1,6 +1,5 @@
 """Folds: nothing leaks, everything is tested once, and the file is written once and then believed only if it fits."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 
 from magnet_core.errors import MagnetError
+from tests.train.setting import edited
 from train.data.folds import fewer_folds_notice, load_or_create_folds, make_folds
 
 COHORT = {f"{patient}{section}": patient for patient, count in zip("ABCDEFG", (5, 3, 2, 2, 1, 1, 1), strict=True)
@@ -151,9 +151,7 @@ def test_a_broken_hand_edit_is_refused_by_name(
 ) -> None:
     path = tmp_path / "folds.json"
     load_or_create_folds(path, COHORT)
-    content = json.loads(path.read_text())
-    edit(content["folds"])
-    path.write_text(json.dumps(content))
+    edited(path, lambda content: edit(content["folds"]))
     with pytest.raises(MagnetError, match=message):
         load_or_create_folds(path, COHORT)
 
@@ -161,9 +159,8 @@ def test_a_broken_hand_edit_is_refused_by_name(
 def test_a_hand_written_single_split_is_used_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "folds.json"
     load_or_create_folds(path, COHORT)
-    content = json.loads(path.read_text())
-    content["folds"] = [{"index": 0, "train": ["A0", "B1"], "test": ["C0"]}]
-    path.write_text(json.dumps(content))
+    split = [{"index": 0, "train": ["A0", "B1"], "test": ["C0"]}]
+    edited(path, lambda content: content.update(folds=split))
     [fold] = load_or_create_folds(path, COHORT)
     assert (fold.train, fold.test) == (("A0", "B1"), ("C0",))
 
@@ -180,3 +177,13 @@ def test_a_file_that_is_no_folds_file_is_one_line_of_error(tmp_path: Path, text:
 def test_no_number_of_folds_leaves_one_patient_out() -> None:
     folds = make_folds({"S1": "A", "S2": "A", "S3": "B", "S4": ""}, folds=0)
     assert sorted(fold.test for fold in folds) == [("S1", "S2"), ("S3",), ("S4",)]
+
+
+def test_a_changed_file_of_folds_is_refused_as_long_as_its_checksum_stands(tmp_path: Path) -> None:
+    path = tmp_path / "folds.json"
+    folds = load_or_create_folds(path, COHORT)
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(MagnetError, match=r"folds\.json: expected a folds file .* as it was written, found content"):
+        load_or_create_folds(path, COHORT)
+    edited(path, lambda _: None)
+    assert load_or_create_folds(path, COHORT) == folds

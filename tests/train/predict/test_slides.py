@@ -1,4 +1,3 @@
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from magnet_core.levels import TARGETS
 from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from tests.train.conftest import BACKBONE
-from tests.train.setting import NUM_GENES, config, parts
+from tests.train.setting import NUM_GENES, config, edited, parts
 from train.cli import app
 from train.data.slide import Slide, open_slide_data
 from train.learning.trained_run import TrainedRun, load_run, save_run
@@ -148,9 +147,7 @@ def test_a_slide_of_another_store_without_counts_is_predicted(
 
 def test_a_store_that_has_moved_is_named_by_option(small_store: Store, tmp_path: Path, fitted: Fitted) -> None:
     moved = shutil.copytree(trained_run(fitted(8)), tmp_path / "run")
-    description = json.loads((moved / "run.json").read_text())
-    description["config"]["data"]["store"] = str(tmp_path / "gone")
-    (moved / "run.json").write_text(json.dumps(description))
+    edited(moved / "run.json", lambda run: run["config"]["data"].update(store=str(tmp_path / "gone")))
     with pytest.raises(MagnetError, match="the store it was trained on.*gone, found none there; name the store with"):
         predict(moved, "--slide", "S1")
     assert predict(moved, "--slide", "S1", "--store", small_store.root).exit_code == 0

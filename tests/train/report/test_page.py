@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from tests.train.report.reading import Page, read_page
-from tests.train.setting import config
+from tests.train.setting import config, edited
 from tests.train.sweep.setting import sweep_of
 from train import pipeline
 from train.commands.report import report_command
@@ -151,10 +152,12 @@ def test_text_of_users_is_escaped(study: Path, tmp_path: Path) -> None:
     name = "<b>\"&'gene"
     genes = pl.read_parquet(folder / "genes.parquet").with_columns(gene_name=pl.lit(name) + pl.col("gene_id"))
     genes.write_parquet(folder / "genes.parquet")
-    record = json.loads((folder / "study.json").read_text())
-    record["faults"] = ["<script>alert(1)</script>"]
-    record["config"]["fit"]["data"]["store"] = "<i>store"
-    (folder / "study.json").write_text(json.dumps(record))
+
+    def change(record: dict[str, Any]) -> None:
+        record["faults"] = ["<script>alert(1)</script>"]
+        record["config"]["fit"]["data"]["store"] = "<i>store"
+
+    edited(folder / "study.json", change)
     text, page = page_of(folder, out=tmp_path)
     assert not {"b", "i", "script"} & set(page.tags)
     assert "&lt;b&gt;" in text
@@ -174,11 +177,13 @@ def test_settings_that_differ_are_told_beside_their_defaults(study: Path, tmp_pa
 
 def test_a_study_that_was_moved_with_its_cells_keeps_its_losses(study: Path, tmp_path: Path) -> None:
     alone, moved = copied(study, tmp_path / "alone"), copied(study, tmp_path / "moved")
-    record = json.loads((study / "study.json").read_text())
-    for row in record["rows"]:
-        row["cells"] = [f"gone/cells/{Path(cell).name}" for cell in row["cells"]]
+
+    def change(record: dict[str, Any]) -> None:
+        for row in record["rows"]:
+            row["cells"] = [f"gone/cells/{Path(cell).name}" for cell in row["cells"]]
+
     for folder in (alone, moved):
-        (folder / "study.json").write_text(json.dumps(record))
+        edited(folder / "study.json", change)
     shutil.copytree(study.parent / "cells", moved.parent / "cells")
     assert ", kept" in page_of(moved, out=tmp_path)[0]
     assert ", kept" not in page_of(alone, out=tmp_path)[0]
@@ -228,13 +233,16 @@ def test_a_folder_without_a_finished_result_is_one_line(study: Path, fitted: Pat
         write_report([folder], out)
     folder = copied(fitted, tmp_path)
     (folder / "study.json").write_text("{")
-    with pytest.raises(MagnetError, match="study.json: expected JSON, found"):
+    with pytest.raises(MagnetError, match="study.json: expected study.json of a finished result, found"):
         write_report([folder], out)
     (folder / "study.json").write_text('{"title": ""}')
     with pytest.raises(MagnetError, match="study.json: expected title, rows, folds, config, found no rows, folds, con"):
         write_report([folder], out)
     folder = copied(study, tmp_path / "again")
     pl.read_csv(folder / "table.csv").drop("mse_sd").write_csv(folder / "table.csv")
+    with pytest.raises(MagnetError, match=r"table\.csv: expected the bytes that were written, found others.*; delete "):
+        write_report([folder], out)
+    edited(folder / "study.json", lambda _: None)
     with pytest.raises(MagnetError, match="found no mse_sd; run its command again"):
         write_report([folder], out)
     assert not out.exists()

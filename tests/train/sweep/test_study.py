@@ -170,7 +170,7 @@ def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_share_a_sweep(small_store: Store, tmp_path: Path) -> None:
-    sweep = sweep_of(small_store, tmp_path / "runs")
+    sweep = sweep_of(small_store, tmp_path / "runs", epochs=20)  # long enough for the other process to begin
     result = run_sweep(sweep, trials=5, jobs=2)
     assert result.finished == 5
     with open_study(sweep.folder, sweep.search) as study:
@@ -189,3 +189,20 @@ def test_a_trial_is_judged_by_the_epoch_that_a_fit_would_keep(
     settings = config(small_store, tmp_path, "encoder.mode=frozen", "optim.epochs=3", few)
     outcome = Objective().train(settings, tmp_path, lambda epoch, score: None)
     assert (outcome.score, outcome.epoch) == ((0.9, 2) if validates else (0.4, 3))
+
+
+def test_a_study_that_could_not_be_made_is_made_anew(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = sweep_of(small_store, tmp_path)
+
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna, "create_study", full)
+        with pytest.raises(OSError, match="No space left"), open_study(sweep.folder, sweep.search):
+            pass
+    assert not [path for path in sweep.folder.iterdir() if "study.db" in path.name]
+    with open_study(sweep.folder, sweep.search) as study:
+        assert study.trials == []
