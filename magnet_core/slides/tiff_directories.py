@@ -34,7 +34,9 @@ def check_directories(path: Path) -> None:
             if number == MAX_DIRECTORIES:
                 raise _absurd(path, f"at most {MAX_DIRECTORIES:,} images in a file", "more")
             _check_tags(path, tags, file_bytes)
-            sides = [_values(file, tag, tags.dtype["value"])[:1] for tag in tags if tag["tag"] in TILE_SIDES]
+            sides = [
+                _values(file, tag, tags.dtype["value"], file_bytes)[:1] for tag in tags if tag["tag"] in TILE_SIDES
+            ]
             if prod(side for first in sides for side in first) > MAX_TILE_PX:
                 raise _absurd(
                     path,
@@ -87,15 +89,17 @@ def _directories(path: Path, file: BinaryIO, file_bytes: int) -> Iterator[np.nda
         waiting += [(following, above) for following in _numbers(file.read(number.itemsize), number)]
         yield tags
         for listing in tags[tags["tag"] == SUB_IFDS]:
-            waiting += [(below, (*above, offset)) for below in _values(file, listing, number)]
+            waiting += [(below, (*above, offset)) for below in _values(file, listing, number, file_bytes)]
 
 
-def _values(file: BinaryIO, tag: np.void, number: np.dtype[np.unsignedinteger]) -> list[int]:
-    """Whole numbers that a checked tag lists: within the tag where they fit, else where it points to."""
+def _values(file: BinaryIO, tag: np.void, number: np.dtype[np.unsignedinteger], file_bytes: int) -> list[int]:
+    """Whole numbers that a tag lists: within the tag where they fit, else where it points to, if the file has them."""
     each = np.dtype(f"{number.byteorder}u{TYPE_BYTES[min(tag['type'], len(TYPE_BYTES) - 1)]}")
     num_bytes = int(tag["count"]) * each.itemsize
     if num_bytes <= number.itemsize:
         return _numbers(np.array(tag["value"], number).tobytes()[:num_bytes], each)
+    if int(tag["value"]) + num_bytes > file_bytes:
+        return []
     file.seek(int(tag["value"]))
     return _numbers(file.read(num_bytes), each)
 

@@ -90,12 +90,12 @@ def test_a_killed_process_s_trial_does_not_count(small_store: Store, tmp_path: P
 
 
 def test_a_signal_that_a_training_took_at_its_end_stops_the_sweep(small_store: Store, tmp_path: Path) -> None:
-    sweep = sweep_of(small_store, tmp_path / "runs")
+    sweep, before = sweep_of(small_store, tmp_path / "runs"), signal.getsignal(signal.SIGTERM)
     with open_study(sweep.folder, sweep.search) as study:
         with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
             work(study, sweep, Deaf([[0.1], [0.2]]), interrupts, total=2)
         assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_trial_under_way_elsewhere_is_left_alone_and_counts_towards_the_total(
