@@ -140,6 +140,7 @@ def test_no_bit_of_a_file_of_version_1_ends_the_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_each_bit_of_all_pages_was_tried(tmp_path: Path) -> None:
     for path in (write(tmp_path / "a.lmdb"), write_several(tmp_path / "b.lmdb")):
         in_a_child(read_with_flips, path, page_places(path, (1, 2, 4, 8)))
