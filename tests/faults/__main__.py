@@ -66,7 +66,7 @@ def cuts(order: Order) -> Iterator[Row]:
 
 def swaps(order: Order) -> Iterator[Row]:
     """Exchange files and folders."""
-    yield swap(order.base, order.folder, commands(order.base)["train fit, frozen"])
+    yield swap(order.base, order.folder, commands(order.base)["train fit frozen"])
 
 
 def full_disk(order: Order) -> Iterator[Row]:
@@ -115,6 +115,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         folder = Path(place).resolve()
         base = make_base((given.base or folder / "base").resolve())
+        if unknown := set(only) - {attacked.name for attacked in commands(base).values()}:
+            options.error(f"--commands: no {', '.join(sorted(unknown))} among {', '.join(commands(base))}")
         for name in given.attacks or ATTACKS:
             (folder / name).mkdir()
             for row in ATTACKS[name](Order(base, folder / name, given.share, only)):

@@ -168,8 +168,8 @@ def commands(base: Base) -> dict[str, Attacked]:
     listed = [
         Attacked("extract run", ["extract", "run", "--samples", sheet, "--store", "store", *ENCODER, *GRIDS], "store",
                  facts=_facts_of_store),
-        Attacked("train fit, frozen", frozen, "runs"),
-        Attacked("train fit, fine-tuned", tuned, "runs"),
+        Attacked("train fit frozen", frozen, "runs"),
+        Attacked("train fit fine-tuned", tuned, "runs"),
         Attacked("train predict", predict, "runs", prepare=lambda folder: _copy(base.runs, folder / "runs")),
         Attacked("train sweep", search, "runs", prepare=_write_sweep, facts=_facts_of_sweep),
         Attacked("cache import", [*imports, "--backbone", "other"], "store",
