@@ -7,10 +7,12 @@ run.json            configuration, backbone, panel, widths, versions: enough to 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -95,12 +97,18 @@ def _built(folder: Path, description: Mapping[str, Any], weights: Mapping[str, T
     config = FitConfig.build(as_recorded(description["config"]), where=str(folder / RUN))
     frozen = config.encoder.mode == "frozen"
     encoder = None if frozen else build_encoder(find_backbone(description["backbone"]), str(folder / WEIGHTS))
-    model = MagNet(
+    build = partial(
+        MagNet,
         config.model,
         fine_dim=description["fine_dim"],
         context_dims=description["context_dims"],
         num_genes=len(panel),
     )
+    with torch.device("meta"):  # without memory: a description may state any size
+        stated = {f"model.{name}": value.shape for name, value in build().state_dict().items()}
+    if any(name not in weights or weights[name].shape != shape for name, shape in stated.items()):
+        raise ValueError("weights of other sizes than its description states")
+    model = build()
     own = description.get("own_square")  # which runs of before do not have
     predictor = Predictor(encoder, model, config.compute, own=OwnSquare(**own) if own else None)
     predictor.load_state_dict(weights)
