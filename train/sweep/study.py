@@ -121,7 +121,10 @@ class Worker(AbstractContextManager["Worker"]):
             owner = trial.user_attrs.get(WORKER)  # none: killed while it drew
             if owner != self._name and (owner is None or _is_free(self._sweep.folder / WORKERS / owner)):
                 self._study.tell(trial.number, state=TrialState.FAIL)
-                shutil.rmtree(scratch_folder(self._sweep, trial.number), ignore_errors=True)
+        under_way = {str(trial.number) for trial in self._study.get_trials(states=(TrialState.RUNNING,))}
+        for folder in (self._sweep.folder / SCRATCH).glob("*"):  # also of one that a signal ended while it cleared up
+            if folder.name not in under_way:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def scratch_folder(sweep: Sweep, number: int) -> Path:

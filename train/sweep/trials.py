@@ -59,7 +59,7 @@ def run_trial(study: optuna.Study, draw: Draw, sweep: Sweep, objective: Objectiv
         trial.set_user_attr(REFUSED, str(error).splitlines()[0])
         study.tell(trial, state=TrialState.PRUNED)  # so that the sampler keeps away from there
     except KeyboardInterrupt:
-        study.tell(trial, state=TrialState.FAIL)
+        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)  # it came while the study was told
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -206,3 +206,26 @@ def test_a_study_that_could_not_be_made_is_made_anew(
     assert not [path for path in sweep.folder.iterdir() if "study.db" in path.name]
     with open_study(sweep.folder, sweep.search) as study:
         assert study.trials == []
+
+
+def test_a_signal_while_the_study_is_told_leaves_a_finished_trial_and_no_scratch(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = sweep_of(small_store, tmp_path / "runs")
+    tell = optuna.Study.tell
+
+    def interrupted(study: optuna.Study, trial: optuna.Trial, *values: float, **options: object) -> None:
+        tell(study, trial, *values, **options)  # type: ignore[arg-type]
+        if values:
+            raise KeyboardInterrupt
+
+    with open_study(sweep.folder, sweep.search) as study:
+        with monkeypatch.context() as patched:
+            patched.setattr(optuna.Study, "tell", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                told(study, sweep, Curves([[0.1]]), total=1)
+        assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
+        left = sweep.folder / "scratch" / "0"
+        left.mkdir(parents=True)
+        told(study, sweep, Curves([]), total=1)
+        assert not left.exists()
