@@ -14,6 +14,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
 from magnet_core.registry import look_up, near_names
 from train.places import RUN, anew, read_run, trained_run
+from train.predict.formats import H5AD, find_format
 
 # P panel genes
 
@@ -26,10 +27,10 @@ class PredictConfig:
 
     slides    slide ids, or `all`
     store     None: the one the run was trained on
-    out       file of the only slide; None: RUN/predictions/<slide_id>.h5ad
+    out       file of the only slide, in the first format; None: RUN/predictions/<slide_id>.h5ad
     genes     names or ids of genes to keep; (): the whole panel
     measured  the labels too, where a slide has counts
-    zarr      a SpatialData folder too, beside the file
+    formats   names of `train.predict.formats`; their files lie beside each other and differ in their suffix
     """
 
     run: Path
@@ -38,18 +39,28 @@ class PredictConfig:
     out: Path | None = None
     genes: tuple[str, ...] = ()
     measured: bool = False
-    zarr: bool = False
+    formats: tuple[str, ...] = (H5AD,)
     overwrite: bool = False
     device: str = "auto"
 
+    @property
+    def suffix(self) -> str:
+        """What the name of a slide's first file ends with."""
+        return find_format(self.formats[0]).suffix
+
     def path(self, slide_id: str) -> Path:
-        """The file of a slide's prediction."""
-        return self.out or self.run / "predictions" / f"{slide_id}.h5ad"
+        """The first file of a slide's prediction."""
+        return self.out or self.run / "predictions" / f"{slide_id}{self.suffix}"
+
+    def files(self, slide_id: str) -> dict[str, Path]:
+        """The file that is written for a slide, by the name of its format."""
+        path = self.path(slide_id)
+        stem = path.name.removesuffix(self.suffix)
+        return {name: path.with_name(stem + find_format(name).suffix) for name in self.formats}
 
     def paths(self, slide_id: str) -> list[Path]:
         """All files that are written for a slide."""
-        path = self.path(slide_id)
-        return [path, path.with_suffix(".zarr")] if self.zarr else [path]
+        return list(self.files(slide_id).values())
 
 
 @dataclass(frozen=True)
@@ -96,10 +107,10 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
     slide_ids = current if ALL in config.slides else list(dict.fromkeys(config.slides))
     for slide_id in slide_ids:
         look_up(dict.fromkeys(ids_in_store), slide_id, where=f"{store.root}: slide")
-    if config.out is not None and (len(slide_ids) > 1 or config.out.suffix != ".h5ad"):
+    if config.out is not None and (len(slide_ids) > 1 or not config.out.name.endswith(config.suffix)):
         raise MagnetError(
             "--out",
-            expected="one slide, and a name ending in .h5ad",
+            expected=f"one slide, and a name ending in {config.suffix}",
             found=f"{len(slide_ids)} slides and '{config.out}'",
             remedy="leave --out out, to have a file a slide in the run's folder",
         )

@@ -1,7 +1,7 @@
-"""A trained run on slides of a store, to one AnnData file a slide: what `train predict` does.
+"""A trained run on slides of a store, to files of each slide: what `train predict` does.
 
-In: a run's folder, and a store that holds the slides, the run's own or another. Out: runs/NAME/predictions/X.h5ad, see
-`train.predict.h5ad`. All fine rows of the store are predicted, each with its whole neighbourhood.
+In: a run's folder, and a store that holds the slides, the run's own or another. Out: runs/NAME/predictions/X.h5ad, or
+other `train.predict.formats`. All fine rows of the store are predicted, each with its whole neighbourhood.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +25,10 @@ from train.learning.trained_run import TrainedRun, load_run
 from train.model.predictor import Predictor
 from train.model.whole_slide import Advance, predict_slide
 from train.places import WEIGHTS
-from train.predict.h5ad import SlidePrediction, as_anndata, write_h5ad
+from train.predict.formats import H5AD, find_format
 from train.predict.matching_slide import open_slide_for
+from train.predict.prediction import SlidePrediction
 from train.predict.request import ALL, Accepted, PredictConfig
-from train.predict.spatialdata import require_spatialdata, write_spatialdata
 
 # N fine rows of a slide, P panel genes
 
@@ -37,7 +37,7 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class Written:
-    """A prediction that was written: of which slide, how many rows and genes, where, and how to see it."""
+    """A prediction that was written: of which slide, how many rows and genes, where, and a script that shows it."""
 
     slide_id: str
     rows: int
@@ -54,8 +54,8 @@ def predict_slides(
 
     `tell` is told of each file as it is written.
     """
-    if config.zarr:
-        require_spatialdata()
+    for name in config.formats:
+        find_format(name).require()
     run = load_run(accepted.run)
     run.predictor.to(pick_device(config.device))
     failed = []
@@ -89,14 +89,14 @@ def predict_one(run: TrainedRun, accepted: Accepted, slide_id: str, config: Pred
         {"run": str(config.run), "weights": file_fingerprint(accepted.run / WEIGHTS)},
         measured_labels(run, slide, columns) if config.measured else None,
     )
-    path = config.path(slide_id)
-    table = as_anndata(prediction)
-    write_h5ad(table, path)
-    if config.zarr:
-        write_spatialdata(table, path.with_suffix(".zarr"))
-    gene = prediction.genes.names[0]
-    script = f'import scanpy as sc; sc.pl.spatial(sc.read_h5ad("{path}"), color="{gene}", img_key=None)'
-    return Written(slide_id, len(slide.fine), slide.target.um, len(columns), config.paths(slide_id), script)
+    files = config.files(slide_id)
+    for name, path in files.items():
+        find_format(name).write(prediction, path)
+    gene, table = prediction.genes.names[0], files.get(H5AD)
+    script = f'import scanpy as sc; sc.pl.spatial(sc.read_h5ad("{table}"), color="{gene}", img_key=None)'
+    return Written(
+        slide_id, len(slide.fine), slide.target.um, len(columns), list(files.values()), script if table else ""
+    )
 
 
 def sampling_notice(slide: Slide, header: Mapping[str, Any]) -> str:
