@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cache.picture import Picture
 from magnet_core.levels import SPOT
 from magnet_core.records import Genes
 from train.data.slide import Slide
@@ -24,6 +25,7 @@ class SlidePrediction:
     source     further facts for uns['magnet_hd']: the run's folder, the fingerprint of its weights
     measured   (N, P) labels of the same rows, None where they are not wanted or not there
     deviation  (N, P) standard deviation between the members of an ensemble, None of a single run
+    picture    the slide, small, None where the store has none
     """
 
     values: np.ndarray
@@ -34,6 +36,7 @@ class SlidePrediction:
     source: Mapping[str, Any]
     measured: np.ndarray | None = None
     deviation: np.ndarray | None = None
+    picture: Picture | None = None
 
     @property
     def side_um(self) -> float:

@@ -88,6 +88,7 @@ def predict_one(run: TrainedRun, accepted: Accepted, slide_id: str, config: Pred
         run,
         {"run": str(config.run), "weights": file_fingerprint(accepted.run / WEIGHTS)},
         measured_labels(run, slide, columns) if config.measured else None,
+        picture=store.picture(slide_id),
     )
     files = config.files(slide_id)
     for name, path in files.items():
