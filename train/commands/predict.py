@@ -19,8 +19,15 @@ def predict_command(
     store: Annotated[Path | None, typer.Option(help="Store with the slides; left out: the run's own.")] = None,
     out: Annotated[Path | None, typer.Option(help="The file; left out: RUN/predictions/SLIDE.h5ad.")] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="Files to write, such as h5ad,parquet: h5ad, spatialdata.")
+        str,
+        typer.Option(
+            "--format", help="Files to write, such as h5ad,parquet: h5ad, spatialdata, ome-tiff, geojson, parquet."
+        ),
     ] = "h5ad",
+    draw: Annotated[str | None, typer.Option(help="Genes that ome-tiff and geojson show, such as EPCAM,CD3E.")] = None,
+    above: Annotated[
+        str, typer.Option(help="Regions of geojson lie above this value, or above that of a share of rows.")
+    ] = "90%",
     genes: Annotated[str | None, typer.Option(help="Keep these genes only, such as SGPP1,DPEP1.")] = None,
     measured: Annotated[bool, typer.Option("--measured", help="Add what was measured as a layer.")] = False,
     zarr: Annotated[
@@ -32,10 +39,13 @@ def predict_command(
     """Predict slides with a trained run: AnnData for scanpy and squidpy, and files for other tools."""
     gene_names = split_names("--genes", genes or None) or ()
     format_names = split_names("--format", f"{formats},spatialdata" if zarr else formats) or ()
+    drawn = split_names("--draw", draw or None) or ()
     with importing():
         from train.predict.request import PredictConfig, accept
 
-    config = PredictConfig(run, tuple(slide), store, out, gene_names, measured, format_names, overwrite, device)
+    config = PredictConfig(
+        run, tuple(slide), store, out, gene_names, measured, format_names, drawn, above, overwrite, device
+    )
     accepted = accept(config)
     with importing():
         from train.predict.slides import predict_slides

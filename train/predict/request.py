@@ -14,7 +14,8 @@ from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
 from magnet_core.registry import look_up, near_names
 from train.places import RUN, anew, read_run, trained_run
-from train.predict.formats import H5AD, find_format
+from train.predict.drawing import DEFAULT_LEVEL, Drawing, read_level
+from train.predict.formats import GEOJSON, H5AD, OME_TIFF, find_format
 
 # P panel genes
 
@@ -31,6 +32,8 @@ class PredictConfig:
     genes     names or ids of genes to keep; (): the whole panel
     measured  the labels too, where a slide has counts
     formats   names of `train.predict.formats`; their files lie beside each other and differ in their suffix
+    draw      names or ids of genes that maps show; (): those of `genes`
+    above     the level above which the regions of maps lie, see `train.predict.drawing`
     """
 
     run: Path
@@ -40,6 +43,8 @@ class PredictConfig:
     genes: tuple[str, ...] = ()
     measured: bool = False
     formats: tuple[str, ...] = (H5AD,)
+    draw: tuple[str, ...] = ()
+    above: str = DEFAULT_LEVEL
     overwrite: bool = False
     device: str = "auto"
 
@@ -57,6 +62,11 @@ class PredictConfig:
         path = self.path(slide_id)
         stem = path.name.removesuffix(self.suffix)
         return {name: path.with_name(stem + find_format(name).suffix) for name in self.formats}
+
+    @property
+    def drawing(self) -> Drawing:
+        """What maps show."""
+        return Drawing(self.draw or self.genes, read_level(self.above))
 
     def paths(self, slide_id: str) -> list[Path]:
         """All files that are written for a slide."""
@@ -84,8 +94,9 @@ def accept(config: PredictConfig) -> Accepted:
         raise MagnetError(
             run / RUN, expected="the panel and the store of a run", found=f"no {error}", remedy=anew(run / RUN)
         ) from error
-    store = open_store(config, own)
-    return Accepted(run, store, choose_slides(store, config), choose_genes(panel, config, run))
+    store, columns = open_store(config, own), choose_genes(panel, config, run)
+    check_drawing(config, Genes(panel.ids[columns], panel.names[columns]))
+    return Accepted(run, store, choose_slides(store, config), columns)
 
 
 def open_store(config: PredictConfig, own: Path) -> Store:
@@ -149,3 +160,25 @@ def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> np.ndarray:
             remedy=near if near.startswith("did you mean") else f"see 'panel' in {run / RUN}",
         )
     return np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)
+
+
+def check_drawing(config: PredictConfig, genes: Genes) -> None:
+    """Refuse maps of genes that nobody has named, or that are not among those that are kept."""
+    maps = [name for name in config.formats if find_format(name).is_map]
+    if maps and not config.drawing.genes:
+        raise MagnetError(
+            f"--format {', '.join(maps)}",
+            expected="genes to draw",
+            found="none named",
+            remedy="name some with --draw, or keep some alone with --genes",
+        )
+    needs = {"--draw": (config.draw, [OME_TIFF, GEOJSON]), "--above": (config.above != DEFAULT_LEVEL, [GEOJSON])}
+    for option, (is_given, read_by) in needs.items():
+        if is_given and not set(read_by) & set(config.formats):
+            raise MagnetError(
+                option,
+                expected=f"--format {' or '.join(read_by)}",
+                found=f"--format {','.join(config.formats)}",
+                remedy=f"add one, or leave {option} out",
+            )
+    config.drawing.columns(genes)
