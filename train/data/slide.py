@@ -188,16 +188,8 @@ class LevelData:
         return f"{self.name}/counts/indptr" in self._geometry.names()
 
     def count_blocks(self, num_genes: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-        """Yield raw counts (n, G) of a measured level by blocks of rows, as those of a slide fill gigabytes."""
-        row_ends = self._geometry.read(f"{self.name}/counts/indptr")
-        for start in range(0, len(self), _COUNT_ROWS):
-            rows = slice(start, min(start + _COUNT_ROWS, len(self)))
-            first, last = int(row_ends[rows.start]), int(row_ends[rows.stop])
-            values, genes = (
-                self._geometry.slice(f"{self.name}/counts/{part}", first, last) for part in ("values", "indices")
-            )
-            parts = (values, genes, row_ends[rows.start : rows.stop + 1] - first)
-            yield rows, sparse.csr_matrix(parts, shape=(rows.stop - rows.start, num_genes))
+        """Yield raw counts (n, G) of a measured level by blocks of rows."""
+        return read_count_blocks(self._geometry, self.name, num_genes)
 
 
 @dataclass(frozen=True)
@@ -299,3 +291,15 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
         features.header,
         config.contexts == "blended",
     )
+
+
+def read_count_blocks(geometry: ArrayFile, level: str, num_genes: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
+    """Yield raw counts (n, G) of a measured level by blocks of rows, as those of a slide fill gigabytes."""
+    row_ends = geometry.read(f"{level}/counts/indptr")
+    num_rows = len(row_ends) - 1
+    for start in range(0, num_rows, _COUNT_ROWS):
+        rows = slice(start, min(start + _COUNT_ROWS, num_rows))
+        first, last = int(row_ends[rows.start]), int(row_ends[rows.stop])
+        values, genes = (geometry.slice(f"{level}/counts/{part}", first, last) for part in ("values", "indices"))
+        parts = (values, genes, row_ends[rows.start : rows.stop + 1] - first)
+        yield rows, sparse.csr_matrix(parts, shape=(rows.stop - rows.start, num_genes))
