@@ -1,6 +1,7 @@
 """The labels of a slide: the normalised expression of its levels."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -8,15 +9,18 @@ from cache.reader import ArrayFile
 from magnet_core.expression import columns_of, expression
 from magnet_core.records import Genes
 from magnet_core.settings.normalise import NormaliseConfig
-from train.data.slide import Slide, read_count_blocks
+from train.data.count_blocks import read_count_blocks
 
 # N rows of a level, P panel genes, p chosen ones
+
+if TYPE_CHECKING:  # brings torch
+    from train.data.slide import Slide
 
 LevelLabels = Mapping[str, np.ndarray | None]  # by level: (N, P) float32; None where it was not measured
 SlideLabels = Mapping[str, LevelLabels]  # by slide id
 
 
-def fine_labels(slide: Slide, labels: LevelLabels) -> np.ndarray:
+def fine_labels(slide: "Slide", labels: LevelLabels) -> np.ndarray:
     """Return the expression (N, P) of the fine level; a slide without it has been refused before."""
     fine = labels[slide.fine.name]
     assert fine is not None  # mean_counts refuses slides without counts

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from cache.picture import Picture
 from magnet_core.checked_h5 import check_h5
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
@@ -20,7 +21,7 @@ from magnet_core.records import Genes
 
 ORIGIN = "uns/magnet_hd"
 MEASURED, DEVIATION = "layers/measured", "layers/deviation"
-_PARTS = ("X", "obs/", "var/", "obsm/spatial_um", f"{ORIGIN}/", f"{MEASURED}?", f"{DEVIATION}?")
+_PARTS = ("X", "obs/", "var/", "obsm/spatial_um", "uns/spatial/", f"{ORIGIN}/", f"{MEASURED}?", f"{DEVIATION}?")
 _TOLD = ("slide_id", "target_um", "geometry_digest", "weights", "sampling")
 _EXPECTED, _REMEDY = "a prediction as 'train predict' writes it", "predict the slide again with --overwrite"
 
@@ -69,8 +70,18 @@ class PredictedFile:
         """Side of a row."""
         with _opened(self.path) as file:
             (entry,) = file["uns/spatial"].values()
-            diameter_px = float(entry["scalefactors/spot_diameter_fullres"][()])
-            return diameter_px * float(file[f"{ORIGIN}/microns_per_pixel"][()])
+            return float(entry["scalefactors/spot_diameter_fullres"][()]) * _um_per_px(file)
+
+    def picture(self) -> Picture | None:
+        """The picture of the slide that the file has, if it has one."""
+        with _opened(self.path) as file:
+            (entry,) = file["uns/spatial"].values()
+            if "images" not in entry or "hires" not in entry["images"]:
+                return None
+            pixels = entry["images/hires"][...]
+            if pixels.dtype != np.uint8:  # as squidpy may have them, from 0 to 1
+                pixels = np.rint(pixels * 255).astype(np.uint8)
+            return Picture(pixels, _um_per_px(file) / float(entry["scalefactors/tissue_hires_scalef"][()]))
 
 
 def open_predicted(path: Path) -> PredictedFile:
@@ -97,3 +108,8 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 def _plain(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _um_per_px(file: h5py.File) -> float:
+    """µm per pixel of the full-resolution image."""
+    return float(file[f"{ORIGIN}/microns_per_pixel"][()])

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from cache.fingerprint import file_fingerprint
+from cache.picture import Picture
 from cache.reader import ArrayFile
 from cache.store import Store
 from magnet_core.checksums import FILES, check_files
@@ -60,6 +61,7 @@ class SlideMap:
     picture      H&E of the whole slide; None in stores of before
     whole        whether it is what `train predict` wrote, the whole slide where its store held that; else the bins
                  that the table was made on, which may be windows
+    learnt_from  whether the run saw the slide's labels in training
     """
 
     group: str
@@ -71,9 +73,10 @@ class SlideMap:
     truth: np.ndarray | None
     predictions: Mapping[str, np.ndarray]
     ours: str
-    picture: Any = None
+    picture: Picture | None = None
     deviation: np.ndarray | None = None
     whole: bool = False
+    learnt_from: bool = False
 
     @cached_property
     def lattice(self) -> Lattice | None:
@@ -95,6 +98,7 @@ class Cells:
     target_um: int
     panel: Genes
     normalise: NormaliseConfig
+    train: tuple[str, ...]
     test: tuple[str, ...]
 
 
@@ -104,6 +108,7 @@ class MapSource(ABC):
 
     panel    genes that can be read
     systems  names of the systems, such as magnet, by their titles; rows of one system differ in their titles
+    whole, learnt_from  as in `SlideMap`
     """
 
     group: str
@@ -112,6 +117,7 @@ class MapSource(ABC):
     panel: Genes
     systems: Mapping[str, str]
     whole: bool
+    learnt_from: bool
 
     @abstractmethod
     def read(self, genes: Sequence[str] | None = None, systems: Sequence[str] | None = None) -> SlideMap:
@@ -147,7 +153,7 @@ class CellSource(MapSource):
         }
         return SlideMap(
             self.group, self.slide_id, um, centres_um, barcodes, Genes(ids, self.panel.names[columns]), truth,
-            predictions, self.ours, read_picture(self.store, self.slide_id),
+            predictions, self.ours, self.store.picture(self.slide_id),
         )  # fmt: skip
 
     def _prediction(self, title: str, ids: np.ndarray, truth: np.ndarray | None, num_rows: int) -> np.ndarray:
@@ -203,9 +209,13 @@ class FileSource(MapSource):
         return SlideMap(
             self.group, self.slide_id, round(self.file.side_um()), centres_um, barcodes, chosen, truth,
             {self.ours: values}, self.ours,
-            None if self.store is None else read_picture(self.store, self.slide_id),
-            self.file.values(columns, of=DEVIATION), whole=True,
+            self._picture(), self.file.values(columns, of=DEVIATION), whole=True, learnt_from=self.learnt_from,
         )  # fmt: skip
+
+    def _picture(self) -> Picture | None:
+        """Read the picture that the store has of the slide, else that in the file."""
+        of_store = self.store.picture(self.slide_id) if self.store and self.slide_id in self.store.slide_ids() else None
+        return of_store or self.file.picture()
 
     def _measured(self, barcodes: np.ndarray, genes: Genes) -> np.ndarray | None:
         """Labels (N, P) of the rows that the store has, NaN in others; None where it has none of them."""
@@ -236,7 +246,7 @@ def find_slide_maps(folder: Path, *, store: Path | None = None) -> list[MapSourc
         folds = cells_of(record, folder, group)
         if opened is not None:
             sources += [
-                CellSource(group, slide_id, cells.ours, cells.panel, cells.names, False, cells, opened)
+                CellSource(group, slide_id, cells.ours, cells.panel, cells.names, False, False, cells, opened)
                 for cells in folds
                 for slide_id in cells.test
                 if all(prediction_path(each, slide_id).is_file() for each in cells.folders.values())
@@ -304,7 +314,10 @@ def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: St
                 continue
             told.add(file.slide_id)
             systems = {cells.ours: cells.names[cells.ours]}
-            yield FileSource(group, file.slide_id, cells.ours, file.genes, systems, True, file, cells, store)
+            learnt_from = file.slide_id in cells.train
+            yield FileSource(
+                group, file.slide_id, cells.ours, file.genes, systems, True, learnt_from, file, cells, store
+            )
 
 
 def find_columns(panel: Genes, genes: Sequence[str] | None, *, where: str) -> np.ndarray:
@@ -323,11 +336,6 @@ def find_columns(panel: Genes, genes: Sequence[str] | None, *, where: str) -> np
     return np.array([column_of[gene] for gene in genes], np.int64)
 
 
-def read_picture(store: Store, slide_id: str) -> Any:
-    """Read the H&E picture of a slide; None where the store has none."""
-    return store.picture(slide_id) if hasattr(store, "picture") and slide_id in store.slide_ids() else None
-
-
 def _cells(of_fold: Mapping[str, tuple[Path, Mapping[str, Any]]], ours: Sequence[str]) -> Cells:
     """What the cells of one fold share is what the first of ours, or of all, says."""
     title = next((each for each in ours if each in of_fold), next(iter(of_fold)))
@@ -340,6 +348,7 @@ def _cells(of_fold: Mapping[str, tuple[Path, Mapping[str, Any]]], ours: Sequence
         data["target"],
         _panel(description),
         NormaliseConfig.build(data["normalise"], where=title),
+        tuple(description["fold"]["train"]),
         tuple(description["fold"]["test"]),
     )
 
