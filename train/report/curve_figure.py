@@ -1,6 +1,7 @@
 """Curves of trainings as a static figure: loss and validation by epoch, a row a target.
 
 In: trainings by group, system and fold. Out: a figure. A colour is a system, a line a fold, a dot the epoch kept.
+Losses of several systems, each of which has its own kind, are drawn on a logarithm.
 """
 
 import math
@@ -31,6 +32,8 @@ def draw_curves(groups: Mapping[str, Sequence[tuple[str, str, TrainingHistory]]]
             for axes, named, of in zip(row, TITLES, ("losses", "scores"), strict=False):
                 for system, _, training in trained:
                     _draw(axes, getattr(training, of), training.kept_epoch, systems.index(system))
+                if of == "losses" and are_of_several_sizes(trained):
+                    axes.set_yscale("log")
                 axes.set_title(f"{group}, {named}")
                 axes.set_xlabel("epoch")
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
@@ -40,6 +43,12 @@ def draw_curves(groups: Mapping[str, Sequence[tuple[str, str, TrainingHistory]]]
         figure.legend(handles=lines, loc="outside lower center", ncols=min(4, len(lines)), frameon=False)
         figure.suptitle(f"{title}\na line is a fold, a dot the epoch whose weights were kept", fontsize=8)
     return figure
+
+
+def are_of_several_sizes(trained: Sequence[tuple[str, str, TrainingHistory]]) -> bool:
+    """Whether losses are of several systems, each of which has its own, and a logarithm shows all of them."""
+    losses = [loss for _, _, each in trained for loss in each.losses if math.isfinite(loss)]
+    return len({system for system, _, _ in trained}) > 1 and min(losses, default=0) > 0
 
 
 def _draw(axes: Axes, values: Sequence[float], kept_epoch: int, place: int) -> None:

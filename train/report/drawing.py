@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = "figures"
-FORMATS = ("png", "pdf", "svg")
 Kind = Literal["maps", "table", "curves"]
 
 

@@ -69,7 +69,7 @@ def draw_maps(
                 axes = frame(sheet.panel(figure, row, place), box)
                 draw_map(axes, slide_map, values[:, row], scale, box)
                 said = beneath(slide_map, title, row, known.get(gene))
-                axes.set_title(f"{names[place]}\n{said}" if row == 0 else said)
+                axes.set_title("\n".join(text for text in (names[place] if row == 0 else "", said) if text))
                 if place == 0:
                     axes.set_ylabel(gene, fontstyle="italic", fontsize=9)
                     if not has_picture and row == len(genes) - 1:

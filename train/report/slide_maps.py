@@ -30,12 +30,12 @@ from magnet_core.expression import columns_of
 from magnet_core.levels import SPOT, find_target
 from magnet_core.records import Genes
 from magnet_core.registry import near_names
-from magnet_core.settings.normalise import NormaliseConfig
 from train.data.labels import read_labels
 from train.evaluation.scores import GENES
-from train.places import CELL, WEIGHTS, anew, find_cell, read_record, read_result
+from train.places import CELL, WEIGHTS, anew, read_record, read_result
 from train.report.lattice import Lattice, lattice_of
 from train.report.predicted_file import DEVIATION, MEASURED, PredictedFile, open_predicted
+from train.report.table_cells import Cells, cells_of, panel_of
 from train.studies.cell import prediction_path
 
 # N rows of a slide, P genes that were asked for
@@ -82,24 +82,6 @@ class SlideMap:
     def lattice(self) -> Lattice | None:
         """Rows and columns of the bins; None where they have none."""
         return lattice_of(self.barcodes.tolist(), self.centres_um)
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The cell of each row of a group on one fold: folders by title, and what the first one says of all of them.
-
-    names      of the systems, by title
-    normalise  how counts became expression
-    """
-
-    folders: Mapping[str, Path]
-    names: Mapping[str, str]
-    ours: str
-    target_um: int
-    panel: Genes
-    normalise: NormaliseConfig
-    train: tuple[str, ...]
-    test: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -164,7 +146,7 @@ class CellSource(MapSource):
         check_files(folder, [path.relative_to(folder).as_posix()], description.get(FILES), remedy=remedy)
         try:
             values = np.load(path, mmap_mode="r")
-            columns = columns_of(_panel(description), ids)
+            columns = columns_of(panel_of(description), ids)
             if len(values) != num_rows or (columns < 0).any():
                 raise ValueError(f"{len(values)} rows of other genes or bins")
             prediction = np.asarray(values[:, columns], dtype=np.float32)
@@ -281,19 +263,6 @@ def open_store(record: Mapping[str, Any], store: Path | None) -> Store | None:
     return Store(store or own)
 
 
-def cells_of(record: Mapping[str, Any], folder: Path, group: str) -> list[Cells]:
-    """Return the cells of a group's rows, fold by fold; rows whose cells are gone are left out."""
-    folds: dict[int, dict[str, tuple[Path, dict[str, Any]]]] = {}
-    rows = [row for row in record["rows"] if row["group"] == group]
-    for row in rows:
-        for path in (find_cell(cell, folder) for cell in row["cells"]):
-            if (path / CELL).is_file():
-                description = read_result(path / CELL, ("system", "settings", "fold", "panel"))
-                folds.setdefault(description["fold"]["index"], {})[row["title"]] = path, description
-    ours = [row["title"] for row in rows if row["ours"]]
-    return [_cells(of_fold, ours) for _, of_fold in sorted(folds.items())]
-
-
 def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: Store | None) -> Iterator[MapSource]:
     """Return files of `train predict` beside a table or its cells; none that says no more than the cells do.
 
@@ -334,27 +303,6 @@ def find_columns(panel: Genes, genes: Sequence[str] | None, *, where: str) -> np
             remedy=near if near.startswith("did you mean") else "correct them, or train with data.include",
         )
     return np.array([column_of[gene] for gene in genes], np.int64)
-
-
-def _cells(of_fold: Mapping[str, tuple[Path, Mapping[str, Any]]], ours: Sequence[str]) -> Cells:
-    """What the cells of one fold share is what the first of ours, or of all, says."""
-    title = next((each for each in ours if each in of_fold), next(iter(of_fold)))
-    description = of_fold[title][1]
-    data = description["settings"]["data"]
-    return Cells(
-        {each: path for each, (path, _) in of_fold.items()},
-        {each: told["system"] for each, (_, told) in of_fold.items()},
-        title,
-        data["target"],
-        _panel(description),
-        NormaliseConfig.build(data["normalise"], where=title),
-        tuple(description["fold"]["train"]),
-        tuple(description["fold"]["test"]),
-    )
-
-
-def _panel(description: Mapping[str, Any]) -> Genes:
-    return Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
 
 
 def _names_of(geometry: ArrayFile, level: str) -> list[str]:

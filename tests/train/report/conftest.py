@@ -18,7 +18,7 @@ from train.studies.settings import StudyConfig
 def mapped(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a table of two folds, MagNet and two plain baselines at 8 and 55 µm."""
     runs = tmp_path_factory.mktemp("mapped") / "runs"
-    study = StudyConfig(fit=config(small_store, runs, "encoder.mode=frozen"))
+    study = StudyConfig(fit=config(small_store, runs, "encoder.mode=frozen", "optim.epochs=1"))
     planner = Planner(study, choose_folds(study.fit, (0, 1)))
     plan = planner.baselines((8, 55), ("colour_ridge", "magnet", "gene_mean"), name="table", title="Systems & maps")
     return make_table(plan, study).folder

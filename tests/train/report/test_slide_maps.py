@@ -15,7 +15,8 @@ from train.cli import app
 from train.data.slide import open_slide_data
 from train.places import read_record
 from train.report.lattice import Lattice, lattice_of
-from train.report.slide_maps import MapSource, cells_of, find_slide_maps, read_slide_maps
+from train.report.slide_maps import MapSource, find_slide_maps, read_slide_maps
+from train.report.table_cells import cells_of
 from train.settings.fit import FitConfig
 
 TITLES = ["colour ridge", "MagNet", "gene mean"]
