@@ -1,9 +1,10 @@
-"""The command `train`: fit, cv, study, sweep, predict, report. Each command imports what takes long, when it runs."""
+"""The command `train`, and its commands by name. Each imports what takes long when it runs."""
 
 from collections.abc import Callable
 
 from magnet_core.commandline import command_line
 from train.commands.cv import cv_command
+from train.commands.figure import figure_command
 from train.commands.fit import fit_command
 from train.commands.predict import predict_command
 from train.commands.report import report_command
@@ -17,6 +18,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sweep": sweep_command,
     "predict": predict_command,
     "report": report_command,
+    "figure": figure_command,
 }
 
 app = command_line("Stage two: train on a feature store, and compare.")

@@ -26,6 +26,7 @@ from magnet_core.panel import LogStatistics
 from magnet_core.records import Genes
 from magnet_core.settings.normalise import NormaliseConfig
 from magnet_core.symmetry import NUM_SYMMETRIES
+from train.data.count_blocks import read_count_blocks
 from train.data.fold_choice import no_pixels
 from train.settings.fit import DataConfig
 
@@ -37,7 +38,6 @@ FeatureKind = Literal["pooled", "tokens", "own", "fine"]
 CPU = torch.device("cpu")
 
 _SCALE_ROWS = 4096  # evenly spaced rows are enough for a mean and a standard deviation
-_COUNT_ROWS = 16_384  # rows whose counts are held at a time
 _SD_FLOOR = 1e-2  # part of the mean sd: a feature that hardly varies is not scaled up further
 
 
@@ -188,16 +188,8 @@ class LevelData:
         return f"{self.name}/counts/indptr" in self._geometry.names()
 
     def count_blocks(self, num_genes: int) -> Iterator[tuple[slice, sparse.csr_matrix]]:
-        """Yield raw counts (n, G) of a measured level by blocks of rows, as those of a slide fill gigabytes."""
-        row_ends = self._geometry.read(f"{self.name}/counts/indptr")
-        for start in range(0, len(self), _COUNT_ROWS):
-            rows = slice(start, min(start + _COUNT_ROWS, len(self)))
-            first, last = int(row_ends[rows.start]), int(row_ends[rows.stop])
-            values, genes = (
-                self._geometry.slice(f"{self.name}/counts/{part}", first, last) for part in ("values", "indices")
-            )
-            parts = (values, genes, row_ends[rows.start : rows.stop + 1] - first)
-            yield rows, sparse.csr_matrix(parts, shape=(rows.stop - rows.start, num_genes))
+        """Yield raw counts (n, G) of a measured level by blocks of rows."""
+        return read_count_blocks(self._geometry, self.name, num_genes)
 
 
 @dataclass(frozen=True)

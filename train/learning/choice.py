@@ -6,35 +6,39 @@ training went, which chose the epoch.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from magnet_core.errors import MagnetError
 from magnet_core.sealed import read_sealed, write_sealed
-from train.data.training_side import TrainingSide
-from train.learning.progress import Progress
+
+if TYPE_CHECKING:  # both bring torch, which the words below do without
+    from train.data.training_side import TrainingSide
+    from train.learning.progress import Progress
 
 CHOOSING, CHOICE = "choosing", "choice.json"  # folder of a first training, and the file that it ends with
 
 
-def read_choice(folder: Path) -> Progress | None:
+def read_choice(folder: Path) -> "Progress | None":
     """How the first training in a folder went; None where it is not finished."""
     path = folder / CHOICE
     if not path.exists():
         return None
     told = {"expected": "how a first training went", "remedy": "delete it, and give the command again to repeat it"}
     content = read_sealed(path, **told)
+    from train.learning.progress import Progress
+
     try:
         return Progress(**content)
     except TypeError as error:
         raise MagnetError(path, found=str(error), **told) from error
 
 
-def write_choice(folder: Path, done: Progress) -> None:
+def write_choice(folder: Path, done: "Progress") -> None:
     """Keep how a first training went, so that it is not repeated."""
     write_sealed(folder / CHOICE, done.state_dict())
 
 
-def describe_training(side: TrainingSide, done: Progress, choice: Progress | None = None) -> dict[str, Any]:
+def describe_training(side: "TrainingSide", done: "Progress", choice: "Progress | None" = None) -> dict[str, Any]:
     """Say how a training went, and how its epoch was chosen, by itself or by a first training."""
     chosen = choice or done
     blocks = {each.slide.slide_id: each.blocks for each in side.held_out if each.blocks is not None}

@@ -206,17 +206,23 @@ def slides_table(slides: pl.DataFrame) -> Table:
 
 def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
     """Curves of the rows that were trained in epochs, and which epochs were kept."""
+    by_group = trainings_of(record, folder)
+    plots = [plot for group, trained in by_group.items() for plot in training_plots(group, trained)]
+    if not plots:
+        return []
+    kept = kept_table([(group, *each) for group, trained in by_group.items() for each in trained])
+    return [Plots("Training", plots, "A line a fold; a dot marks the epoch whose weights were kept."), kept]
+
+
+def trainings_of(record: Mapping[str, Any], folder: Path) -> dict[str, list[tuple[str, str, TrainingHistory]]]:
+    """Return (system, fold, training) by group, of the rows that were trained in epochs."""
     by_group: dict[str, list[tuple[str, str, TrainingHistory]]] = {}
     for row in record["rows"]:
         for cell in row["cells"]:
             if training := read_training(find_cell(cell, folder)):
                 name = fold_of(Path(cell).name)
                 by_group.setdefault(row["group"], []).append((row["title"], name, training))
-    plots = [plot for group, trained in by_group.items() for plot in training_plots(group, trained)]
-    if not plots:
-        return []
-    kept = kept_table([(group, *each) for group, trained in by_group.items() for each in trained])
-    return [Plots("Training", plots, "A line a fold; a dot marks the epoch whose weights were kept."), kept]
+    return by_group
 
 
 def fold_of(name: str) -> str:

@@ -43,6 +43,9 @@ STUDY = "train study baselines" + OF_STORE
         ("train predict {runs}/run --slide S9 --store {store}", "slide: expected a known name, found 'S9'"),
         ("train predict {runs}/run --slide S1 --genes X --store {store}", "--genes: expected genes of the run's panel"),
         ("train report {runs}/none", "none: expected the folder of a result, found no folder"),
+        ("train figure maps {runs}/none", "none: expected the folder of a result, found no folder"),
+        ("train figure table {runs} --format gif", "--format: expected a known name, found 'gif'; choose one of: pdf,"),
+        ("train figure curves {runs} --genes X", "--genes: expected it with 'train figure maps', found curves"),
     ],
 )
 def test_a_mistake_is_told_of_at_once(small_store: Store, tmp_path: Path, command: str, said: str) -> None:
