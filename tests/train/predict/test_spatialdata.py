@@ -11,8 +11,9 @@ from magnet_core.errors import MissingExtraError
 from tests.train.predict.setting import block, prediction_at
 from tests.train.predict.test_h5ad import prediction_of
 from train.predict.prediction import SlidePrediction
-from train.predict.spatialdata import write_spatialdata
+from train.predict.spatialdata import as_spatialdata, write_spatialdata
 
+Written = tuple[SlidePrediction, Any]
 in_other_tools = pytest.mark.filterwarnings("ignore")  # third-party warnings while other packages load and write
 
 
@@ -22,20 +23,27 @@ def read(prediction: SlidePrediction, path: Path) -> Any:
     return spatialdata.read_zarr(path)
 
 
+@pytest.fixture(scope="module")
+def written(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """A prediction of bins of 8 µm, and what is read back of it."""
+    folder = tmp_path_factory.mktemp("spatialdata")
+    prediction = prediction_of(small_store, folder, 8)
+    return prediction, read(prediction, folder / "S1.zarr")
+
+
 @in_other_tools
 @pytest.mark.interop
 @pytest.mark.parametrize("um", [8, 16])
 def test_each_element_is_the_one_that_the_reader_of_visium_hd_makes(
-    small_store: Store, tmp_path: Path, um: int
+    small_store: Store, written: Written, tmp_path: Path, um: int
 ) -> None:
     readers = pytest.importorskip("spatialdata_io")
     from spatialdata import get_extent
     from spatialdata.models import get_table_keys
     from spatialdata.transformations import get_transformation
 
-    prediction = prediction_of(small_store, tmp_path, um)
     name = f"square_{um:03d}um"
-    ours = read(prediction, tmp_path / "S1.zarr")
+    ours = written[1] if um == 8 else as_spatialdata(prediction_of(small_store, tmp_path, um))
     outs = small_store.root.parent / "data/S1/outs"
     given = {"dataset_id": "S1", "bin_size": um, "load_segmentations_only": False}
     theirs = readers.visium_hd(outs, **given)
@@ -75,12 +83,10 @@ def test_each_element_is_the_one_that_the_reader_of_visium_hd_makes(
 
 @in_other_tools
 @pytest.mark.interop
-def test_elements_lie_on_each_other_in_every_coordinate_system(small_store: Store, tmp_path: Path) -> None:
-    pytest.importorskip("spatialdata")
+def test_elements_lie_on_each_other_in_every_coordinate_system(written: Written) -> None:
     from spatialdata import get_extent, transform
 
-    prediction = prediction_of(small_store, tmp_path, 8)
-    read_back = read(prediction, tmp_path / "S1.zarr")
+    prediction, read_back = written
     for system in read_back.coordinate_systems:
         image = "S1_lowres_image" if system.endswith("lowres") else "S1_hires_image"
         around = get_extent(read_back[image], coordinate_system=system)
@@ -94,13 +100,11 @@ def test_elements_lie_on_each_other_in_every_coordinate_system(small_store: Stor
 
 @in_other_tools
 @pytest.mark.interop
-def test_a_label_stands_where_its_bin_is_and_has_its_row_in_a_table(small_store: Store, tmp_path: Path) -> None:
-    pytest.importorskip("spatialdata")
+def test_a_label_stands_where_its_bin_is_and_has_its_row_in_a_table(written: Written) -> None:
     from spatialdata import get_values, match_element_to_table
     from spatialdata.transformations import get_transformation
 
-    prediction = prediction_of(small_store, tmp_path, 8)
-    read_back = read(prediction, tmp_path / "S1.zarr")
+    prediction, read_back = written
     labels, table = read_back["S1_square_008um_labels"], read_back.tables["square_008um_labels"]
     numbers = labels.to_numpy()
     rows, columns = np.nonzero(numbers)
@@ -136,14 +140,16 @@ def test_spots_are_circles_as_the_reader_of_visium_makes_them(small_store: Store
 
 @in_other_tools
 @pytest.mark.interop
-def test_a_slide_without_a_picture_takes_the_place_of_one_that_has(small_store: Store, tmp_path: Path) -> None:
-    prediction = prediction_of(small_store, tmp_path, 8)
-    read(prediction, tmp_path / "S1.zarr")
-    read_back = read(replace(prediction, picture=None), tmp_path / "S1.zarr")
+def test_a_slide_without_a_picture_is_written_in_the_place_of_what_was_there(
+    small_store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "S1.zarr/images/S1_hires_image").mkdir(parents=True)
+    read_back = read(replace(prediction_of(small_store, tmp_path, 8), picture=None), tmp_path / "S1.zarr")
     assert [found.name for found in tmp_path.iterdir()] == ["S1.zarr"]
     assert read_back.coordinate_systems == ["S1"]
     assert list(read_back.images) == []
     assert list(read_back.shapes) == ["S1_square_008um"]
+    assert not (tmp_path / "S1.zarr/images/S1_hires_image").exists()
 
 
 def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
