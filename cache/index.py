@@ -17,7 +17,7 @@ from typing import Any
 
 from cache.canonical import canonical_json
 from cache.lock import FileLock
-from magnet_core.errors import MagnetError
+from magnet_core.errors import MagnetError, machine_error
 from magnet_core.sealed import read_sealed, write_sealed
 
 INDEX_VERSION = 3  # of store.json; every version up to this one is read
@@ -112,16 +112,11 @@ class StoreIndex:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system reports when a store is changed (read-only, full) into one line."""
+    """Turn what the file system reports when a store is changed into one line; full or read-only, a `PlaceError`."""
     try:
         yield
     except OSError as error:
-        raise MagnetError(
-            path,
-            expected="a store that can be written to",
-            found=error.strerror or str(error),
-            remedy="check its permissions and the disk",
-        ) from error
+        raise machine_error(error, where=path) from error
 
 
 def patient_of(row: Mapping[str, Any]) -> str:
