@@ -26,7 +26,7 @@ UNREADABLE: tuple[type[BaseException], ...] = (
 )
 # They raise these, too; elsewhere a mistake of ours does. One in types is none of them, and ends the run.
 DOUBTFUL = (ValueError, LookupError, OverflowError, RecursionError)  # text that is not UTF-8 or ASCII is a ValueError
-OF_FOREIGN_BYTES = (*UNREADABLE, *DOUBTFUL)
+OF_FOREIGN_BYTES: tuple[type[BaseException], ...] = (*UNREADABLE, *DOUBTFUL)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ def _limits_in_words(limits: Mapping[str, float]) -> str:
     low, over = limits.get("gt", limits.get("ge")), "gt" in limits
     high, under = limits.get("lt", limits.get("le")), "lt" in limits
     if low is None:
+        assert high is not None  # one of them is there
         return f"below {_digits(high)}" if under else f"at most {_digits(high)}"
     if high is not None and not over and not under:
         return f"{_digits(low)} to {_digits(high)}"
