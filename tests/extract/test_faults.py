@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import lmdb
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 
 from cache.index import writing
 from cache.lmdb_file import one_line_errors
+from cache.repair import survey
+from cache.store import Store
 from extract import inspection, pipeline, plan
 from extract.cli import app
 from extract.config import EmbeddingConfig, RunConfig
@@ -170,8 +173,10 @@ def test_a_full_disk_reads_the_same_wherever_it_is_met(tmp_path: Path) -> None:
         return OSError(errno.ENOSPC, said, str(path))
 
     lines = [environment.fault_line(full())]
-    for around in (lambda: slide_faults("S1"), lambda: one_line_errors(path, remedy="x"), lambda: writing(path)):
-        with pytest.raises(PlaceError) as told, around():
+    met: list[AbstractContextManager[None]]
+    met = [slide_faults("S1"), one_line_errors(path, remedy="x"), writing(path)]
+    for place in met:
+        with pytest.raises(PlaceError) as told, place:
             raise full()
         lines.append(str(told.value))
     of_lmdb: type[Exception] = lmdb.DiskError
@@ -179,3 +184,22 @@ def test_a_full_disk_reads_the_same_wherever_it_is_met(tmp_path: Path) -> None:
         raise of_lmdb(f"{path}: {said}")
     lines.append(str(told.value))
     assert {*lines} == {f"{path}: {said}; {environment.FAULTS[errno.ENOSPC].remedy}"}
+
+
+def test_a_slide_is_nobodys_to_take_until_it_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def write(sample: Sample, store: Store, *_: object, **__: object) -> int:
+        (store.root / sample.slide_id / "geometry.lmdb").write_bytes(b"whole")
+        return 5
+
+    def look(store: Store, sample: Sample, *_: object, **__: object) -> None:
+        store.register([{"slide_id": "S0"}])  # a store with other slides
+        found.extend(finding for finding in survey(store) if finding.orphan == sample.slide_id)
+
+    monkeypatch.setattr(pipeline, "extract_slide", write)
+    monkeypatch.setattr(pipeline, "register", look)
+    (tmp_path / "samples.csv").write_text("slide_id,image\nS1,S1.tif\nS2,S2.tif\n")
+    assert pipeline.run(config(tmp_path), SLIDES).written == ["S1", "S2"]
+    assert found == []
+    assert {each.orphan for each in survey(Store(tmp_path / "store")) if each.orphan} == {"S1", "S2"}
