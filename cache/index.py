@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from cache.canonical import canonical_json
-from cache.lock import FileLock
-from magnet_core.errors import MagnetError
+from cache.lock import FileLock, is_held
+from magnet_core.errors import MagnetError, machine_error
 from magnet_core.sealed import read_sealed, write_sealed
 
 INDEX_VERSION = 3  # of store.json; every version up to this one is read
@@ -35,6 +35,7 @@ class StoreIndex:
 
     def __init__(self, root: Path) -> None:
         self._path = root / "store.json"
+        self._lock_path = self._path.with_name(f"{self._path.name}.lock")
 
     def create(self) -> None:
         """Write an index without slides where there is none."""
@@ -87,41 +88,47 @@ class StoreIndex:
         self._change(marked)
         return [row["slide_id"] for row in self.rows() if is_of_sheet(row)]
 
-    def remove(self, slide_ids: Collection[str]) -> None:
-        """Take rows out."""
-        self._change(lambda rows: [row for row in rows if row["slide_id"] not in slide_ids])
+    def remove(self, slide_ids: Collection[str], *, where: Callable[[Row], bool] = lambda row: True) -> bool:
+        """Take rows out of which `where` holds once nobody else can change them; tell whether all of them are gone."""
+        self._change(lambda rows: [row for row in rows if row["slide_id"] not in slide_ids or not where(row)])
+        return not any(row["slide_id"] in slide_ids for row in self.rows())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep all others from changing the index meanwhile."""
+        lock = FileLock(self._lock_path)  # one of its own, so that threads keep each other out, too
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(wait=True)
+            try:
+                yield
+            finally:
+                lock.release()
 
     def _change(self, change: Callable[[list[Row]], list[Row]]) -> None:
         """Replace the rows by `change` of them, in one step: readers see the old or the new.
 
-        What changes nothing writes nothing, so that a store may be read-only once it is finished.
+        What changes nothing writes nothing, so that a store may be read-only once it is finished. While another process
+        is changing it, what the file says now may be about to be otherwise: that is waited for.
         """
-        if self._path.is_file() and (rows := self.rows()) == _ordered(change(rows)):
+        is_changing = is_held(self._lock_path)  # asked first: who begins later sees all that was done before
+        if not is_changing and self._path.is_file() and (rows := self.rows()) == _ordered(change(rows)):
             return
-        with writing(self._path):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._path.with_name(f"{self._path.name}.lock"))
-            lock.acquire(wait=True)
-            try:
-                before: dict[str, Any] = self.read() if self._path.is_file() else {"created": _now(), "samples": []}
+        with self.locked():
+            before: dict[str, Any] = self.read() if self._path.is_file() else {"created": _now(), "samples": []}
+            changed = _ordered(change(before["samples"]))
+            if not self._path.is_file() or changed != before["samples"]:
                 fields = {"schema_version": INDEX_VERSION, "provenance": package_versions(), "updated": _now()}
-                write_sealed(self._path, before | fields | {"samples": _ordered(change(before["samples"]))})
-            finally:
-                lock.release()
+                write_sealed(self._path, before | fields | {"samples": changed})
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system reports when a store is changed (read-only, full) into one line."""
+    """Turn what the file system reports when a store is changed into one line; full or read-only, a `PlaceError`."""
     try:
         yield
     except OSError as error:
-        raise MagnetError(
-            path,
-            expected="a store that can be written to",
-            found=error.strerror or str(error),
-            remedy="check its permissions and the disk",
-        ) from error
+        raise machine_error(error, where=path) from error
 
 
 def patient_of(row: Mapping[str, Any]) -> str:

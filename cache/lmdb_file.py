@@ -31,7 +31,8 @@ from cache.schema import (
     checksum_key,
     spec_key,
 )
-from magnet_core.errors import NO_PLACE, MagnetError, PlaceError
+from magnet_core.environment import known_fault
+from magnet_core.errors import MagnetError, PlaceError, machine_error
 
 REDO = "delete it and run 'extract run' again"
 
@@ -63,14 +64,16 @@ def one_line_errors(path: Path, *, remedy: str) -> Iterator[None]:
     """Turn what LMDB or the file system reports (damaged page, no right to write) into one line.
 
     A full disk is a `PlaceError`. LMDB has classes for all that it finds in a file, and for that; a bare `lmdb.Error`
-    is what else the system reports, such as a block of which a part alone was written.
+    is what else the system reports, such as a block of which a part alone was written. What the machine refuses has the
+    words and the remedy of `magnet_core.environment`, all else the remedy that is given.
     """
     try:
         yield
     except (lmdb.Error, OSError) as error:
-        is_full = isinstance(error, lmdb.DiskError) or (isinstance(error, OSError) and error.errno in NO_PLACE)
-        if is_full or type(error) is lmdb.Error:
-            raise PlaceError.of(error, where=path, remedy=remedy) from error
+        if isinstance(error, lmdb.DiskError) or type(error) is lmdb.Error:
+            raise PlaceError.of(error, where=path) from error
+        if known_fault(error):
+            raise machine_error(error, where=path) from error
         raise MagnetError(path, expected="a working LMDB file", found=str(error), remedy=remedy) from error
 
 

@@ -11,17 +11,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache.index import writing
+from cache.index import Row, writing
 from cache.listing import file_faults, misplaced, picture_faults
 from cache.lock import FileLock, is_held
 from cache.picture import PICTURE
 from cache.reader import ArrayFile
 from cache.store import Store
+from cache.writer import partial_path
 from magnet_core.console import human_bytes, progress
 from magnet_core.errors import MagnetError
+from magnet_core.files import is_being_written
 
 _CACHE_FILES = (".lmdb", ".partial", ".lock")
-_LEFT_BY_A_WRITER = re.compile(r"store\.json\.\d+\.partial")
+_LEFT_BY_A_WRITER = re.compile(r"store\.json\.(?:[A-Za-z0-9-]+\.)?\d+\.partial")  # those of before name no host
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Finding:
 
     files   that the remedy removes
     row     the slide whose row of store.json it removes
+    orphan  the slide that is not registered, all of whose files it removes
     remedy  in words, what it removes or, where it removes nothing, what a person has to do
     """
 
@@ -38,6 +41,7 @@ class Finding:
     remedy: str
     files: tuple[Path, ...] = ()
     row: str | None = None
+    orphan: str | None = None
 
     @property
     def is_mended_here(self) -> bool:
@@ -59,7 +63,7 @@ def survey(store: Store, slides: Collection[str] = ()) -> list[Finding]:
     for slide_id in sorted(registered & set(slides or registered)):
         findings += _of_row(store, slide_id)
     for folder in progress(folders, desc="repair", unit="slide"):
-        held = {path for path in _cache_files(folder) if path.suffix == ".lock" and is_held(path)}
+        held = _held_locks(folder)
         if folder.name in registered:
             findings += _of_folder(store, folder, held)
         elif not held and (files := _cache_files(folder)):
@@ -71,6 +75,18 @@ def mend(store: Store, finding: Finding) -> bool:
     """Remove what a finding names; False where nothing can be removed, or another process has begun to write it."""
     if not finding.is_mended_here:
         return False
+    if finding.row is not None:
+        return store.unregister([finding.row], where=lambda row: row_fault(store, row) is not None)
+    if finding.orphan is None:
+        return _remove(store, finding)
+    with store.locked():  # so that nobody begins with the slide, or registers it
+        if finding.orphan in store.slide_ids() or _held_locks(finding.where):
+            return False
+        return _remove(store, finding)
+
+
+def _remove(store: Store, finding: Finding) -> bool:
+    """Remove files, each under the lock of its writer."""
     for path in finding.files:
         lock = FileLock(_lock_of(path))
         with writing(path):
@@ -81,8 +97,6 @@ def mend(store: Store, finding: Finding) -> bool:
                     path.unlink(missing_ok=True)
             finally:
                 lock.release()
-    if finding.row is not None:
-        store.unregister([finding.row])
     if finding.where.is_dir() and finding.where != store.root:
         with suppress(OSError):  # it holds other files
             finding.where.rmdir()
@@ -103,21 +117,27 @@ def _of_index(store: Store) -> Iterator[Finding]:
 
 def _of_row(store: Store, slide_id: str) -> Iterator[Finding]:
     """What is wrong with a row of store.json."""
-    folder, geometry = store.root / slide_id, store.geometry_path(slide_id)
     row = next(row for row in store.samples() if row["slide_id"] == slide_id)
+    if fault := row_fault(store, row):
+        what, remedy = fault
+        yield Finding(store.root / slide_id, what, f"takes its row out of store.json; {remedy}", row=slide_id)
+
+
+def row_fault(store: Store, row: Row) -> tuple[str, str] | None:
+    """Say what is wrong with a row, and what becomes of its slide without it; None while a process is at the slide."""
+    geometry = store.geometry_path(row["slide_id"])
     if row.get("stale"):
-        what = f"stale, as {row.get('sheet')} no longer names it"
-        yield Finding(folder, what, "takes its row out of store.json; its files stay", row=slide_id)
-    elif not geometry.exists() and not geometry.with_name(f"{geometry.name}.partial").exists():
-        remedy = "takes its row out of store.json; 'extract run' makes both anew"
-        yield Finding(folder, f"no {geometry.name}", remedy, row=slide_id)
+        return f"stale, as {row.get('sheet')} no longer names it", "its files stay"
+    if not any(path.exists() for path in (geometry, partial_path(geometry))) and not _held_locks(geometry.parent):
+        return f"no {geometry.name}", "'extract run' makes both anew"
+    return None
 
 
 def _of_folder(store: Store, folder: Path, held: Collection[Path]) -> Iterator[Finding]:
     """What is wrong with the files of a registered slide."""
     damaged = set()
     for path in _cache_files(folder):
-        if _lock_of(path) in held:
+        if _lock_of(path) in held or is_being_written(path):
             continue
         if path.suffix == ".lock":
             yield Finding(path, "a lock that nobody holds", "removes it", (path,))
@@ -153,7 +173,7 @@ def _orphan(folder: Path, files: tuple[Path, ...], *, any_slides: bool) -> Findi
     what = "of no registered slide; 'extract run' with a sheet that names it takes it in"
     if not any_slides:  # as after store.json was lost: all that was extracted is here
         return Finding(folder, what, "removes nothing, as no slide at all is registered")
-    return Finding(folder, what, f"removes its {len(files)} files", files)
+    return Finding(folder, what, f"removes its {len(files)} files", files, orphan=folder.name)
 
 
 def _lock_of(path: Path) -> Path:
@@ -165,8 +185,14 @@ def _lock_of(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.partial')}.lock")
 
 
+def _held_locks(folder: Path) -> set[Path]:
+    """Locks of a slide's folder that live processes hold."""
+    return {path for path in _cache_files(folder) if path.suffix == ".lock" and is_held(path)}
+
+
 def _cache_files(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path for path in folder.iterdir() if _is_ours(path)))
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return tuple(sorted(path for path in paths if _is_ours(path)))
 
 
 def _is_ours(path: Path) -> bool:

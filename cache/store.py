@@ -9,15 +9,16 @@ In: the store's folder. Out: `ArrayFile`s by slide and backbone. Serves design s
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cache.canonical import canonical_json
-from cache.index import StoreIndex, check_slide_id, package_versions, patient_of
+from cache.index import Row, StoreIndex, check_slide_id, package_versions, patient_of
 from cache.lmdb_file import AbsentFileError
+from cache.lock import FileLock
 from cache.picture import PICTURE, Picture, StoredPicture, read_picture
 from cache.reader import ArrayFile
 from magnet_core.errors import MagnetError
@@ -26,6 +27,7 @@ from magnet_core.registry import look_up
 __all__ = ["GEOMETRY", "FeatureFile", "Store", "backbone_slug", "check_slide_id", "package_versions"]
 
 GEOMETRY = "geometry.lmdb"
+MARK = "slide.lock"  # held while a slide is made that is not registered yet
 _UNSAFE = re.compile(r"[^A-Za-z0-9._]+")
 
 
@@ -71,9 +73,31 @@ class Store:
         """Mark as stale all slides last read from a sheet that names others now; return their ids."""
         return self._index.retire(sheet, named)
 
-    def unregister(self, slide_ids: Collection[str]) -> None:
-        """Take slides out of the table; their files stay."""
-        self._index.remove(slide_ids)
+    def unregister(self, slide_ids: Collection[str], *, where: Callable[[Row], bool] = lambda row: True) -> bool:
+        """Take slides out of the table, of whose rows `where` holds; their files stay. Tell if all are gone."""
+        return self._index.remove(slide_ids, where=where)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep all others from changing the table of slides meanwhile; its holder must not change it either."""
+        return self._index.locked()
+
+    @contextmanager
+    def being_made(self, slide_id: str) -> Iterator[None]:
+        """Around all that makes a slide up to its registration: `cache repair` takes its files for nobody's no sooner.
+
+        Where another process is at the slide already, the mark is that one's.
+        """
+        folder = self.root / check_slide_id(slide_id)
+        mark = FileLock(folder / MARK)
+        with self.locked():
+            folder.mkdir(parents=True, exist_ok=True)
+            mark.acquire(wait=False)
+        try:
+            yield
+        finally:
+            mark.release()
+            with suppress(OSError):  # there is something in it, unless nothing could be made
+                folder.rmdir()
 
     def samples(self) -> list[dict[str, Any]]:
         """The sample table with its stale rows, ordered by slide id."""

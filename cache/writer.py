@@ -55,7 +55,7 @@ from magnet_core.registry import look_up
 # N rows of an array, B rows of a block, ... the shape of one row
 
 SPARE_BYTES = 16 << 20  # room in the map for keys, checksums and B-tree pages
-RESUME = "free disk space or memory and run again; finished blocks are kept"
+RESUME = "check the disk, and run again; finished blocks are kept"
 
 
 def partial_path(path: str | Path) -> Path:

@@ -14,6 +14,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS
 from magnet_core.settings import Layers, Settings, refusal, without
 from magnet_core.settings.device import Device
+from magnet_core.settings.limits import MOST_ROWS, MOST_WIDTH
 from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
 MOST_MAPS = 3  # of `magnet_core.backbones.own_square`, which brings torch
@@ -67,9 +68,9 @@ class GeometryConfig(Settings):
     table = "geometry"
     targets: Targets = (8, 16, 55)
     sampling: Literal["windows", "uniform", "all"] = "windows"
-    bins: int = Field(default=6000, ge=1)
-    spots: int = Field(default=2500, ge=1)
-    window: int = Field(default=24, ge=1)
+    bins: int = Field(default=6000, ge=1, le=MOST_ROWS)
+    spots: int = Field(default=2500, ge=1, le=MOST_ROWS)
+    window: int = Field(default=24, ge=1, le=MOST_WIDTH)
     neighbours: int = Field(default=8, ge=1, le=MOST_NEIGHBOURS)
     context_hops: int = Field(default=2, ge=0, le=MOST_HOPS)
     bin_patch_um: Length = BIN_PATCH_UM

@@ -1,10 +1,10 @@
 """What is one slide's fault, for all that goes through slides one by one: run, plan, preflight, inspect.
 
 In: work on one slide. Out: the same work, whose faults are `MagnetError`s of one line, so that the caller tells of the
-slide and goes on with the next. A full or read-only disk is a `PlaceError`, which no slide is to blame for.
+slide and goes on with the next. What the machine refuses is told in the words of `magnet_core.environment`; a full or
+read-only disk is a `PlaceError`, which no slide is to blame for.
 """
 
-import errno
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,50 +12,62 @@ from contextlib import contextmanager
 
 import polars as pl
 
-from magnet_core.errors import NO_PLACE, MagnetError, PlaceError
+from magnet_core.errors import MagnetError, PlaceError, machine_error
 
-# What the system and the libraries that read a slide's files raise where a file is not what it should be. That the
-# Parquet reader panics is no `Exception` at all; a mistake of ours in types is none of these, and ends the run.
-FAULTS: tuple[type[BaseException], ...] = (
-    OSError,
-    MemoryError,
+OF_THE_MACHINE = (OSError, MemoryError)
+# What the libraries that read a slide's files raise where a file is not what it should be. That the Parquet reader
+# panics is no `Exception` at all.
+UNREADABLE: tuple[type[BaseException], ...] = (
     EOFError,
-    ValueError,  # text that is not UTF-8 or ASCII is one
-    LookupError,
-    OverflowError,
-    RecursionError,
     struct.error,
     zlib.error,
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
 )
+# They raise these, too; elsewhere a mistake of ours does. One in types is none of them, and ends the run.
+DOUBTFUL = (ValueError, LookupError, OverflowError, RecursionError)  # text that is not UTF-8 or ASCII is a ValueError
+OF_FOREIGN_BYTES: tuple[type[BaseException], ...] = (*UNREADABLE, *DOUBTFUL)
 
 
 @contextmanager
 def slide_faults(slide_id: str) -> Iterator[None]:
-    """Around the work on a slide: what is wrong with its files is raised as one line."""
+    """Around the work on a slide: what is wrong with it is raised as one line."""
+    where = f"slide '{slide_id}'"
     try:
         yield
-    except FAULTS as error:
-        if isinstance(error, OSError) and error.errno in NO_PLACE:
-            raise PlaceError.of(error, where=f"slide '{slide_id}'") from error
+    except OF_THE_MACHINE as error:
+        told = machine_error(error, where=where)
+        if isinstance(told, PlaceError) or str(told).startswith(where):
+            raise told from error
+        raise MagnetError.of_line(f"{where}: {told}") from error  # which the slide's file stands in
+    except UNREADABLE as error:
+        raise _unreadable(where, error) from error
+    except DOUBTFUL as error:
         raise MagnetError(
-            f"slide '{slide_id}'",
-            expected="files that can be read, and memory for what they hold",
+            where,
+            expected="no fault after its files were read",
             found=_in_words(error),
-            remedy=_remedy(error),
+            remedy="this may be a fault of the program: --verbose says where it came from",
         ) from error
 
 
+@contextmanager
+def foreign_bytes(path: object) -> Iterator[None]:
+    """Around what parses files of others: whatever it raises there is the fault of these files."""
+    try:
+        yield
+    except OF_FOREIGN_BYTES as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(where: object, error: BaseException) -> MagnetError:
+    return MagnetError(
+        where,
+        expected="files that can be read",
+        found=_in_words(error),
+        remedy="check the slide's files; --verbose says where it came from",
+    )
+
+
 def _in_words(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _remedy(error: BaseException) -> str:
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return "give it more memory, or fewer --workers and a smaller --batch-size"
-    if isinstance(error, OSError):
-        return "check the path, its rights and the disk"
-    return "check the slide's files; --verbose says where it came from"

@@ -7,7 +7,7 @@ fine levels and the frozen encoder's features of every level. A slide with a fau
 import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def run(config: RunConfig, accepted: Accepted | None = None, *, clock: Clock = t
         for sample in bar:
             bar.set_postfix_str(sample.slide_id)
             try:
-                with slide_faults(sample.slide_id):
+                with slide_faults(sample.slide_id), being_made(store, sample.slide_id):
                     patches = extract_slide(sample, store, encoder, settings, config=config, pace=pace)
                     register(store, sample, config.samples, is_changed=patches is not None)
             except PlaceError:
@@ -116,6 +116,14 @@ def open_store(root: Path) -> Store:
         return Store.create(root)
     except OSError as error:
         raise PlaceError.of(error, where=root) from error
+
+
+def being_made(store: Store, slide_id: str) -> AbstractContextManager[None]:
+    """Keep the files of a slide that is not registered yet from being taken for nobody's."""
+    if slide_id in store.slide_ids():
+        return nullcontext()
+    require_writable(store.root)
+    return store.being_made(slide_id)
 
 
 def register(store: Store, sample: Sample, sheet: Path, *, is_changed: bool) -> None:

@@ -12,7 +12,7 @@ from cache.store import package_versions
 from extract.config import RunConfig
 from extract.pipeline import RunSummary
 from magnet_core.console import logger
-from magnet_core.files import write_json
+from magnet_core.files import remove_left, write_json
 
 log = logger(__name__)
 
@@ -23,6 +23,7 @@ def write_run_summary(summary: RunSummary, config: RunConfig, *, started: dateti
     """Write the record of a run that began at `started` and has just ended; its path, or None."""
     seconds = (datetime.now(UTC) - started).total_seconds()
     path = config.store / FOLDER / f"{started:%Y%m%dT%H%M%SZ}-{os.getpid()}.json"
+    remove_left(path.parent)  # each record has a name of its own, that is not written again
     try:
         write_json(
             path,

@@ -3,7 +3,8 @@
 In: a path, and the groups and datasets that will be read. Out: nothing, or one line. The file is opened within limits
 (`magnet_core.confined`), as a damaged one may send the library round in circles, crash it, or claim terabytes. There,
 every named part is looked up, the place of every chunk is compared with the size of the file, the size of every array
-with the bytes that are stored of it, and text of variable length is read. Values themselves are left to the reader.
+with the bytes that are stored of it, and text of variable length is read. Values themselves are left to the reader; but
+HDF5 gives a packed chunk as much memory as it unpacks to, whatever its shape: one that may become large is unpacked.
 
 Names are paths of datasets in the file. `{_index}` in one stands for the text of that attribute, of the group before
 it; a name that ends with `?` may be missing; one that ends with `/` may be a group, all of which is looked at.
@@ -11,6 +12,7 @@ it; a name that ends with `?` may be missing; one that ends with `/` may be a gr
 
 import math
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,7 +25,12 @@ LONGEST_TEXT = 1024  # bytes of one name; more is no name
 SMALL_BYTES = 64 << 20  # an array of this size is read, whatever is stored of it
 MOST_PER_STORED = 250  # bytes of an array per stored byte; sparse counts reach some 20
 MOST_OBJECTS, MOST_DEPTH = 1000, 8  # below one name
-FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+DEFLATE, LZF = 1, 32000
+FILTERS = {DEFLATE: "deflate", 2: "shuffle", 3: "fletcher32", LZF: "lzf"}
+MOST_PER_PACKED = {DEFLATE: 1032, LZF: 90}  # bytes that one packed byte becomes at most, by the form of each
+UNSEEN_BYTES = 256 << 20  # a chunk that cannot become more is not unpacked to see
+CHECKSUM_BYTES = 4  # of fletcher32, where it is packed with the values
+PART_BYTES = 1 << 20
 TEXT_ROWS = 1 << 16  # read at a time
 KINDS = "biufS"
 
@@ -102,16 +109,57 @@ def _check_dataset(name: str, dataset: h5py.Dataset, *, file_bytes: int) -> None
     nbytes, stored = math.prod(dataset.shape) * dataset.dtype.itemsize, _stored_bytes(name, dataset, file_bytes)
     if nbytes > max(SMALL_BYTES, MOST_PER_STORED * stored):
         raise ValueError(f"'{name}' of shape {dataset.shape} with no more than {stored} bytes stored of it")
+    if dataset.chunks is not None:
+        _check_chunks(name, dataset)
     if dataset.dtype.kind == "O":
         _check_texts(name, dataset)
 
 
 def _check_filters(name: str, dataset: h5py.Dataset) -> None:
-    properties = dataset.id.get_create_plist()
-    codes = [properties.get_filter(position)[0] for position in range(properties.get_nfilters())]
-    for code in codes:
+    for code in _filters(dataset):
         if code not in FILTERS:
             raise ValueError(f"'{name}' compressed by filter {code}, which is none of {', '.join(FILTERS.values())}")
+
+
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    """Numbers of the filters that chunks pass through when they are written, in this order."""
+    properties = dataset.id.get_create_plist()
+    return [properties.get_filter(position)[0] for position in range(properties.get_nfilters())]
+
+
+def _check_chunks(name: str, dataset: h5py.Dataset) -> None:
+    """Refuse a chunk whose packed bytes become more than the chunk has: HDF5 doubles its memory until all are there."""
+    codes = _filters(dataset)
+    packing = [code for code in codes if code in MOST_PER_PACKED]
+    if len(packing) > 1:
+        raise ValueError(f"'{name}' compressed {len(packing)} times over")
+    nbytes = math.prod(dataset.chunks) * dataset.dtype.itemsize + CHECKSUM_BYTES
+    suspects: list[tuple[int, ...]] = []
+    for code in packing:
+        most, skipped = MOST_PER_PACKED[code], 1 << codes.index(code)
+
+        def look(chunk: h5py.h5d.StoreInfo, most: int = most, skipped: int = skipped) -> None:
+            if chunk.size * most > max(UNSEEN_BYTES, nbytes) and not chunk.filter_mask & skipped:
+                suspects.append(tuple(chunk.chunk_offset))
+
+        dataset.id.chunk_iter(look)
+    for offset in suspects:
+        if packing == [LZF] or _unpacks_to_more(dataset.id.read_direct_chunk(offset)[1], nbytes):
+            raise ValueError(f"'{name}' with a chunk that unpacks to more than the {nbytes} bytes it has")
+
+
+def _unpacks_to_more(packed: bytes, nbytes: int) -> bool:
+    """Tell whether a stream of deflate is longer than it should be, without keeping what it unpacks to."""
+    unpacker, unpacked = zlib.decompressobj(), 0
+    while not unpacker.eof and unpacked <= nbytes:
+        try:
+            part = unpacker.decompress(packed, PART_BYTES)
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
+        packed, unpacked = unpacker.unconsumed_tail, unpacked + len(part)
+        if not part and not packed:  # it is cut short, which the reader tells of
+            break
+    return unpacked > nbytes
 
 
 def _stored_bytes(name: str, dataset: h5py.Dataset, file_bytes: int) -> int:
@@ -122,7 +170,8 @@ def _stored_bytes(name: str, dataset: h5py.Dataset, file_bytes: int) -> int:
         if stored + offset > file_bytes:
             raise ValueError(f"'{name}', which reaches beyond the end of the file")
         return stored
-    if math.prod(dataset.chunks) * dataset.dtype.itemsize > max(SMALL_BYTES, MOST_PER_STORED * file_bytes):
+    nbytes = math.prod(dataset.shape) * dataset.dtype.itemsize
+    if math.prod(dataset.chunks) * dataset.dtype.itemsize > max(SMALL_BYTES, min(nbytes, MOST_PER_STORED * file_bytes)):
         raise ValueError(f"'{name}' in chunks of shape {dataset.chunks}")
     chunks: list[tuple[int, int]] = []
     dataset.id.chunk_iter(lambda chunk: chunks.append((chunk.byte_offset, chunk.size)))

@@ -1,8 +1,10 @@
 """The one error a user meets: a single line that says where, what was expected, what was found, and the remedy."""
 
-import errno
 import os
 import re
+from typing import Self
+
+from magnet_core.environment import ends_all, refusal_line
 
 MOST_FOUND = 400  # characters of what was found that a line shows; files hold cells of any length
 MOST_WHERE = 1200  # a path may be long, and is to be copied
@@ -24,21 +26,25 @@ class MagnetError(Exception):
         place, seen = _shortened(str(where), MOST_WHERE), _shortened(found, MOST_FOUND)
         super().__init__(in_one_line(f"{place}: expected {expected}, found {seen}; {remedy}"))
 
-
-# What the system reports where nothing more can be written: disk or quota full, file too large, mounted read-only.
-NO_PLACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+    @classmethod
+    def of_line(cls, line: str) -> Self:
+        """Return an error whose text is a line that is made already, as that of a fault of the machine is."""
+        return cls.__new__(cls, in_one_line(_shortened(line, MOST_WHERE + MOST_FOUND)))
 
 
 class PlaceError(MagnetError):
     """Nothing more can be written where results go: no fault of one slide, as the next would meet it too."""
 
     @classmethod
-    def of(cls, error: Exception, *, where: object, remedy: str = "") -> "PlaceError":
-        """Return what the system or LMDB reports as one line."""
-        named = error.filename if isinstance(error, OSError) and error.filename else where
-        found = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        remedy = remedy or "free space, or choose another place, and run again; what is finished is kept"
-        return cls(named, expected="a disk that takes more", found=found, remedy=remedy)
+    def of(cls, error: Exception, *, where: object) -> Self:
+        """Return what the system or LMDB reports in the words of `magnet_core.environment`."""
+        return cls.of_line(refusal_line(error, where=where))
+
+
+def machine_error(error: Exception, *, where: object) -> MagnetError:
+    """Return what the machine refuses as one line; a `PlaceError` where nothing more can be written."""
+    kind = PlaceError if ends_all(error) else MagnetError
+    return kind.of_line(refusal_line(error, where=where))
 
 
 class MissingExtraError(MagnetError):

@@ -21,7 +21,7 @@ from magnet_core.console import Bar, logger, notice, progress
 from magnet_core.device import pick_device
 from magnet_core.environment import fault_line
 from magnet_core.errors import MagnetError
-from magnet_core.files import naming, replacing, sync_below
+from magnet_core.files import naming, remove_left, replacing, sync_below
 from magnet_core.global_seeds import seed_everything
 from magnet_core.resampling import block_sums, cut_into_blocks
 from train.data.fold_choice import choose_fold
@@ -178,6 +178,8 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     started = time.monotonic()
     seed_everything(cell.config.seed)
     folder.mkdir(parents=True, exist_ok=True)
+    for below in (folder, *filter(Path.is_dir, folder.iterdir())):
+        remove_left(below)
     side, panel = hold_out(sides.training, cell.config), sides.training.panel
     training: dict[str, Any] | None = None
     if cell.system == NOISE_CEILING:

@@ -7,6 +7,7 @@ its row.
 from pathlib import Path
 from typing import Protocol
 
+from extract.faults import foreign_bytes
 from extract.readers import hest, legacy_st, space_ranger_hd, visium, xenium
 from magnet_core.errors import MagnetError
 from magnet_core.file_kind import refuse_stand_in
@@ -63,9 +64,10 @@ def detect_platform(path: Path) -> str:
 def read_counts(sample: Sample) -> SlideCounts:
     """Read the counts of a sample with the reader of its platform, detected where samples.csv names none."""
     reader, path = _reader(sample)
-    for file in reader.files(path):
-        refuse_stand_in(file)
-    counts = reader.read(path)
+    with foreign_bytes(path):
+        for file in reader.files(path):
+            refuse_stand_in(file)
+        counts = reader.read(path)
     for name, assay in {**{f"{um} µm bins": bins for um, bins in counts.bins.items()}, "spots": counts.spots}.items():
         if assay is not None:
             _check_counted(path, assay, name=name)
@@ -75,7 +77,8 @@ def read_counts(sample: Sample) -> SlideCounts:
 def count_files(sample: Sample) -> list[Path]:
     """Files that `read_counts` reads for a sample: what its counts depend on, known without reading them."""
     reader, path = _reader(sample)
-    return reader.files(path)
+    with foreign_bytes(path):
+        return reader.files(path)
 
 
 def _reader(sample: Sample) -> tuple[Reader, Path]:

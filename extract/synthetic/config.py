@@ -32,7 +32,7 @@ class SynthConfig(Settings):
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     size_mm: float = Field(default=2.0, ge=MIN_SIZE_MM, le=MAX_SIZE_MM)
     genes: int = Field(default=1000, ge=MIN_GENES, le=30_000)
-    patients: int | None = Field(default=None, ge=1)
+    patients: int | None = Field(default=None, ge=1, le=999)
     mpp: float = Field(default=WORKING_MPP, ge=0.1, le=2.0)
     rotation_deg: float = Field(default=0.3, ge=-2.0, le=2.0)
     umi_per_bin: float = Field(default=100.0, ge=1.0, le=10_000.0)

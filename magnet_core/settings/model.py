@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from magnet_core.settings.base import Settings, refusal
+from magnet_core.settings.limits import MOST_LAYERS, MOST_WIDTH
 
 Attend = Literal["tokens", "graph"]
 Fusion = Literal["concat", "sum"]
@@ -33,10 +34,10 @@ class ModelConfig(Settings):
 
     table: ClassVar[str] = "model"
 
-    width: int = Field(default=256, ge=1)
-    heads: int = Field(default=4, ge=1)
-    rounds: int = Field(default=2, ge=1)
-    transformer_layers: int = Field(default=1, ge=1)
+    width: int = Field(default=256, ge=1, le=MOST_WIDTH)
+    heads: int = Field(default=4, ge=1, le=MOST_WIDTH)
+    rounds: int = Field(default=2, ge=1, le=MOST_LAYERS)
+    transformer_layers: int = Field(default=1, ge=1, le=MOST_LAYERS)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     attend: Attend = "tokens"
     fusion: Fusion = "concat"

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from magnet_core.settings.base import Settings
+from magnet_core.settings.limits import MOST_WIDTH
 
 Mode = Literal["full", "last", "lora", "frozen"]
 
@@ -21,5 +22,5 @@ class TuningConfig(Settings):
     table: ClassVar[str] = "encoder"
 
     mode: Mode = "full"
-    last_blocks: int = Field(default=2, ge=1)
-    lora_rank: int = Field(default=8, ge=1)
+    last_blocks: int = Field(default=2, ge=1, le=MOST_WIDTH)
+    lora_rank: int = Field(default=8, ge=1, le=MOST_WIDTH)

@@ -30,10 +30,15 @@ def _limits_in_words(limits: Mapping[str, float]) -> str:
     low, over = limits.get("gt", limits.get("ge")), "gt" in limits
     high, under = limits.get("lt", limits.get("le")), "lt" in limits
     if low is None:
-        return f"below {high:g}" if under else f"at most {high:g}"
+        assert high is not None  # one of them is there
+        return f"below {_digits(high)}" if under else f"at most {_digits(high)}"
     if high is not None and not over and not under:
-        return f"{low:g} to {high:g}"
-    least = f"{low:g} or more" if not over else f"more than {low:g}" if low else "a positive number"
+        return f"{_digits(low)} to {_digits(high)}"
+    least = f"{_digits(low)} or more" if not over else f"more than {_digits(low)}" if low else "a positive number"
     if high is None:
         return least
-    return f"{least}, below {high:g}" if under else f"{least}, at most {high:g}"
+    return f"{least}, below {_digits(high)}" if under else f"{least}, at most {_digits(high)}"
+
+
+def _digits(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) and limit >= 10_000 else f"{limit:g}"

@@ -38,8 +38,8 @@ def open_slide(path: Path) -> SlideImage:
         magic = file.read(4)
     reasons = []
     vendor = openslide.OpenSlide.detect_format(path)
-    if magic in TIFF_MAGIC and vendor != "hamamatsu":  # whose files above 4 GB keep other offsets
-        check_directories(path)
+    if magic in TIFF_MAGIC:
+        check_directories(path, ndpi=vendor == "hamamatsu")
     for name in _order(vendor, magic):
         try:
             return LIBRARIES[name](path)

@@ -111,5 +111,5 @@ def test_a_store_that_cannot_be_written_to_is_one_line(store: Store, monkeypatch
 
     monkeypatch.setattr("cache.index.FileLock.acquire", refuse)
     store.register(ROWS)
-    with pytest.raises(MagnetError, match="a store that can be written to, found Read-only file system; check"):
+    with pytest.raises(MagnetError, match="store.json: Read-only file system; name a folder"):
         store.register([{"slide_id": "S9"}])

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cache.cli import app
+from cache.repair import mend, survey
 from cache.store import Store
 from cache.writer import ArrayWriter, partial_path
 from magnet_core.errors import MagnetError
+from magnet_core.sealed import read_sealed, write_sealed
 
 SHEET = "/a/samples.csv"
 
@@ -222,3 +226,62 @@ def test_one_damaged_file_does_not_hide_the_rest_from_info_and_verify(store: Sto
     assert "its page" in shown.stdout
     assert shown.stdout.count("resnet50 · digest d1") == 2
     assert "6 files read, 1 faults" in verify(store).stdout
+
+
+def test_a_row_whose_slide_is_made_again_meanwhile_stays(store: Store) -> None:
+    geometry = store.geometry_path("S2")
+    content = geometry.read_bytes()
+    geometry.unlink()
+    (finding,) = [each for each in survey(store) if each.row == "S2"]
+    geometry.write_bytes(content)  # by a run beside it
+    assert not mend(store, finding)
+    assert store.slide_ids() == ["S1", "S2", "S3"]
+    store.retire(SHEET, {"S1", "S3"})
+    (stale,) = [each for each in survey(store) if each.row]
+    store.register([{"slide_id": "S2", "sheet": SHEET}])
+    assert not mend(store, stale)
+    assert store.slide_ids() == ["S1", "S2", "S3"]
+
+
+def test_a_row_is_not_taken_while_a_process_makes_its_slide(store: Store) -> None:
+    store.geometry_path("S2").unlink()
+    (finding,) = [each for each in survey(store) if each.row == "S2"]
+    with ArrayWriter(store.geometry_path("S2"), {}):
+        assert not mend(store, finding)
+        assert [each for each in survey(store) if each.row] == []
+
+
+def test_who_registers_a_slide_waits_for_who_takes_its_row(store: Store) -> None:
+    (row,) = [row for row in store.samples() if row["slide_id"] == "S2"]
+    others = [each for each in store.samples() if each != row]
+    path = store.root / "store.json"
+    with store.locked():
+        registering = threading.Thread(target=store.register, args=([row],))  # whose row is there, as it sees it
+        registering.start()
+        time.sleep(0.3)
+        write_sealed(path, read_sealed(path, expected="", remedy="") | {"samples": others})
+    registering.join()
+    assert store.slide_ids() == ["S1", "S2", "S3"]
+
+
+def test_the_files_of_a_slide_that_is_about_to_be_registered_are_not_taken(store: Store) -> None:
+    slide = store.root / "S9"
+    with store.being_made("S9"):
+        write(slide / "geometry.lmdb", {"settings": {"slide_id": "S9"}})
+        assert survey(store) == []
+    (finding,) = survey(store)
+    before = files(store)
+    with store.being_made("S9"):  # by a run that began after it was looked for
+        assert not mend(store, finding)
+    store.register([{"slide_id": "S9"}])
+    assert not mend(store, finding)
+    assert {**before, "store.json": b""} == {**files(store), "store.json": b""}
+    store.unregister(["S9"])
+    assert mend(store, finding)
+    assert not slide.exists()
+
+
+def test_a_slide_of_which_nothing_could_be_made_leaves_no_folder(store: Store) -> None:
+    with pytest.raises(ValueError, match="damaged"), store.being_made("S9"):
+        raise ValueError("damaged")
+    assert not (store.root / "S9").exists()

@@ -184,7 +184,7 @@ except MagnetError as error:
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True)
 
     assert ended.stdout.count("\n") == 1
-    assert "run again; finished blocks are kept" in ended.stdout
+    assert "check the disk, the room on it and its network, and give the same command again" in ended.stdout
     with ArrayWriter(path, {}) as writer:
         assert writer.missing_blocks("a") == list(range(2, 10))
 

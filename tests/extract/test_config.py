@@ -45,7 +45,12 @@ def test_defaults_recipe_options_and_set_each_win_over_the_one_before(tmp_path: 
         ),
         ("[embedding]\ntoken_grid = 99", {}, [], r"extract.toml: embedding.token_grid: expected 1 to 16, found 99"),
         ("", {"embedding.token_grid": ("--tokens", 99)}, [], r"--tokens: embedding.token_grid: expected 1 to 16"),
-        ("[geometry]\nbins = 5", {"geometry.bins": ("--bins", 0)}, [], r"--bins: geometry.bins: expected 1 or more"),
+        (
+            "[geometry]\nbins = 5",
+            {"geometry.bins": ("--bins", 0)},
+            [],
+            r"geometry.bins: expected 1 to 100,000,000",
+        ),
         (
             "",
             {"geometry.targets": ("--targets", [8, "x"])},

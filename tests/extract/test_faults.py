@@ -2,31 +2,43 @@
 
 import errno
 import os
+import re
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import lmdb
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from cache.index import writing
+from cache.lmdb_file import one_line_errors
+from cache.repair import survey
+from cache.store import Store
 from extract import inspection, pipeline, plan
 from extract.cli import app
 from extract.config import EmbeddingConfig, RunConfig
 from extract.faults import slide_faults
 from extract.inspection import Inspection, inspect_slides
 from extract.preflight import Accepted, accept
+from extract.readers import legacy_st, read_counts
+from magnet_core import environment
 from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.records import Sample
 
 FAULTS = [
-    (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "S1.tif"), "Permission denied: S1.tif; check the path"),
-    (OSError(errno.EIO, os.strerror(errno.EIO)), "found Input/output error"),
-    (OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "S1" * 200), "File name too long"),
-    (UnicodeEncodeError("ascii", "GENÉ", 3, 4, "ordinal not in range(128)"), "UnicodeEncodeError"),
-    (MemoryError(), "found MemoryError; give it more memory"),
+    (
+        PermissionError(errno.EACCES, os.strerror(errno.EACCES), "S1.tif"),
+        "slide 'S1': S1.tif: Permission denied; check the path and its rights",
+    ),
+    (OSError(errno.EIO, os.strerror(errno.EIO)), "slide 'S1': Input/output error; check the disk, the room on it"),
+    (OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), "S1" * 200), "File name too long; give a shorter"),
+    (MemoryError(), "slide 'S1': memory ran out (MemoryError); free memory"),
     (pl.exceptions.PanicException("range end index 9 out of range"), "PanicException: range end index 9"),
-    (KeyError("barcodes"), "KeyError: 'barcodes'"),
+    (UnicodeEncodeError("ascii", "GENÉ", 3, 4, "ordinal not in range(128)"), "may be a fault of the program: --verb"),
+    (KeyError("barcodes"), "KeyError: 'barcodes'; this may be a fault of the program: --verbose says"),
     (RecursionError("maximum recursion depth exceeded"), "RecursionError"),
 ]
 SLIDES = Accepted((Sample("S1", Path("S1.tif")), Sample("S2", Path("S2.tif"))), {})
@@ -75,7 +87,7 @@ def test_a_slide_with_any_fault_is_one_line_in_run_plan_preflight_and_inspect(
 
     for text in (summary.failed["S1"], planned.failed["S1"], accepted.failed["S1"], inspected[0].error):
         assert text is not None
-        assert text.startswith("slide 'S1': expected ")
+        assert text.startswith("slide 'S1': ")
         assert said in text
         assert "\n" not in text
 
@@ -96,7 +108,8 @@ def test_a_full_disk_ends_the_run_at_once(number: int, tmp_path: Path, monkeypat
 
     (tmp_path / "samples.csv").write_text("slide_id,image\nS1,S1.tif\nS2,S2.tif\n")
     monkeypatch.setattr(pipeline, "extract_slide", full)
-    with pytest.raises(PlaceError, match=f"{os.strerror(number)}; free space"):
+    line = f"{tmp_path / 'store' / 'S1'}: {os.strerror(number)}; {environment.FAULTS[number].remedy}"
+    with pytest.raises(PlaceError, match=re.escape(line)):
         pipeline.run(config(tmp_path), SLIDES)
     assert tried == ["S1"]
 
@@ -127,7 +140,7 @@ main()
     assert full.returncode == 1
     assert "Traceback" not in full.stderr
     assert full.stderr.splitlines()[-1].startswith(f"error: {tmp_path}")
-    assert full.stderr.count("expected a disk that takes more") == 1
+    assert full.stderr.count("File too large; raise the limit of file sizes") == 1
     done = subprocess.run([sys.executable, "-m", "extract", *command], capture_output=True, text=True, check=True)
     assert "written: S1, S2" in done.stdout
 
@@ -135,3 +148,58 @@ main()
 def test_faults_are_errors_of_one_line_that_name_the_slide() -> None:
     with pytest.raises(MagnetError, match="^slide 'S1': expected "), slide_faults("S1"):
         raise ValueError("two\nlines")
+
+
+@pytest.mark.parametrize("error", [KeyError("barcodes"), ValueError("no counts"), OverflowError("too large")])
+def test_what_a_reader_raises_of_foreign_bytes_is_no_fault_of_the_program(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(_: Path) -> None:
+        raise error
+
+    counts = tmp_path / "A1.tsv.gz"
+    counts.write_bytes(b"x")
+    monkeypatch.setattr(legacy_st, "read", damaged)
+    monkeypatch.setattr(legacy_st, "files", lambda path: [path])
+    with pytest.raises(MagnetError, match="found .*; check the slide's files; --verbose"), slide_faults("S1"):
+        read_counts(Sample("S1", tmp_path / "S1.tif", counts=counts, platform="legacy_st"))
+
+
+def test_a_full_disk_reads_the_same_wherever_it_is_met(tmp_path: Path) -> None:
+    path = tmp_path / "geometry.lmdb.partial"
+    said = os.strerror(errno.ENOSPC)
+
+    def full() -> OSError:
+        return OSError(errno.ENOSPC, said, str(path))
+
+    lines = [environment.fault_line(full())]
+    met: list[AbstractContextManager[None]]
+    met = [slide_faults("S1"), one_line_errors(path, remedy="x"), writing(path)]
+    for place in met:
+        with pytest.raises(PlaceError) as told, place:
+            raise full()
+        lines.append(str(told.value))
+    of_lmdb: type[Exception] = lmdb.DiskError
+    with pytest.raises(PlaceError) as told, one_line_errors(path, remedy="x"):
+        raise of_lmdb(f"{path}: {said}")
+    lines.append(str(told.value))
+    assert {*lines} == {f"{path}: {said}; {environment.FAULTS[errno.ENOSPC].remedy}"}
+
+
+def test_a_slide_is_nobodys_to_take_until_it_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def write(sample: Sample, store: Store, *_: object, **__: object) -> int:
+        (store.root / sample.slide_id / "geometry.lmdb").write_bytes(b"whole")
+        return 5
+
+    def look(store: Store, sample: Sample, *_: object, **__: object) -> None:
+        store.register([{"slide_id": "S0"}])  # a store with other slides
+        found.extend(finding for finding in survey(store) if finding.orphan == sample.slide_id)
+
+    monkeypatch.setattr(pipeline, "extract_slide", write)
+    monkeypatch.setattr(pipeline, "register", look)
+    (tmp_path / "samples.csv").write_text("slide_id,image\nS1,S1.tif\nS2,S2.tif\n")
+    assert pipeline.run(config(tmp_path), SLIDES).written == ["S1", "S2"]
+    assert found == []
+    assert {each.orphan for each in survey(Store(tmp_path / "store")) if each.orphan} == {"S1", "S2"}

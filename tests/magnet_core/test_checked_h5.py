@@ -1,5 +1,6 @@
 """HDF5 files that lie about themselves are one line, before anything is allocated for them or read of other files."""
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from magnet_core.checked_h5 import SMALL_BYTES, check_h5
+from magnet_core.checked_h5 import SMALL_BYTES, UNSEEN_BYTES, check_h5
 from magnet_core.errors import MagnetError
 
 
@@ -29,6 +30,34 @@ def compress_zeros(file: h5py.File) -> None:
 
 def chunk_of_gigabytes(file: h5py.File) -> None:
     file.create_dataset("data", shape=(10,), maxshape=(None,), dtype="i8", chunks=(1 << 28,))
+
+
+def bomb(nbytes: int) -> bytes:
+    """A stream of deflate that unpacks to so many zeros."""
+    packer, part = zlib.compressobj(1), bytes(1 << 20)
+    return b"".join([*(packer.compress(part) for _ in range(nbytes >> 20)), packer.flush()])
+
+
+def chunk_that_unpacks_to_more(file: h5py.File) -> None:
+    """A chunk of 4,000 bytes whose packed bytes become 300 MiB, for all of which HDF5 would take memory."""
+    values = file.create_dataset("data", shape=(2000,), dtype="i4", chunks=(1000,), compression="gzip")
+    values[:] = 1
+    values.id.write_direct_chunk((1000,), bomb(300 << 20))
+
+
+def packed_twice(file: h5py.File) -> None:
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((1000,))
+    properties.set_deflate(1)
+    properties.set_deflate(1)
+    space = h5py.h5s.create_simple((1000,))
+    h5py.h5d.create(file.id, b"data", h5py.h5t.NATIVE_INT32, space, properties)
+    file["data"][:] = 1
+
+
+def chunk_larger_than_all(file: h5py.File) -> None:
+    file["filling"] = np.random.default_rng(0).integers(0, 255, 1 << 20, dtype=np.uint8)  # makes the file large
+    file.create_dataset("data", shape=(10,), maxshape=(None,), dtype="i8", chunks=(1 << 24,))
 
 
 def other_files_bytes(file: h5py.File) -> None:
@@ -76,6 +105,9 @@ def group(file: h5py.File) -> None:
         (claim_rows_of_text, "with no more than 0 bytes stored"),
         (compress_zeros, r"'data' of shape \(67108865,\) with no more than \d+ bytes stored"),
         (chunk_of_gigabytes, r"'data' in chunks of shape \(268435456,\)"),
+        (chunk_larger_than_all, r"'data' in chunks of shape \(16777216,\)"),
+        (chunk_that_unpacks_to_more, "'data' with a chunk that unpacks to more than the 4004 bytes it has"),
+        (packed_twice, "'data' compressed 2 times over"),
         (other_files_bytes, "'data' without values of its own"),
         (link_to_another_file, "'data', which lies in another file"),
         (virtual, "'data' without values of its own"),
@@ -142,3 +174,15 @@ def test_damaged_bytes_end_in_a_line_and_never_in_more(tmp_path: Path) -> None:
         except MagnetError:
             refused += 1
     assert refused > 30
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+def test_large_chunks_that_are_what_they_say_are_read(tmp_path: Path, checksum: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 255, 1 << 19, dtype=np.uint8)  # packed they may be a bomb: 512 KiB
+    with h5py.File(tmp_path / "large.h5", "w") as file:
+        file.create_dataset(
+            "data", data=values, chunks=(1 << 19,), compression="gzip", fletcher32=checksum, shuffle=True
+        )
+    check(tmp_path / "large.h5", "data")
+    with h5py.File(tmp_path / "large.h5") as file:
+        assert file["data"].id.get_chunk_info(0).size > UNSEEN_BYTES // 1032  # it was looked at

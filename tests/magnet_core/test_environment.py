@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from magnet_core.console import run_command
-from magnet_core.environment import REMEDIES, fault_line, known_fault
+from magnet_core.environment import FAULTS, fault_line, known_fault
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_text
 
@@ -40,7 +40,7 @@ def full() -> OSError:
         (wrapped(full(), RuntimeError("[enforce fail] . unexpected pos 704 vs 598")), "No space left on device; make"),
         (RuntimeError("parquet: IO error: No space left on device (os error 28)"), "No space left on device (Runtime"),
         (RuntimeError("(sqlite3.OperationalError) database or disk is full\n[SQL: x]"), "No space left on device ("),
-        (MemoryError(), "memory ran out (MemoryError); free memory or use less of it"),
+        (MemoryError(), "memory ran out (MemoryError); free memory, or use less of it"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "Cannot allocate memory (RuntimeError"),
         (OutOfMemoryError("CUDA out of memory"), "the GPU's memory is too small; set compute.micro_batch=16"),
     ],
@@ -60,7 +60,7 @@ def test_a_mistake_of_the_program_is_none() -> None:
 
 
 def test_all_remedies_are_of_errors_that_this_system_knows_by_words() -> None:
-    assert len({os.strerror(number) for number in REMEDIES}) == len(REMEDIES)
+    assert len({os.strerror(number) for number in FAULTS}) == len(FAULTS)
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,7 +223,7 @@ def test_each_part_is_called_what_a_recipe_calls_it() -> None:
         refused(NormaliseConfig, scale=0)
         == "data.normalise.scale: expected a positive number, found 0; change the setting"
     )
-    assert refused(TuningConfig, lora_rank=0) == "encoder.lora_rank: expected 1 or more, found 0; change the setting"
+    assert refused(TuningConfig, lora_rank=0) == "encoder.lora_rank: expected 1 to 65,536, found 0; change the setting"
     assert refused(ModelConfig, heads=3) == "model.width: expected a multiple of heads=3, found 256; change one of them"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
 import tifffile
 
@@ -146,3 +147,41 @@ def test_ome_xml_that_claims_more_planes_than_memory_holds(tmp_path: Path, claim
     path = write(tmp_path / "slide.ome.tif", description=xml, tile=None, rowsperstrip=16)
     with pytest.raises(MagnetError, match="its OME-XML claims "):
         open_slide(path)
+
+
+def ndpi(tags: list[tuple[int, int, int, int]], following: int = 0, *, start: int = 16) -> bytes:
+    """A file as Hamamatsu writes it: places of directories in 8 bytes, upper halves of values after a directory."""
+    tags = sorted([*tags, (65420, 4, 1, 1)])  # by which it is known
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    content = struct.pack("<H", len(tags)) + entries + struct.pack("<Q", following) + bytes(4 * len(tags))
+    return (b"II*\0" + struct.pack("<Q", start)).ljust(start, b"\0") + content
+
+
+SIZE = [(256, 4, 1, 64), (257, 4, 1, 64)]
+
+
+def test_a_hamamatsu_file_is_looked_at_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "slide.ndpi"
+    path.write_bytes(ndpi(SIZE))
+    assert openslide.OpenSlide.detect_format(path) == "hamamatsu"
+    check_directories(path, ndpi=True)
+    for claim in ((273, 4, 2**31, 8), (65426, 4, 2**31, 8), (270, 2, 2**31, 8)):
+        path.write_bytes(ndpi([*SIZE, claim]))
+        with pytest.raises(MagnetError, match=rf"tags that fit into its .*found tag {claim[0]} with 2,147,483,648 val"):
+            open_slide(path)
+    path.write_bytes(ndpi(SIZE, following=16))
+    with pytest.raises(MagnetError, match="images that do not follow upon themselves, found such a one at byte 16"):
+        open_slide(path)
+    monkeypatch.setattr("magnet_core.slides.tiff_directories.MAX_VALUES", 8)
+    path.write_bytes(ndpi([*SIZE, (65426, 4, 9, 8)]))  # as many beginnings as there are
+    check_directories(path, ndpi=True)
+
+
+def test_directories_beyond_4_gb_of_a_hamamatsu_file_are_found(tmp_path: Path) -> None:
+    path, start = tmp_path / "slide.ndpi", (1 << 32) + 64
+    with path.open("wb") as file:
+        file.write(ndpi([])[:4] + struct.pack("<Q", start))
+        file.seek(start)  # sparse: nothing is written between
+        file.write(ndpi([*SIZE, (322, 4, 1, 60_000), (323, 4, 1, 60_000)])[16:])
+    with pytest.raises(MagnetError, match="tiles of at most"):
+        check_directories(path, ndpi=True)

@@ -5,7 +5,7 @@ run.json            configuration, backbone, panel, widths, versions: enough to 
                     checksum of itself, and that of the weights
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from magnet_core.files import replacing
 from magnet_core.model import MagNet
 from magnet_core.records import Genes
 from magnet_core.sealed import write_sealed
+from magnet_core.settings.model import ModelConfig
 from magnet_core.tensor_files import read_safetensors
 from train.model.predictor import Predictor
 from train.places import RUN, WEIGHTS, anew, read_run, trained_run
@@ -104,6 +105,7 @@ def _built(folder: Path, description: Mapping[str, Any], weights: Mapping[str, T
         context_dims=description["context_dims"],
         num_genes=len(panel),
     )
+    _check_layers(config.model, description["context_dims"], weights)
     with torch.device("meta"):  # without memory: a description may state any size
         stated = {f"model.{name}": value.shape for name, value in build().state_dict().items()}
     if any(name not in weights or weights[name].shape != shape for name, shape in stated.items()):
@@ -113,3 +115,14 @@ def _built(folder: Path, description: Mapping[str, Any], weights: Mapping[str, T
     predictor = Predictor(encoder, model, config.compute, own=OwnSquare(**own) if own else None)
     predictor.load_state_dict(weights)
     return TrainedRun(config, panel, predictor.eval(), description.get("features_settings_digest", ""))
+
+
+def _check_layers(config: ModelConfig, contexts: Collection[str], weights: Collection[str]) -> None:
+    """Refuse weights without the last of the layers that are stated, before so many are built."""
+    stated = [f"model.attend.{name}.norm.weight" for name in contexts if config.use_multires]
+    if config.use_gat:
+        graph = "model.decode_fine.graph"
+        stated.append(f"{graph}.rounds.{config.rounds - 1}.norm.weight")
+        stated.append(f"{graph}.transformer.{config.transformer_layers - 1}.norm1.weight")
+    if missing := [name for name in stated if name not in weights]:
+        raise ValueError(f"weights of fewer layers than its description states: no {missing[0]}")

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS, targets_in_words
 from magnet_core.settings import Layers, Options, Settings, flat, merged, nested, refusal, without
+from magnet_core.settings.limits import MOST_EPOCHS, MOST_GENES, MOST_ROWS
 from magnet_core.settings.loss import LossConfig
 from magnet_core.settings.model import ModelConfig
 from magnet_core.settings.normalise import NormaliseConfig
@@ -50,7 +51,7 @@ class DataConfig(Settings):
     target: int = 8
     backbone: str = "resnet50"
     settings_digest: str = ""
-    panel: int = Field(default=250, ge=1)
+    panel: int = Field(default=250, ge=1, le=MOST_GENES)
     panel_by: Literal["mean", "variance"] = "mean"
     include: tuple[str, ...] = ()
     standardise: bool = True
@@ -76,7 +77,7 @@ class SplitConfig(Settings):
 
     table: ClassVar[str] = "split"
 
-    folds: int = 4
+    folds: int = Field(default=4, le=MOST_ROWS)
     by: Literal["patient", "slide"] = "patient"
     seed: int = 0
     file: Path = Path("runs/folds.json")
@@ -101,8 +102,8 @@ class OptimConfig(Settings):
     weight_decay: float = Field(default=1e-4, ge=0)
     final_lr: float = Field(default=0.01, ge=0, le=1)
     warmup: float = Field(default=0.0, ge=0, le=1)
-    epochs: int = Field(default=50, ge=1)
-    batch_size: int = Field(default=256, ge=1)
+    epochs: int = Field(default=50, ge=1, le=MOST_EPOCHS)
+    batch_size: int = Field(default=256, ge=1, le=MOST_ROWS)
     clip_norm: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0, le=1)
 
@@ -122,7 +123,7 @@ class ValidationConfig(Settings):
     share: float = Field(default=0.2, ge=0, le=0.9)
     few: Literal["hold_out", "none"] = "hold_out"
     refit: bool = True
-    patience: int = Field(default=0, ge=0)
+    patience: int = Field(default=0, ge=0, le=MOST_EPOCHS)
 
     def num_patients(self, patients: int) -> int:
         """How many of the training patients are held out: the share, rounded down, or one; of a single patient none."""
@@ -153,7 +154,7 @@ class ComputeConfig(Settings):
     table: ClassVar[str] = "compute"
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    micro_batch: int = Field(default=0, ge=0)
+    micro_batch: int = Field(default=0, ge=0, le=MOST_ROWS)
     compile: bool = False
     resident: Literal["auto", "always", "never"] = "auto"
     checkpoint_minutes: float = Field(default=10.0, ge=0)

@@ -9,9 +9,13 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from magnet_core.settings import Settings, refusal
+from magnet_core.settings.limits import MOST_EPOCHS, MOST_LAYERS, MOST_ROWS, MOST_WIDTH
 from magnet_core.settings.model import check_heads
 
-Count = Annotated[int, Field(ge=1)]
+Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+Width = Annotated[int, Field(ge=1, le=MOST_WIDTH)]
+Depth = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
 Positive = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -24,7 +28,7 @@ class RivalSettings(Settings):
     ema        share of the past that a running average of the weights keeps at each step; 0 for none
     """
 
-    epochs: Count
+    epochs: Epochs
     lr: Positive
     clip_norm: Weight = 0.0
     ema: Share = 0.0
@@ -33,9 +37,9 @@ class RivalSettings(Settings):
 class AttentionSettings(RivalSettings):
     """Sizes of layers of attention: features of a node, heads that share them evenly, width inside a layer."""
 
-    width: Count
-    heads: Count
-    mlp: Count
+    width: Width
+    heads: Width
+    mlp: Width
     dropout: Share
 
     @model_validator(mode="after")
@@ -47,13 +51,13 @@ class AttentionSettings(RivalSettings):
 class TransformerSettings(AttentionSettings):
     """Sizes of a transformer: layers of attention one after the other."""
 
-    depth: Count
+    depth: Depth
 
 
 class FallingRateSettings(RivalSettings):
     """A learning rate that is multiplied by `step_factor` after every `step_epochs` epochs."""
 
-    step_epochs: Count = 50
+    step_epochs: Epochs = 50
     step_factor: Positive = 0.9
 
 
@@ -68,8 +72,8 @@ class STNetConfig(RivalSettings):
 
     lr: Positive = 1e-6
     momentum: Share = 0.9
-    batch_size: Count = 32
-    epochs: Count = 50
+    batch_size: Rows = 32
+    epochs: Epochs = 50
 
 
 class EGNConfig(TransformerSettings):
@@ -83,19 +87,19 @@ class EGNConfig(TransformerSettings):
 
     table: ClassVar[str] = "rivals.egn"
 
-    exemplars: Count = 9
-    width: Count = 1024
-    depth: Count = 8
-    heads: Count = 16
-    mlp: Count = 4096
+    exemplars: Rows = 9
+    width: Width = 1024
+    depth: Depth = 8
+    heads: Width = 16
+    mlp: Width = 4096
     dropout: Share = 0.1
-    every: Count = 2
-    token_grid: Count = 4
+    every: Depth = 2
+    token_grid: Width = 4
     pcc_weight: Weight = 0.5
     lr: Positive = 5e-4
     weight_decay: Weight = 1e-4
-    batch_size: Count = 32
-    epochs: Count = 50
+    batch_size: Rows = 32
+    epochs: Epochs = 50
 
 
 class HisToGeneConfig(TransformerSettings):
@@ -108,16 +112,16 @@ class HisToGeneConfig(TransformerSettings):
 
     table: ClassVar[str] = "rivals.histogene"
 
-    epochs: Count = 100
+    epochs: Epochs = 100
     lr: Positive = 1e-5
-    window: Count = 576
-    positions: int = Field(default=64, ge=2)
-    width: Count = 1024
-    depth: Count = 8
-    heads: Count = 16
-    mlp: Count = 2048
+    window: Rows = 576
+    positions: int = Field(default=64, ge=2, le=MOST_WIDTH)
+    width: Width = 1024
+    depth: Depth = 8
+    heads: Width = 16
+    mlp: Width = 2048
     dropout: Share = 0.1
-    pixel_side: Count = 112
+    pixel_side: Width = 112
 
 
 class BLEEPConfig(RivalSettings):
@@ -129,14 +133,14 @@ class BLEEPConfig(RivalSettings):
 
     table: ClassVar[str] = "rivals.bleep"
 
-    width: Count = 256
+    width: Width = 256
     dropout: Share = 0.1
     temperature: Positive = 1.0
-    neighbours: Count = 50
+    neighbours: Rows = 50
     lr: Positive = 1e-3
     weight_decay: Weight = 1e-3
-    batch_size: Count = 512
-    epochs: Count = 150
+    batch_size: Rows = 512
+    epochs: Epochs = 150
 
 
 class His2STConfig(TransformerSettings, FallingRateSettings):
@@ -153,23 +157,23 @@ class His2STConfig(TransformerSettings, FallingRateSettings):
 
     table: ClassVar[str] = "rivals.his2st"
 
-    epochs: Count = 350
+    epochs: Epochs = 350
     lr: Positive = 1e-5
-    window: Count = 576
-    positions: int = Field(default=64, ge=2)
-    width: Count = 1024
-    depth: Count = 8
-    heads: Count = 16
-    mlp: Count = 1024
+    window: Rows = 576
+    positions: int = Field(default=64, ge=2, le=MOST_WIDTH)
+    width: Width = 1024
+    depth: Depth = 8
+    heads: Width = 16
+    mlp: Width = 1024
     dropout: Share = 0.2
-    sage_layers: Count = 4
-    neighbours: Count = 4
-    lstm_layers: Count = 2
-    pixel_side: Count = 112
-    patch: Count = 7
-    channels: Count = 32
-    mixers: Count = 2
-    kernel: Count = 5
+    sage_layers: Depth = 4
+    neighbours: Rows = 4
+    lstm_layers: Depth = 2
+    pixel_side: Width = 112
+    patch: Width = 7
+    channels: Width = 32
+    mixers: Depth = 2
+    kernel: Width = 5
     zinb: Weight = 0.25
     distil: Weight = 0.5
     views: int = Field(default=5, ge=1, le=8)
@@ -193,16 +197,16 @@ class TriplexConfig(AttentionSettings, FallingRateSettings):
 
     table: ClassVar[str] = "rivals.triplex"
 
-    epochs: Count = 50
+    epochs: Epochs = 50
     lr: Positive = 1e-4
-    batch_size: Count = 128
+    batch_size: Rows = 128
     distil: float = Field(default=0.3, ge=0, le=1)
-    token_grid: Count = 7
-    width: Count = 512
-    heads: Count = 8
-    mlp: Count = 2048
+    token_grid: Width = 7
+    width: Width = 512
+    heads: Width = 8
+    mlp: Width = 2048
     dropout: Share = 0.1
-    neighbour_layers: Count = 4
-    global_layers: Count = 5
-    fusion_layers: Count = 1
-    global_window: Count = 4096
+    neighbour_layers: Depth = 4
+    global_layers: Depth = 5
+    fusion_layers: Depth = 1
+    global_window: Rows = 4096

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from magnet_core.settings import Settings
+from magnet_core.settings.limits import MOST_EPOCHS
 
 
 class SearchConfig(Settings):
@@ -23,6 +24,6 @@ class SearchConfig(Settings):
     sampler: Literal["tpe", "random"] = "tpe"
     pruner: Literal["median", "asha", "none"] = "median"
     seed: int = Field(default=0, ge=0)
-    startup: int = Field(default=8, ge=1)
-    warmup_epochs: int = Field(default=1, ge=1)
-    reduction: int = Field(default=3, ge=2)
+    startup: int = Field(default=8, ge=1, le=MOST_EPOCHS)
+    warmup_epochs: int = Field(default=1, ge=1, le=MOST_EPOCHS)
+    reduction: int = Field(default=3, ge=2, le=MOST_EPOCHS)

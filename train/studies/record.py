@@ -17,7 +17,7 @@ from cache.store import package_versions
 from magnet_core.checksums import FILES, file_checksums
 from magnet_core.console import notice
 from magnet_core.errors import MagnetError
-from magnet_core.files import write_text
+from magnet_core.files import remove_left, write_text
 from magnet_core.sealed import write_sealed
 from magnet_core.settings import differing, flat
 from train.evaluation.scores import write_genes
@@ -44,6 +44,7 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
     """
     check_name(plan.name)
     folder = runs / plan.name
+    remove_left(folder)
     if (folder / FORMER_FIT).exists():
         forget_former_fit(folder, replaces=replaces)
     elif not (folder / TABLE).exists():

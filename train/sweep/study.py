@@ -22,7 +22,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from cache.lock import FileLock
-from magnet_core.files import replacing
+from magnet_core.files import remove_left, replacing
 from magnet_core.seeding import named_rng
 from train.settings.search import SearchConfig
 from train.sweep.config import Sweep
@@ -49,6 +49,7 @@ def open_study(folder: Path, search: SearchConfig) -> Iterator[optuna.Study]:
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / DATABASE
     with locked(folder / DRAWING):
+        remove_left(folder)
         if not database.exists():  # which a full disk or a kill could leave half made
             with replacing(database) as partial, opened(partial) as storage:
                 optuna.create_study(storage=storage, study_name=STUDY, direction="maximize")

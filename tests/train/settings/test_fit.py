@@ -31,7 +31,7 @@ def test_settings_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path:
         ("optim.lr=fast", "--set: optim.lr: expected a number, found 'fast'"),
         ("optim.name=adam", "expected one of sgd, adamw, found 'adam'"),
         ("optim.lr", "expected key=value"),
-        ("optim.epochs=0", "optim.epochs: expected 1 or more, found 0"),
+        ("optim.epochs=0", "optim.epochs: expected 1 to 1,000,000, found 0"),
         ("optim.momentum=-3", "optim.momentum: expected 0 to 1, found -3"),
         ("optim.clip_norm=-1", "optim.clip_norm: expected 0 or more, found -1"),
         ("optim=sgd", "expected settings of 'optim', found optim=sgd; set optim.name, optim.lr"),
@@ -52,7 +52,7 @@ def test_an_error_names_the_recipe_or_the_option_that_said_it(tmp_path: Path) ->
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[optim]\nlr = 0\nepochs = 0\n[rivals.egn]\nheads = 3\n")
     options = {"optim.lr": ("--lr", 1e-3), "data.target": ("--target", 55), "optim.epochs": ("--epochs", None)}
-    with pytest.raises(MagnetError, match=f"^{recipe}: optim.epochs: expected 1 or more, found 0; "):
+    with pytest.raises(MagnetError, match=f"^{recipe}: optim.epochs: expected 1 to 1,000,000, found 0; "):
         load_config(recipe, options=options)
     with pytest.raises(MagnetError, match="^--target: data.target: expected 8, 16 or 55 .*, found 9; "):
         load_config(recipe, ["optim.epochs=3"], options=options | {"data.target": ("--target", 9)})
