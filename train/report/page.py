@@ -11,12 +11,15 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from magnet_core.errors import MagnetError
 from magnet_core.files import write_text
 from magnet_core.resampling import metric_titles
 from train.places import TABLE, check_result
 from train.report.parts import Section, Table
+from train.report.slide_maps import MapSource, find_slide_maps
 from train.report.study import study_section
 from train.report.sweep import sweep_section
+from train.report.viewer.build import Viewer, build_viewer
 
 PICTURE_BYTES = 3_000_000  # of all sections; base64 makes 4 MB of them
 TOGETHER_NOTE = "Rows can be compared where target, genes and slides are the same."
@@ -29,8 +32,28 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
     for folder in folders:
         section = read_section(folder, picture_bytes=PICTURE_BYTES // len(folders))
         sections.append(section if names[folder.name] == 1 else named_by_path(section, folder))
-    write_text(page, render(sections))
+    sources, lacking = find_maps(folders)
+    viewer = build_viewer(sources, page) if sources else None
+    write_text(page, render(sections, viewer=viewer, lacking=lacking))
     return page
+
+
+def find_maps(folders: Sequence[Path]) -> tuple[list[tuple[str, MapSource]], list[str]]:
+    """List the maps of all tables with their titles; and why others have none, a line each."""
+    sources, lacking = list[tuple[str, MapSource]](), list[str]()
+    for folder in folders:
+        if not (folder / TABLE).is_file():
+            continue
+        try:
+            of_table = find_slide_maps(folder)
+        except MagnetError as error:
+            lacking.append(str(error))
+            continue
+        result = f", {folder.name}" if len(folders) > 1 else ""
+        sources += [
+            (f"{each.slide_id}, {each.group}{', whole' if each.whole else ''}{result}", each) for each in of_table
+        ]
+    return sources, lacking
 
 
 def named_by_path(section: Section, folder: Path) -> Section:
@@ -47,7 +70,7 @@ def read_section(folder: Path, *, picture_bytes: int) -> Section:
     return sweep_section(folder)
 
 
-def render(sections: Sequence[Section]) -> str:
+def render(sections: Sequence[Section], *, viewer: Viewer | None = None, lacking: Sequence[str] = ()) -> str:
     """Lay sections out; several are put side by side first."""
     templates = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -55,4 +78,6 @@ def render(sections: Sequence[Section]) -> str:
     headings = ("result", "target", "system", "slides", *metric_titles(), "its 95 %", "÷ ceiling")
     together = Table("All results", headings, rows, texts=4, note=TOGETHER_NOTE) if len(sections) > 1 else None
     title = sections[0].title if len(sections) == 1 else f"{len(sections)} results"
-    return environment.get_template("page.html.jinja").render(title=title, sections=sections, together=together)
+    return environment.get_template("page.html.jinja").render(
+        title=title, sections=sections, together=together, viewer=viewer, lacking=lacking
+    )

@@ -1,0 +1,131 @@
+"""The viewer of a page: its HTML, the words in it, and a folder of words beside a page that would be too heavy.
+
+In: the sources of all maps. Out: a `Viewer` for the template, and `PAGE-genes/` beside the page where it is needed.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from magnet_core.errors import MagnetError
+from magnet_core.files import sync_below
+from train.report.slide_maps import MapSource
+from train.report.viewer.catalogue import Catalogue, Gene, catalogue, told_of
+
+WORDS_BYTES = 40_000_000  # of genes inside a page; the rest lies in a folder beside it
+SUFFIX = "-genes"
+PARTS_OF_BOKEH = ["bokeh", "bokeh-widgets", "bokeh-tables"]
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """What the template needs.
+
+    library   Bokeh's scripts; `script` starts it, `places` are elements by the names that the template has for them
+    facts     JSON that the callbacks read, `words` texts by name that they unpack
+    told      the slides in words
+    folder    of the genes that are not inside, how many they are, and how many there are in all
+    """
+
+    library: str
+    script: str
+    places: Mapping[str, str]
+    facts: str
+    words: Mapping[str, str]
+    told: Sequence[str]
+    folder: str
+    num_beside: int
+    num_genes: int
+
+
+def build_viewer(sources: Sequence[tuple[str, MapSource]], page: Path) -> Viewer:
+    """Read the maps (title, source) and build their viewer; writes or replaces the folder beside the page."""
+    page.parent.mkdir(parents=True, exist_ok=True)
+    folder = page.with_name(f"{page.stem}{SUFFIX}")
+    with tempfile.TemporaryDirectory(dir=page.parent, prefix=f".{page.stem}-") as spooled:
+        told = catalogue(sources, Path(spooled) / "words")
+        inside, beside = chosen(told.genes)
+        key = hashlib.sha256(json.dumps(told.facts, sort_keys=True).encode()).hexdigest()[:16]
+        words = told.words | dict(read_words(told, inside))
+        write_beside(read_words(told, beside), folder, key, any_beside=bool(beside))
+    for facts in told.facts:
+        pcc = [best_first(each[facts["systems"].index(facts["ours"])]) for each in facts["genes"]["pcc"]]
+        is_inside = [f"{facts['word']}-gene-{index}" in words for index in range(len(pcc))]
+        facts |= {
+            "page": key,
+            "folder": folder.name,
+            "best": max(range(len(pcc)), key=lambda i: (is_inside[i], pcc[i])),
+        }
+    library, script, places = embedded(told)
+    lines = [told_of(each) for each in told.facts]
+    return Viewer(library, script, places, as_json(told.facts), words, lines, folder.name, len(beside), len(told.genes))
+
+
+def chosen(genes: Sequence[Gene]) -> tuple[list[Gene], list[Gene]]:
+    """Part genes into those inside the page, the best of all slides, and the others."""
+    inside, beside, left = list[Gene](), list[Gene](), WORDS_BYTES
+    for gene in sorted(genes, key=lambda each: -best_first(each.pcc)):
+        left -= gene.length
+        (inside if left >= 0 else beside).append(gene)
+    return inside, beside
+
+
+def best_first(pcc: float | None) -> float:
+    """A PCC to order by; one that is unknown comes last."""
+    return -2.0 if pcc is None else pcc
+
+
+def read_words(told: Catalogue, genes: Sequence[Gene]) -> Iterator[tuple[str, str]]:
+    """Yield names and words of genes."""
+    with told.spool.open("rb") as file:
+        for gene in genes:
+            file.seek(gene.start)
+            yield gene.name, file.read(gene.length).decode("ascii")
+
+
+def write_beside(words: Iterator[tuple[str, str]], folder: Path, key: str, *, any_beside: bool) -> None:
+    """Write words as scripts into a folder, which replaces the one of a former page; without any, that is removed."""
+    is_ours = folder.is_dir() and all(path.match("map-*-gene-*.js") for path in folder.iterdir())
+    if any_beside and folder.exists() and not is_ours:
+        raise MagnetError(
+            folder,
+            expected="no such folder, or genes of a former page",
+            found="other files",
+            remedy="name another --out",
+        )
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    if any_beside:
+        partial.mkdir()
+        for name, word in words:
+            (partial / f"{name}.js").write_text(f'(window.magnetWords ??= {{}})["{key}/{name}"] = "{word}"\n')
+        sync_below(partial)
+    if is_ours:
+        shutil.rmtree(folder)
+    if any_beside:
+        partial.rename(folder)
+
+
+def embedded(told: Catalogue) -> tuple[str, str, dict[str, str]]:
+    """Bokeh's scripts, the one that starts it, and the element of each model."""
+    from bokeh.document import Document  # slow to import, and not for a page without maps
+    from bokeh.embed import components
+    from bokeh.resources import Resources
+
+    from train.report.viewer.panels import board
+
+    made, document = board(told.facts), Document()
+    for model in made.places.values():
+        document.add_root(model)
+    document.js_on_event("document_ready", made.show)
+    script, places = components(made.places)
+    return Resources(mode="inline", components=PARTS_OF_BOKEH).render_js(), script, places
+
+
+def as_json(value: object) -> str:
+    """JSON that no text in it can end the element of."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
