@@ -6,6 +6,7 @@ Losses of several systems, each of which has its own kind, are drawn on a logari
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -59,5 +60,5 @@ def _draw(axes: Axes, values: Sequence[float], kept_epoch: int, place: int) -> N
         axes.plot([kept_epoch], [values[kept_epoch - 1]], "o", color=_look(place)["color"], markersize=3.5)
 
 
-def _look(place: int) -> dict[str, str]:
+def _look(place: int) -> dict[str, Any]:
     return {"color": COLOURS[place % len(COLOURS)], "linestyle": LINES[place // len(COLOURS) % len(LINES)]}

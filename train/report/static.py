@@ -19,7 +19,7 @@ MM = 1 / 25.4  # inches
 OURS, OTHERS, FAINT = "#b5281e", "#34495e", "#888888"
 # Okabe and Ito's, the yellow left out, which is faint on white.
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {  # as matplotlib names its settings
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "magnet-hd",
