@@ -224,11 +224,7 @@ def open_sinks(
         if geometry is not None and level.pixels:
             sinks[level.name].append(PixelSink(geometry, level, background=background))
         if features is not None:
-            # Batches hold the pixels of `batch_size` spot patches, whatever the size of the level's own.
-            batch_size = max(1, round(config.batch_size * (SPOT_PATCH_UM / level.patch_um) ** 2))
             own = own_square(level, config.embedding)
-            if pace is not None:
-                batch_size = pace.batch_size(batch_size, patch_px(level.patch_um), own)
             sinks[level.name].append(
                 FeatureSink(
                     features,
@@ -236,13 +232,19 @@ def open_sinks(
                     encoder,
                     background=background,
                     config=config.embedding,
-                    batch_size=batch_size,
+                    batch_size=encode_batch_size(level, config, own=own, pace=pace),
                     tokens=level.name in _TOKEN_LEVELS,
                     own=own,
                     saves=saves,
                 )
             )
     return sinks
+
+
+def encode_batch_size(level: Level, config: RunConfig, *, own: OwnSquare | None, pace: Pace | None) -> int:
+    """Patches encoded together: they hold the pixels of `config.batch_size` spot patches, or fewer to keep pace."""
+    batch_size = max(1, round(config.batch_size * (SPOT_PATCH_UM / level.patch_um) ** 2))
+    return batch_size if pace is None else pace.batch_size(batch_size, patch_px(level.patch_um), own)
 
 
 def own_square(level: Level, config: EmbeddingConfig) -> OwnSquare | None:

@@ -12,12 +12,15 @@ from scipy import sparse
 
 # N rows (bins or spots), G genes
 
+SHEET = "samples.csv"
+
 
 @dataclass(frozen=True)
 class Sample:
     """One row of samples.csv. `counts` is None for an H&E-only slide.
 
     `mpp_overrides` says that `mpp` holds whatever the files state; else files that contradict it are an error.
+    `mpp_place` is where the user states it, for messages: a sample sheet, or an option of a command.
     """
 
     slide_id: str
@@ -27,6 +30,7 @@ class Sample:
     mpp: float | None = None
     patient: str = ""
     mpp_overrides: bool = False
+    mpp_place: str = SHEET
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,80 @@
 """The command `train predict`."""
 
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from magnet_core.console import importing
 from train.commands.options import split_names
+from train.commands.predict_options import (
+    BatchSizeOption,
+    DeviceOption,
+    EnsembleOption,
+    GenesOption,
+    ImageOption,
+    MeasuredOption,
+    MppOption,
+    OutOption,
+    OverwriteOption,
+    RunsArgument,
+    SamplesOption,
+    SlideOption,
+    StoreOption,
+    ViewsOption,
+    WorkersOption,
+    ZarrOption,
+    check_source,
+    check_views,
+)
 
 if TYPE_CHECKING:
     from train.predict.slides import Written
 
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="Folder of 'train fit', or of a cell of MagNet.")],
-    slide: Annotated[list[str], typer.Option(help="Slide to predict; may be repeated; 'all': every one of the store.")],
-    store: Annotated[Path | None, typer.Option(help="Store with the slides; left out: the run's own.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The .h5ad file; left out: RUN/predictions/SLIDE.h5ad.")] = None,
-    genes: Annotated[str | None, typer.Option(help="Keep these genes only, such as SGPP1,DPEP1.")] = None,
-    measured: Annotated[bool, typer.Option("--measured", help="Add what was measured as a layer.")] = False,
-    zarr: Annotated[
-        bool, typer.Option("--spatialdata", help="A SpatialData .zarr with the bins as squares too.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    runs: RunsArgument,
+    slide: SlideOption = None,
+    store: StoreOption = None,
+    image: ImageOption = None,
+    samples: SamplesOption = None,
+    mpp: MppOption = "",
+    batch_size: BatchSizeOption = 64,
+    workers: WorkersOption = 2,
+    ensemble: EnsembleOption = False,
+    views: ViewsOption = 1,
+    out: OutOption = None,
+    genes: GenesOption = None,
+    measured: MeasuredOption = False,
+    zarr: ZarrOption = False,
+    overwrite: OverwriteOption = False,
+    device: DeviceOption = "auto",
 ) -> None:
-    """Predict slides with a trained run: one AnnData file each, for scanpy, squidpy and napari."""
+    """Predict slides of a store, or images: one AnnData file each, for scanpy, squidpy and napari."""
     gene_names = split_names("--genes", genes or None) or ()
+    check_source(slide or [], image or [], samples, mpp)
+    check_views(views)
     with importing():
         from train.predict.request import PredictConfig, accept
 
-    config = PredictConfig(run, tuple(slide), store, out, gene_names, measured, zarr, overwrite, device)
+    config = PredictConfig(
+        runs=tuple(runs),
+        slides=tuple(slide or ()),
+        images=tuple(image or ()),
+        samples=samples,
+        mpp=mpp,
+        ensemble=ensemble,
+        views=8 if views == 8 else 1,
+        store=store,
+        out=out,
+        genes=gene_names,
+        measured=measured,
+        zarr=zarr,
+        overwrite=overwrite,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+    )
     accepted = accept(config)
     with importing():
         from train.predict.slides import predict_slides

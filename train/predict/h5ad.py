@@ -6,6 +6,7 @@ In: predictions in the order of the store's rows, and the slide they are of. Out
     obs                       barcodes; in_tissue, and array_row and array_col where the barcodes tell them
     var                       gene names; gene_ids
     obsm                      spatial (x, y) in full-resolution pixels, spatial_um
+    layers                    measured, labels, and deviation, the sd between the members of an ensemble
     uns['spatial'][slide_id]  scale factors as squidpy has them, no image
     uns['magnet_hd']             where the values come from
 """
@@ -40,6 +41,7 @@ class SlidePrediction:
     values    (N, P) float32, rows as in the store, columns as in `genes`, some of the run's panel
     header    of the slide's geometry file: µm/px, settings, image
     measured  (N, P) labels of the same rows, None where they are not wanted or not there
+    deviation (N, P) sd between the members of an ensemble, None of a single run
     source    further facts for uns['magnet_hd']: the run's folder, the fingerprint of its weights
     """
 
@@ -50,6 +52,7 @@ class SlidePrediction:
     run: TrainedRun
     source: Mapping[str, Any]
     measured: np.ndarray | None = None
+    deviation: np.ndarray | None = None
 
     @property
     def side_um(self) -> float:
@@ -74,6 +77,8 @@ def as_anndata(prediction: SlidePrediction) -> "AnnData":
     table.obsm["spatial_um"] = slide.fine.centres_um
     if prediction.measured is not None:
         table.layers["measured"] = prediction.measured
+    if prediction.deviation is not None:
+        table.layers["deviation"] = prediction.deviation
     # Without an image there is none to scale to; 1 lets a picture at full resolution be put in as it is.
     scale_factors = {"spot_diameter_fullres": prediction.side_um / mpp, "tissue_hires_scalef": 1.0}
     metadata = {"image": prediction.header["image"]}

@@ -1,21 +1,27 @@
 """A request for a prediction, and the checks of it that come before torch is imported.
 
-In: a run's folder, names of slides and genes. Out: the run, the store, the slides, columns of the panel.
+In: folders of runs, names of slides or images, genes. Out: the runs, what they predict, columns of their panels.
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from cache.store import Store
+from magnet_core.console import notice
 from magnet_core.errors import MagnetError
-from magnet_core.records import Genes
+from magnet_core.records import Genes, Sample
 from magnet_core.registry import look_up, near_names
-from train.places import RUN, anew, read_run, trained_run
+from train.learning.stage_one import StageOne
+from train.places import RUN, anew, our_cells, read_run, trained_run
+from train.predict.images import find_images
+from train.predict.made_as import stage_one_of
 
-# P panel genes
+# P genes that are kept
 
 ALL = "all"
 
@@ -24,16 +30,26 @@ ALL = "all"
 class PredictConfig:
     """One `train predict`.
 
-    slides    slide ids, or `all`
+    runs      a trained run; with `ensemble` several, or tables, all of whose folds are members
+    slides    slide ids of a store, or `all`; of `samples`, those that are predicted
+    images    files of slides that are in no store, `samples` a sheet of such
+    mpp       µm/px of the images, as in a sheet: `0.5`, or `0.5!` whatever the files state
+    views     1, or 8: the mean over all symmetries in which patches can be seen
     store     None: the one the run was trained on
     out       file of the only slide; None: RUN/predictions/<slide_id>.h5ad
     genes     names or ids of genes to keep; (): the whole panel
     measured  the labels too, where a slide has counts
     zarr      a SpatialData folder too, beside the file
+    workers   threads that decode an image
     """
 
-    run: Path
-    slides: tuple[str, ...]
+    runs: tuple[Path, ...]
+    slides: tuple[str, ...] = ()
+    images: tuple[Path, ...] = ()
+    samples: Path | None = None
+    mpp: str = ""
+    ensemble: bool = False
+    views: Literal[1, 8] = 1
     store: Path | None = None
     out: Path | None = None
     genes: tuple[str, ...] = ()
@@ -41,47 +57,162 @@ class PredictConfig:
     zarr: bool = False
     overwrite: bool = False
     device: str = "auto"
+    batch_size: int = 64
+    workers: int = 2
+
+    @property
+    def from_images(self) -> bool:
+        """Whether slides are predicted that are in no store."""
+        return bool(self.images) or self.samples is not None
 
     def path(self, slide_id: str) -> Path:
         """The file of a slide's prediction."""
-        return self.out or self.run / "predictions" / f"{slide_id}.h5ad"
+        name = f"{slide_id}-ensemble.h5ad" if self.ensemble else f"{slide_id}.h5ad"
+        return self.out or self.runs[0] / "predictions" / name
 
     def paths(self, slide_id: str) -> list[Path]:
         """All files that are written for a slide."""
         path = self.path(slide_id)
         return [path, path.with_suffix(".zarr")] if self.zarr else [path]
 
+    def features_folder(self, slide_id: str) -> Path:
+        """Where the features of an image wait until its prediction is written."""
+        path = self.path(slide_id)
+        return path.with_name(f".{path.stem}.features")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained run: its folder, its description, its panel, and the columns (P,) of it that are kept."""
+
+    folder: Path
+    description: Mapping[str, Any]
+    panel: Genes
+    columns: np.ndarray
+
 
 @dataclass(frozen=True)
 class Accepted:
-    """What to predict: the trained run's folder, the store, the slides, and the columns (P,) of the panel to keep."""
+    """What to predict with which runs: slides of a store, or images, whose features are made as `stage_one` says.
 
-    run: Path
-    store: Store
-    slide_ids: list[str]
-    columns: np.ndarray
+    genes   those that are kept (P,)
+    failed  errors of images that cannot be predicted, by slide id, which the user has been told
+    """
+
+    members: Sequence[Member]
+    genes: Genes
+    store: Store | None = None
+    slide_ids: Sequence[str] = ()
+    images: Sequence[Sample] = ()
+    stage_one: StageOne | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def accept(config: PredictConfig) -> Accepted:
     """Look up everything that is named; the first that is missing, or a file in the way, is an error."""
-    run = trained_run(config.run)
-    description = read_run(run)
+    folders = member_folders(config)
+    descriptions = {folder: read_run(folder) for folder in folders}
+    panels = [panel_of(folder, description) for folder, description in descriptions.items()]
+    genes = choose_genes(common_panel(panels), config, folders[0])
+    members = [
+        Member(folder, description, panel, columns_in(panel, genes))
+        for (folder, description), panel in zip(descriptions.items(), panels, strict=True)
+    ]
+    check_alike(members)
+    if config.from_images:
+        samples, failed = find_images(config.samples, config.images, slides=config.slides, mpp=config.mpp)
+        check_files(config, [*(sample.slide_id for sample in samples), *failed])
+        made = [stage_one_of(member.folder, member.description, config.store) for member in members]
+        check_made_alike(members, made)
+        return Accepted(members, genes, images=samples, stage_one=made[0], failed=failed)
+    store = open_store(config, Path(descriptions[folders[0]]["config"]["data"]["store"]))
+    return Accepted(members, genes, store, choose_slides(store, config))
+
+
+def member_folders(config: PredictConfig) -> list[Path]:
+    """Folders of the trained runs: the one that is named, or all members of an ensemble."""
+    if not config.ensemble:
+        if len(config.runs) == 1:
+            return [trained_run(config.runs[0])]
+        raise MagnetError(
+            "RUN",
+            expected="one run",
+            found=f"{len(config.runs)}",
+            remedy="name one; or pass --ensemble, for the mean of their predictions",
+        )
+    folders = [folder for run in config.runs for folder in our_cells(run)]
+    members = list({folder.resolve(): folder for folder in folders}.values())
+    if len(members) < 2:
+        raise MagnetError(
+            "--ensemble",
+            expected="several trained runs",
+            found=f"{len(members)}",
+            remedy="name further ones, or the table of 'train cv', whose folds are its members",
+        )
+    return members
+
+
+def panel_of(folder: Path, description: Mapping[str, Any]) -> Genes:
+    """Return the panel of a run; a description without one, or without its store, is an error."""
     try:
-        panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
-        own = Path(description["config"]["data"]["store"])
+        str(description["config"]["data"]["store"])
+        return Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
     except (KeyError, TypeError) as error:
         raise MagnetError(
-            run / RUN, expected="the panel and the store of a run", found=f"no {error}", remedy=anew(run / RUN)
+            folder / RUN, expected="the panel and the store of a run", found=f"no {error}", remedy=anew(folder / RUN)
         ) from error
-    store = open_store(config, own)
-    return Accepted(run, store, choose_slides(store, config), choose_genes(panel, config, run))
+
+
+def common_panel(panels: Sequence[Genes]) -> Genes:
+    """Return the genes that all panels have, in the order of the first; that some are left out is said."""
+    first, *others = panels
+    shared = np.all([np.isin(first.ids, other.ids) for other in others] or [np.ones(len(first), bool)], axis=0)
+    if shared.all():
+        return first
+    if not shared.any():
+        raise MagnetError(
+            "--ensemble", expected="runs with genes in common", found="none", remedy="name runs of one data set"
+        )
+    notice(f"{shared.sum()} of {len(first)} genes are in the panels of all {len(panels)} runs; the others are left out")
+    return Genes(first.ids[shared], first.names[shared])
+
+
+def columns_in(panel: Genes, genes: Genes) -> np.ndarray:
+    """Return the column (P,) of each gene in a panel that has them all."""
+    column_of = {gene: column for column, gene in enumerate(panel.ids.tolist())}
+    return np.array([column_of[gene] for gene in genes.ids.tolist()], np.int64)
+
+
+def check_alike(members: Sequence[Member]) -> None:
+    """Refuse members that predict other rows than the first, or values of another meaning."""
+    for name in ("target", "backbone", "normalise"):
+        values = [member.description["config"]["data"].get(name) for member in members]
+        if (other := next((number for number, value in enumerate(values) if value != values[0]), 0)) != 0:
+            raise MagnetError(
+                members[other].folder,
+                expected=f"data.{name} {values[0]}, as {members[0].folder.name} has",
+                found=str(values[other]),
+                remedy="name runs that differ in fold and seed alone",
+            )
+
+
+def check_made_alike(members: Sequence[Member], made: Sequence[StageOne]) -> None:
+    """Refuse members whose features were made in another way than those of the first: one pass serves them all."""
+    for member, stage_one in zip(members, made, strict=True):
+        if stage_one.decides() != made[0].decides():
+            raise MagnetError(
+                member.folder,
+                expected=f"features made as those of {members[0].folder.name}",
+                found="other settings of 'extract run'",
+                remedy="name runs that were trained on one store with one set of settings",
+            )
 
 
 def open_store(config: PredictConfig, own: Path) -> Store:
     """Open the named store, or the run's own; a store that has moved is an error that says how to name it."""
     if config.store is None and not (own / "store.json").is_file():
         raise MagnetError(
-            config.run,
+            config.runs[0],
             expected=f"the store it was trained on, at {own}",
             found="none there",
             remedy="name the store with --store",
@@ -96,6 +227,12 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
     slide_ids = current if ALL in config.slides else list(dict.fromkeys(config.slides))
     for slide_id in slide_ids:
         look_up(dict.fromkeys(ids_in_store), slide_id, where=f"{store.root}: slide")
+    check_files(config, slide_ids)
+    return slide_ids
+
+
+def check_files(config: PredictConfig, slide_ids: Sequence[str]) -> None:
+    """Refuse files that are there, and folders that cannot be written, before anything is predicted."""
     if config.out is not None and (len(slide_ids) > 1 or config.out.suffix != ".h5ad"):
         raise MagnetError(
             "--out",
@@ -113,7 +250,6 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
         )
     for folder in dict.fromkeys(path.parent for slide_id in slide_ids for path in config.paths(slide_id)):
         check_writable(folder)
-    return slide_ids
 
 
 def check_writable(folder: Path) -> None:
@@ -125,8 +261,8 @@ def check_writable(folder: Path) -> None:
         )
 
 
-def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> np.ndarray:
-    """Return the columns (P,) of the panel to keep."""
+def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> Genes:
+    """Return the genes of a panel that are asked for, in the order in which they are; all of it where none are."""
     column_of = {name: column for names in (panel.ids, panel.names) for column, name in enumerate(names.tolist())}
     unknown = [name for name in config.genes if name not in column_of]
     if unknown:
@@ -137,4 +273,5 @@ def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> np.ndarray:
             found=", ".join(f"'{name}'" for name in unknown),
             remedy=near if near.startswith("did you mean") else f"see 'panel' in {run / RUN}",
         )
-    return np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)
+    columns = np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)
+    return Genes(panel.ids[columns], panel.names[columns])
