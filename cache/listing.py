@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from cache.lmdb_file import AbsentFileError
+from cache.picture import PICTURE
 from cache.reader import ArrayFile
 from cache.store import OtherSlideError, Store
 from magnet_core.console import human_bytes, progress
@@ -40,7 +42,22 @@ def store_faults(store: Store) -> tuple[int, list[str]]:
         faults += file_faults(path)
     for slide_id in store.slide_ids():
         faults += [fault for _, fault in misplaced(store, slide_id)]
-    return len(paths), faults
+        faults += picture_faults(store, slide_id)
+    return len(paths) + len(list(store.root.glob(f"*/{PICTURE}"))), faults
+
+
+def picture_faults(store: Store, slide_id: str) -> list[str]:
+    """What is wrong with the picture of a slide, where it has one."""
+    if not store.picture_path(slide_id).exists():
+        return []
+    header: dict[str, Any] = {}
+    with suppress(MagnetError), store.laid_geometry(slide_id) as geometry:  # whose own faults are told elsewhere
+        header = geometry.header
+    try:
+        store.stored_picture(slide_id, header)
+    except MagnetError as error:
+        return [str(error)]
+    return []
 
 
 def misplaced(store: Store, slide_id: str) -> list[tuple[Path, str]]:
@@ -70,6 +87,8 @@ def _slide_lines(store: Store, slide_id: str) -> list[str]:
             lines = [f"  geometry · targets: {', '.join(map(str, targets))}", *_array_lines(geometry)]
     except AbsentFileError:
         lines = ["  geometry · absent"]
+    if store.picture_path(slide_id).exists():
+        lines.append(f"  picture · {human_bytes(store.picture_path(slide_id).stat().st_size)}")
     for features in store.feature_files(slide_id):
         lines.append(f"  {features.backbone} · digest {features.digest} · settings {features.settings_digest}")
         with ArrayFile(features.path) as arrays:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache.index import writing
-from cache.listing import file_faults, misplaced
+from cache.listing import file_faults, misplaced, picture_faults
 from cache.lock import FileLock, is_held
+from cache.picture import PICTURE
 from cache.reader import ArrayFile
 from cache.store import Store
 from magnet_core.console import human_bytes, progress
@@ -123,7 +124,7 @@ def _of_folder(store: Store, folder: Path, held: Collection[Path]) -> Iterator[F
         elif path.suffix == ".partial":
             what = "unfinished, and no process is at it; 'extract run' would go on with it"
             yield Finding(path, what, "removes it", (path,))
-        elif faults := file_faults(path):
+        elif faults := picture_faults(store, folder.name) if path.name == PICTURE else file_faults(path):
             damaged.add(path)
             what = f"damaged ({faults[0].removeprefix(f'{path}: ')})"
             yield Finding(path, what, "removes it, and 'extract run' makes it anew", (path,))
@@ -165,4 +166,8 @@ def _lock_of(path: Path) -> Path:
 
 
 def _cache_files(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path for path in folder.iterdir() if path.suffix in _CACHE_FILES and path.is_file()))
+    return tuple(sorted(path for path in folder.iterdir() if _is_ours(path)))
+
+
+def _is_ours(path: Path) -> bool:
+    return (path.suffix in _CACHE_FILES or path.name == PICTURE) and path.is_file()

@@ -5,6 +5,7 @@ In: the store's folder. Out: `ArrayFile`s by slide and backbone. Serves design s
     store.json                            schema version, sample table, provenance, see `cache.index`
     <slide_id>/geometry.lmdb              grids, coordinates, pairing, edges, counts, pixels
     <slide_id>/<backbone>-<digest>.lmdb   features of one backbone with one set of settings
+    <slide_id>/picture.jpg                the whole slide, small, see `cache.picture`
 """
 
 import re
@@ -17,6 +18,7 @@ from typing import Any
 from cache.canonical import canonical_json
 from cache.index import StoreIndex, check_slide_id, package_versions, patient_of
 from cache.lmdb_file import AbsentFileError
+from cache.picture import PICTURE, Picture, StoredPicture, read_picture
 from cache.reader import ArrayFile
 from magnet_core.errors import MagnetError
 from magnet_core.registry import look_up
@@ -132,6 +134,32 @@ class Store:
                 remedy="give each slide's folder its own name again",
             )
         return geometry
+
+    def picture_path(self, slide_id: str) -> Path:
+        """Return the path of a slide's picture, which need not exist."""
+        return self.root / check_slide_id(slide_id) / PICTURE
+
+    def picture(self, slide_id: str) -> Picture | None:
+        """Read the small picture of a slide; None where there is none, as in stores of before."""
+        if not self.picture_path(slide_id).is_file():
+            return None
+        with self.geometry(slide_id) as geometry:
+            header = geometry.header
+        stored = self.stored_picture(slide_id, header)
+        return Picture(stored.pixels, header["mpp"] / stored.scale)
+
+    def stored_picture(self, slide_id: str, header: Mapping[str, Any]) -> StoredPicture:
+        """Read a slide's picture; one of another image than that of the geometry with this `header` is an error."""
+        path = self.picture_path(slide_id)
+        stored = read_picture(path)
+        if header.get("settings", {}).get("image", stored.image) != stored.image:
+            raise MagnetError(
+                path,
+                expected="a picture of the image that the geometry beside it was laid on",
+                found="one of another image",
+                remedy="give each slide's folder its own files again, or delete it and run 'extract run' again",
+            )
+        return stored
 
     def feature_files(self, slide_id: str) -> list[FeatureFile]:
         """The finished feature files of a slide, ordered by file name."""

@@ -36,6 +36,7 @@ from extract.geometry import (
 from extract.hne_only import bins_in_tissue
 from extract.levels import Level, lay_levels
 from extract.pace import Clock, Pace, Saves
+from extract.picture import keep_picture, lacks_picture
 from extract.preflight import Accepted, accept
 from extract.readers import read_counts
 from extract.registration import leave_out_others, refuse_second_name, store_row
@@ -153,7 +154,11 @@ def extract_slide(
     features_path = store.features_path(sample.slide_id, config.embedding.backbone_name, header_of_features["digest"])
     has_geometry = holds_geometry(geometry_path, slide_settings)
     lacks_pixels = has_geometry and config.pixels and not holds_pixels(geometry_path)
+    picture_path = store.picture_path(sample.slide_id)
     if has_geometry and not lacks_pixels and features_path.exists():
+        if lacks_picture(picture_path):
+            with open_slide(sample.image) as slide:
+                keep_picture(picture_path, slide, slide_settings["image"], slide_id=sample.slide_id)
         return None
     require_writable(store.root)
 
@@ -184,6 +189,7 @@ def extract_slide(
         )
         patches = pour(ScaledSlide(slide, mpp), levels, sinks, workers=config.workers, title=sample.slide_id)
         background.flush()
+        keep_picture(picture_path, slide, slide_settings["image"], slide_id=sample.slide_id)
         for writer in (geometry, features):
             if writer is not None:
                 writer.commit()

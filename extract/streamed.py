@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from cache.fingerprint import digest
+from cache.picture import PICTURE, Picture, read_picture
 from cache.reader import ArrayFile
 from cache.schema import CONTENT_VERSION
 from cache.state_digest import state_sha256
@@ -31,6 +32,7 @@ from extract.declared import DeclaredBytes
 from extract.geometry import geometry_header, geometry_settings, read_levels, write_levels
 from extract.levels import Level
 from extract.pace import Pace, Saves
+from extract.picture import keep_picture
 from extract.pipeline import encode_batch_size, features_header, holds_geometry, lay_slide, open_sinks, pour
 from extract.sinks import FeatureSink, SampledSink, Sink
 from magnet_core.backbones.encoder import Encoder
@@ -108,11 +110,15 @@ class Encoders:
 
 @dataclass(frozen=True)
 class Streamed:
-    """The files of one slide: its geometry, the frozen encoder's features, those of each fine-tuned encoder."""
+    """The files of one slide: its geometry, the frozen encoder's features, those of each fine-tuned encoder.
+
+    picture  the slide, small; None where its image cannot be read as a whole
+    """
 
     geometry: Path
     frozen: Path
     fine: Sequence[Path]
+    picture: Picture | None
 
 
 def stream_slide(
@@ -143,6 +149,7 @@ def stream_slide(
                 write_levels(geometry, levels, genes)
                 geometry.commit()
             levels = [replace(level, counts=None) for level in levels]
+        keep_picture(folder / PICTURE, slide, slide_settings["image"], slide_id=sample.slide_id)
         missing = [not path.exists() for path in paths]
         if any(missing):
             background = BackgroundWriter()
@@ -164,7 +171,14 @@ def stream_slide(
             for writer in writers:
                 if writer is not None:
                     writer.commit()
-    return Streamed(geometry_path, paths[0], paths[1:])
+    return Streamed(geometry_path, paths[0], paths[1:], _picture(folder / PICTURE, mpp))
+
+
+def _picture(path: Path, mpp: float) -> Picture | None:
+    if not path.exists():
+        return None
+    stored = read_picture(path)
+    return Picture(stored.pixels, mpp / stored.scale)
 
 
 def require_room(folder: Path, nbytes: int, *, kept: Sequence[Path]) -> None:

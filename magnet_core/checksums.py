@@ -61,16 +61,16 @@ def append_checksum(path: Path) -> None:
         file.write(text + _END)
 
 
-def check_appended(path: Path, *, expected: str, remedy: str) -> None:
-    """Compare a file with the checksum at its end; one without, as all were before, is taken as it is."""
+def check_appended(path: Path, *, expected: str, remedy: str, is_required: bool = False) -> None:
+    """Compare a file with the checksum at its end; one without is an error if it `is_required`, else taken as it is."""
     start = path.stat().st_size - 32 - len(_END)
-    if start < 0:
-        return
     with path.open("rb") as file:
-        file.seek(start)
+        file.seek(max(start, 0))
         text, end = file.read(32), file.read()
-        if end == _END and _digest_of_start(file, start) != text:
-            raise MagnetError(path, expected=expected, found="bytes that do not match its checksum", remedy=remedy)
+        has_checksum = start >= 0 and end == _END
+        is_whole = _digest_of_start(file, start) == text if has_checksum else not is_required
+    if not is_whole:
+        raise MagnetError(path, expected=expected, found="bytes that do not match its checksum", remedy=remedy)
 
 
 def _digest_of_start(file: BinaryIO, length: int) -> bytes:

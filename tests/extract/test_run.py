@@ -85,6 +85,49 @@ def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(stor
                 np.testing.assert_allclose(of_square, expected.own, rtol=2e-2, atol=2e-3)
 
 
+def test_a_slides_picture_shows_it_whole_and_lies_where_its_rows_lie(store: Store, small_samples: Path) -> None:
+    picture = store.picture("S1")
+    assert picture is not None
+    with ArrayFile(store.geometry_path("S1")) as geometry, open_slide(Path(geometry.header["image"])) as slide:
+        width, height = slide.size_px
+        um = geometry.header["mpp"]
+        shape = round(height * um / picture.um_per_px), round(width * um / picture.um_per_px)
+        assert picture.pixels.shape[:2] == shape
+        at = geometry.read("region/centres_um")[0]
+        around = ScaledSlide(slide, um).read(*(np.round((at - 64) / 0.25).astype(int)), 512, 512)
+    row, column = np.round((at - 64) / picture.um_per_px).astype(int)[::-1]
+    side = round(128 / picture.um_per_px)
+    shown = picture.pixels[row : row + side, column : column + side]
+    np.testing.assert_allclose(shown.mean((0, 1)), around.mean((0, 1)), atol=4)
+
+
+def test_a_finished_store_without_pictures_gets_them_and_nothing_else(
+    store: Store, small_samples: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(store.root, tmp_path / "store")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*.lmdb")}
+    for path in (tmp_path / "store").glob("*/picture.jpg"):
+        path.unlink()
+    assert run(config(small_samples, tmp_path / "store")).unchanged == ["S1", "S2"]
+    again = Store(tmp_path / "store")
+    for slide_id in ("S1", "S2"):
+        assert again.picture_path(slide_id).read_bytes() == store.picture_path(slide_id).read_bytes()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_slide_damaged_beside_its_tissue_is_extracted_without_a_picture(
+    small_samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def damaged(slide: object, max_px: int) -> None:
+        raise MagnetError("x.tiff", expected="readable pixels", found="none", remedy="copy it again")
+
+    monkeypatch.setattr("extract.picture.thumbnail", damaged)
+    summary = run(config(small_samples, tmp_path / "store"))
+    assert summary.written == ["S1", "S2"]
+    assert Store(tmp_path / "store").picture("S1") is None
+    assert "S1: no picture to lay maps on: x.tiff" in caplog.text
+
+
 def test_views_are_the_features_of_the_patch_turned(small_samples: Path, tmp_path: Path) -> None:
     embedding = EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2, views=8)
     geometry_config = GeometryConfig(targets=(55,), spots=12, window=4)

@@ -11,6 +11,7 @@ from train.commands.predict_options import (
     BatchSizeOption,
     DeviceOption,
     EnsembleOption,
+    FormatOption,
     GenesOption,
     ImageOption,
     MeasuredOption,
@@ -44,14 +45,16 @@ def predict_command(
     ensemble: EnsembleOption = False,
     views: ViewsOption = 1,
     out: OutOption = None,
+    formats: FormatOption = "h5ad",
     genes: GenesOption = None,
     measured: MeasuredOption = False,
     zarr: ZarrOption = False,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
 ) -> None:
-    """Predict slides of a store, or images: one AnnData file each, for scanpy, squidpy and napari."""
+    """Predict slides of a store, or images: AnnData for scanpy and squidpy, and files for other tools."""
     gene_names = split_names("--genes", genes or None) or ()
+    format_names = split_names("--format", f"{formats},spatialdata" if zarr else formats) or ()
     check_source(slide or [], image or [], samples, mpp)
     check_views(views)
     with importing():
@@ -69,7 +72,7 @@ def predict_command(
         out=out,
         genes=gene_names,
         measured=measured,
-        zarr=zarr,
+        formats=format_names,
         overwrite=overwrite,
         device=device,
         batch_size=batch_size,
@@ -88,4 +91,5 @@ def show_written(written: "Written") -> None:
     """Say where a prediction is, and how to see it."""
     paths = ", ".join(map(str, written.paths))
     typer.echo(f"{written.slide_id}: {written.rows:,} rows of {written.um} µm × {written.genes} genes -> {paths}")
-    typer.echo(f"see it: python -c {shlex.quote(written.script)}")
+    if written.script:
+        typer.echo(f"see it: python -c {shlex.quote(written.script)}")

@@ -49,10 +49,13 @@ EnsembleOption = Annotated[
     typer.Option("--ensemble", help="The mean of several runs, or of all folds of a table, and the sd between."),
 ]
 ViewsOption = Annotated[int, typer.Option(help="8: the mean over all symmetries of a patch; 8 times the work.")]
-OutOption = Annotated[Path | None, typer.Option(help="The .h5ad file; left out: RUN/predictions/SLIDE.h5ad.")]
+OutOption = Annotated[Path | None, typer.Option(help="The file; left out: RUN/predictions/SLIDE.h5ad.")]
 GenesOption = Annotated[str | None, typer.Option(help="Keep these genes only, such as SGPP1,DPEP1.")]
 MeasuredOption = Annotated[bool, typer.Option("--measured", help="Add what was measured as a layer.")]
-ZarrOption = Annotated[bool, typer.Option("--spatialdata", help="A SpatialData .zarr with the bins as squares too.")]
+FormatOption = Annotated[str, typer.Option("--format", help="Files to write, such as h5ad,parquet: h5ad, spatialdata.")]
+ZarrOption = Annotated[
+    bool, typer.Option("--spatialdata", help="A SpatialData .zarr too, as with --format h5ad,spatialdata.")
+]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 

@@ -27,6 +27,7 @@ from train.learning.stage_one import StageOne
 from train.learning.trained_run import TrainedRun
 from train.model.build import rebuild_encoder
 from train.predict.encoded_level import EncodedLevel
+from train.predict.opened import Opened
 from train.predict.request import PredictConfig
 
 
@@ -51,7 +52,7 @@ class ImageEncoder:
         return self._config.embedding.changed(precision=run.config.compute.precision)
 
     @contextmanager
-    def slides(self, sample: Sample, folder: Path) -> Iterator[list[Slide]]:
+    def opened(self, sample: Sample, folder: Path) -> Iterator[Opened]:
         """Yield the slide of an image as each run sees it; `folder` holds its features, and is gone afterwards.
 
         It stays where something was encoded and an error or a signal comes between.
@@ -62,7 +63,7 @@ class ImageEncoder:
             with slide_faults(sample.slide_id):
                 tell = teller(sample, folder)
                 files = stream_slide(sample, folder, self._encoders, config=self._config, tell=tell)
-            yield self._open(sample, files)
+            yield Opened(self._open(sample, files), files.picture)
             is_used = True
         finally:
             if is_used or all(path.name == GEOMETRY for path in folder.glob("*.lmdb*")):

@@ -9,11 +9,10 @@ In: predictions in the order of the store's rows, and the slide they are of. Out
     layers                    measured, labels, and deviation, the sd between the members of an ensemble
     uns['spatial'][slide_id]  scale factors as squidpy has them, no image
     uns['magnet_hd']             where the values come from
+    layers                    measured, deviation: (N, P), where they are wanted and there
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,7 @@ import numpy as np
 
 from cache.store import package_versions
 from magnet_core.hdf5 import replacing_hdf5
-from magnet_core.levels import SPOT
-from magnet_core.records import Genes
-from train.data.slide import Slide
-from train.learning.trained_run import TrainedRun
+from train.predict.prediction import SlidePrediction
 
 # N rows, P genes of the file
 
@@ -34,38 +30,11 @@ if TYPE_CHECKING:
 _CELL = r"[a-z]+_(?:\d{3}um_)?(\d{5,})_(\d{5,})(?:-1)?"  # s_008um_00012_00034-1 and spot_00003_00004, the row first
 
 
-@dataclass(frozen=True)
-class SlidePrediction:
-    """What one run predicts of one slide.
-
-    values    (N, P) float32, rows as in the store, columns as in `genes`, some of the run's panel
-    header    of the slide's geometry file: µm/px, settings, image
-    measured  (N, P) labels of the same rows, None where they are not wanted or not there
-    deviation (N, P) sd between the members of an ensemble, None of a single run
-    source    further facts for uns['magnet_hd']: the run's folder, the fingerprint of its weights
-    """
-
-    values: np.ndarray
-    genes: Genes
-    slide: Slide
-    header: Mapping[str, Any]
-    run: TrainedRun
-    source: Mapping[str, Any]
-    measured: np.ndarray | None = None
-    deviation: np.ndarray | None = None
-
-    @property
-    def side_um(self) -> float:
-        """Side of a bin; of a spot, that of its patch, which is all that its platforms have in common."""
-        fine = self.slide.fine.name
-        return self.header["levels"][fine]["patch_um"] if fine == SPOT else float(self.slide.target.um)
-
-
 def as_anndata(prediction: SlidePrediction) -> "AnnData":
     """Lay a prediction out as AnnData; `values` are taken as they are, without a copy."""
     from anndata import AnnData  # takes a second to import: not for every command
 
-    slide, mpp = prediction.slide, prediction.header["mpp"]
+    slide, mpp = prediction.slide, prediction.mpp
     table = AnnData(prediction.values)
     table.obs_names = slide.fine.barcodes().astype(object)
     table.var_names = prediction.genes.names.astype(object)
@@ -73,12 +42,12 @@ def as_anndata(prediction: SlidePrediction) -> "AnnData":
     table.obs["in_tissue"] = np.ones(len(slide.fine), np.int64)
     if (cells := _cells(table.obs_names)) is not None:
         table.obs["array_row"], table.obs["array_col"] = cells.T
-    table.obsm["spatial"] = slide.fine.centres_um / mpp
+    table.obsm["spatial"] = prediction.centres_px
     table.obsm["spatial_um"] = slide.fine.centres_um
-    if prediction.measured is not None:
-        table.layers["measured"] = prediction.measured
-    if prediction.deviation is not None:
-        table.layers["deviation"] = prediction.deviation
+    layers = {"measured": prediction.measured, "deviation": prediction.deviation}
+    for name, values in layers.items():
+        if values is not None:
+            table.layers[name] = values
     # Without an image there is none to scale to; 1 lets a picture at full resolution be put in as it is.
     scale_factors = {"spot_diameter_fullres": prediction.side_um / mpp, "tissue_hires_scalef": 1.0}
     metadata = {"image": prediction.header["image"]}

@@ -18,6 +18,7 @@ from magnet_core.records import Genes, Sample
 from magnet_core.registry import look_up, near_names
 from train.learning.stage_one import StageOne
 from train.places import RUN, anew, our_cells, read_run, trained_run
+from train.predict.formats import H5AD, find_format
 from train.predict.images import find_images
 from train.predict.made_as import stage_one_of
 
@@ -36,10 +37,10 @@ class PredictConfig:
     mpp       µm/px of the images, as in a sheet: `0.5`, or `0.5!` whatever the files state
     views     1, or 8: the mean over all symmetries in which patches can be seen
     store     None: the one the run was trained on
-    out       file of the only slide; None: RUN/predictions/<slide_id>.h5ad
+    out       file of the only slide, in the first format; None: RUN/predictions/<slide_id>.h5ad
     genes     names or ids of genes to keep; (): the whole panel
     measured  the labels too, where a slide has counts
-    zarr      a SpatialData folder too, beside the file
+    formats   names of `train.predict.formats`; their files lie beside each other and differ in their suffix
     workers   threads that decode an image
     """
 
@@ -54,7 +55,7 @@ class PredictConfig:
     out: Path | None = None
     genes: tuple[str, ...] = ()
     measured: bool = False
-    zarr: bool = False
+    formats: tuple[str, ...] = (H5AD,)
     overwrite: bool = False
     device: str = "auto"
     batch_size: int = 64
@@ -65,15 +66,25 @@ class PredictConfig:
         """Whether slides are predicted that are in no store."""
         return bool(self.images) or self.samples is not None
 
+    @property
+    def suffix(self) -> str:
+        """What the name of a slide's first file ends with."""
+        return find_format(self.formats[0]).suffix
+
     def path(self, slide_id: str) -> Path:
-        """The file of a slide's prediction."""
-        name = f"{slide_id}-ensemble.h5ad" if self.ensemble else f"{slide_id}.h5ad"
-        return self.out or self.runs[0] / "predictions" / name
+        """The first file of a slide's prediction."""
+        name = f"{slide_id}-ensemble" if self.ensemble else slide_id
+        return self.out or self.runs[0] / "predictions" / f"{name}{self.suffix}"
+
+    def files(self, slide_id: str) -> dict[str, Path]:
+        """The file that is written for a slide, by the name of its format."""
+        path = self.path(slide_id)
+        stem = path.name.removesuffix(self.suffix)
+        return {name: path.with_name(stem + find_format(name).suffix) for name in self.formats}
 
     def paths(self, slide_id: str) -> list[Path]:
         """All files that are written for a slide."""
-        path = self.path(slide_id)
-        return [path, path.with_suffix(".zarr")] if self.zarr else [path]
+        return list(self.files(slide_id).values())
 
     def features_folder(self, slide_id: str) -> Path:
         """Where the features of an image wait until its prediction is written."""
@@ -233,10 +244,10 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
 
 def check_files(config: PredictConfig, slide_ids: Sequence[str]) -> None:
     """Refuse files that are there, and folders that cannot be written, before anything is predicted."""
-    if config.out is not None and (len(slide_ids) > 1 or config.out.suffix != ".h5ad"):
+    if config.out is not None and (len(slide_ids) > 1 or not config.out.name.endswith(config.suffix)):
         raise MagnetError(
             "--out",
-            expected="one slide, and a name ending in .h5ad",
+            expected=f"one slide, and a name ending in {config.suffix}",
             found=f"{len(slide_ids)} slides and '{config.out}'",
             remedy="leave --out out, to have a file a slide in the run's folder",
         )

@@ -1,8 +1,8 @@
-"""Trained runs on slides of a store, or on images, to one AnnData file a slide: what `train predict` does.
+"""Trained runs on slides of a store, or on images, to files of each slide: what `train predict` does.
 
 In: folders of runs, and a store that holds the slides, the runs' own or another, or images, which stage one encodes
-first. Out: runs/NAME/predictions/X.h5ad, see `train.predict.h5ad`. All fine rows are predicted, each with its whole
-neighbourhood.
+first. Out: runs/NAME/predictions/X.h5ad, or other `train.predict.formats`. All fine rows are predicted, each with its
+whole neighbourhood.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,12 +27,13 @@ from train.model.predictor import Predictor
 from train.model.whole_slide import Advance, predict_slide
 from train.places import WEIGHTS
 from train.predict.encoded_level import EncodedLevel
+from train.predict.formats import H5AD, find_format
 from train.predict.from_image import ImageEncoder
-from train.predict.h5ad import SlidePrediction, as_anndata, write_h5ad
 from train.predict.matching_slide import open_slide_for
 from train.predict.moments import Moments
+from train.predict.opened import Opened
+from train.predict.prediction import SlidePrediction
 from train.predict.request import ALL, Accepted, PredictConfig
-from train.predict.spatialdata import require_spatialdata, write_spatialdata
 
 # N fine rows of a slide, P panel genes
 
@@ -41,7 +42,7 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class Written:
-    """A prediction that was written: of which slide, how many rows and genes, where, and how to see it."""
+    """A prediction that was written: of which slide, how many rows and genes, where, and a script that shows it."""
 
     slide_id: str
     rows: int
@@ -58,8 +59,8 @@ def predict_slides(
 
     `tell` is told of each file as it is written.
     """
-    if config.zarr:
-        require_spatialdata()
+    for name in config.formats:
+        find_format(name).require()
     runs = [load_run(member.folder) for member in accepted.members]
     for run in runs:
         run.predictor.to(pick_device(config.device))
@@ -68,8 +69,8 @@ def predict_slides(
     failed = list(accepted.failed)
     for number, slide_id in enumerate(names):
         try:
-            with opener(number) as slides:
-                written = predict_one(runs, slides, accepted, config)
+            with opener(number) as opened:
+                written = predict_one(runs, opened, accepted, config)
             tell(written)
         except (MagnetError, OSError, MemoryError, torch.OutOfMemoryError) as error:
             if len(names) + len(accepted.failed) == 1 or isinstance(error, PlaceError):
@@ -79,33 +80,37 @@ def predict_slides(
     return failed
 
 
-Opener = Callable[[int], AbstractContextManager[list[Slide]]]  # the slide of a number, as each run sees it
+Opener = Callable[[int], AbstractContextManager[Opened]]  # the slide of a number
 
 
 def opening(runs: Sequence[TrainedRun], accepted: Accepted, config: PredictConfig) -> Opener:
     """Return what opens the slides that are asked for: those of a store, or images, which stage one encodes first."""
     if accepted.stage_one is None:
-        store, slide_ids = accepted.store, accepted.slide_ids
+        store = accepted.store
         assert store is not None
-        return lambda number: nullcontext([open_slide_for(run, store, slide_ids[number]) for run in runs])
+
+        def from_store(number: int) -> AbstractContextManager[Opened]:
+            slide_id = accepted.slide_ids[number]
+            slides = [open_slide_for(run, store, slide_id) for run in runs]
+            return nullcontext(Opened(slides, store.picture(slide_id)))
+
+        return from_store
     encoder = ImageEncoder(runs, accepted.stage_one, config)
 
-    def from_image(number: int) -> AbstractContextManager[list[Slide]]:
+    def from_image(number: int) -> AbstractContextManager[Opened]:
         sample = accepted.images[number]
-        return encoder.slides(sample, config.features_folder(sample.slide_id))
+        return encoder.opened(sample, config.features_folder(sample.slide_id))
 
     return from_image
 
 
-def predict_one(
-    runs: Sequence[TrainedRun], slides: Sequence[Slide], accepted: Accepted, config: PredictConfig
-) -> Written:
+def predict_one(runs: Sequence[TrainedRun], opened: Opened, accepted: Accepted, config: PredictConfig) -> Written:
     """Predict one slide, which each run sees with its own features, and write it."""
-    run, slide = runs[0], slides[0]
+    run, slide = runs[0], opened.slides[0]
     header = slide.fine.geometry_header
     if said := sampling_notice(slide, header):
         notice(said)
-    values, deviation = predict_members(runs, slides, accepted, config)
+    values, deviation = predict_members(runs, opened.slides, accepted, config)
     prediction = SlidePrediction(
         values,
         accepted.genes,
@@ -115,16 +120,20 @@ def predict_one(
         source_of(accepted, config),
         measured_labels(run, slide, accepted.members[0].columns) if config.measured else None,
         deviation,
+        opened.picture,
     )
-    path = config.path(slide.slide_id)
-    table = as_anndata(prediction)
-    write_h5ad(table, path)
-    if config.zarr:
-        write_spatialdata(table, path.with_suffix(".zarr"))
-    gene = prediction.genes.names[0]
-    script = f'import scanpy as sc; sc.pl.spatial(sc.read_h5ad("{path}"), color="{gene}", img_key=None)'
+    files = config.files(slide.slide_id)
+    for name, path in files.items():
+        find_format(name).write(prediction, path)
+    gene, table = prediction.genes.names[0], files.get(H5AD)
+    script = f'import scanpy as sc; sc.pl.spatial(sc.read_h5ad("{table}"), color="{gene}", img_key=None)'
     return Written(
-        slide.slide_id, len(slide.fine), slide.target.um, len(accepted.genes), config.paths(slide.slide_id), script
+        slide.slide_id,
+        len(slide.fine),
+        slide.target.um,
+        len(accepted.genes),
+        list(files.values()),
+        script if table else "",
     )
 
 

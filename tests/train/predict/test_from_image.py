@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from cache.store import Store
-from extract import sinks, streamed
+from extract import sinks
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.pipeline import run as extract
 from extract.sinks import FeatureSink
@@ -63,7 +63,7 @@ def untrained(store: Store, folder: Path, *settings: str, seed: int = 0, genes: 
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for values in predictor.parameters():
-            values += 0.02 * torch.randn(values.shape, generator=generator)
+            values.add_(0.02 * torch.randn(values.shape, generator=generator))
     made = StageOne.of(slide.fine.geometry_header["settings"], slide.features_header)
     panel = Genes(slide.genes.ids[genes], slide.genes.names[genes])
     digest = slide.features_header["settings_digest"]
@@ -268,7 +268,7 @@ def test_a_disk_without_room_is_told_of_before_anything_is_encoded(
     setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(streamed.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(MagnetError, match=r"expected .* of free space, for features .* found 1000 B; make room"):
         predict(setting.runs["frozen"], "--image", setting.image, "--mpp", 0.25, "--out", tmp_path / "x.h5ad")
     assert list(tmp_path.iterdir()) == []

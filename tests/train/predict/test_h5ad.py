@@ -9,7 +9,8 @@ from cache.store import Store
 from magnet_core.records import Genes
 from tests.train.setting import NUM_GENES, config, parts
 from train.learning.trained_run import TrainedRun
-from train.predict.h5ad import SlidePrediction, as_anndata, write_h5ad
+from train.predict.h5ad import as_anndata, write_h5ad
+from train.predict.prediction import SlidePrediction
 from train.settings.fit import FitConfig
 
 

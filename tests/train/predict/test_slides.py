@@ -166,6 +166,10 @@ def test_a_store_that_has_moved_is_named_by_option(small_store: Store, tmp_path:
         ),
         (["--slide", "S1", "--slide", "S2", "--out", "x.h5ad"], "--out: expected one slide.*leave --out out"),
         (["--slide", "S1", "--out", "x.csv"], r"--out: expected one slide, and a name ending in .h5ad"),
+        (["--slide", "S1", "--out", "x.zarr"], r"--out: expected one slide, and a name ending in .h5ad"),
+        (["--slide", "S1", "--format", "spatialdata", "--out", "x.h5ad"], r"--out: expected one slide.* in .zarr"),
+        (["--slide", "S1", "--format", "h5ad,csv"], r"--format: expected a known name, found 'csv'; choose one of"),
+        (["--slide", "S1", "--format", ","], "--format: expected names with commas between"),
         (["--slide", "S1", "--store", "nowhere"], "nowhere: expected a store"),
     ],
 )
