@@ -38,7 +38,7 @@ from extract.levels import Level, lay_levels
 from extract.pace import Clock, Pace, Saves
 from extract.picture import keep_picture, lacks_picture
 from extract.preflight import Accepted, accept
-from extract.readers import read_counts
+from extract.readers import read_counts, space_ranger_hd
 from extract.registration import leave_out_others, refuse_second_name, store_row
 from extract.resolution import ResolvedMpp, enlarging, resolve_mpp
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
@@ -197,10 +197,12 @@ def extract_slide(
 
 
 def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[list[Level], Genes, ResolvedMpp]:
-    """Read a slide's counts, or find its tissue where it has none, and lay its levels."""
+    """Read a slide's counts, or its places alone, or find its tissue where it has neither, and lay its levels."""
     measured = read_counts(sample) if sample.counts else None
+    if measured is None and sample.like is not None:
+        measured = space_ranger_hd.read_places(sample.like)
     resolution = resolve_mpp(sample, slide, measured)
-    counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id)
+    counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id, tissue=sample.tissue)
     levels = lay_levels(counts, resolution.mpp, config.geometry, slide_id=sample.slide_id)
     rows = ", ".join(f"{level.name} {len(level)}" for level in levels)
     log.info("%s: %s, %.4f µm/px (%s); %s", sample.slide_id, counts.platform, resolution.mpp, resolution.source, rows)

@@ -14,6 +14,7 @@ from train.commands.predict_options import (
     FormatOption,
     GenesOption,
     ImageOption,
+    LikeOption,
     MeasuredOption,
     MppOption,
     OutOption,
@@ -22,9 +23,11 @@ from train.commands.predict_options import (
     SamplesOption,
     SlideOption,
     StoreOption,
+    TissueOption,
     ViewsOption,
     WorkersOption,
     ZarrOption,
+    check_place,
     check_source,
     check_views,
 )
@@ -40,6 +43,8 @@ def predict_command(
     image: ImageOption = None,
     samples: SamplesOption = None,
     mpp: MppOption = "",
+    tissue: TissueOption = None,
+    like: LikeOption = None,
     batch_size: BatchSizeOption = 64,
     workers: WorkersOption = 2,
     ensemble: EnsembleOption = False,
@@ -56,6 +61,7 @@ def predict_command(
     gene_names = split_names("--genes", genes or None) or ()
     format_names = split_names("--format", f"{formats},spatialdata" if zarr else formats) or ()
     check_source(slide or [], image or [], samples, mpp)
+    check_place(image or [], tissue, like)
     check_views(views)
     with importing():
         from train.predict.request import PredictConfig, accept
@@ -66,6 +72,8 @@ def predict_command(
         images=tuple(image or ()),
         samples=samples,
         mpp=mpp,
+        tissue=tissue,
+        like=like,
         ensemble=ensemble,
         views=8 if views == 8 else 1,
         store=store,

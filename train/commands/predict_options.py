@@ -38,6 +38,20 @@ MppOption = Annotated[
         help="µm/px of the images, where they do not state it; 0.5! whatever they state.", rich_help_panel=FROM_IMAGES
     ),
 ]
+TissueOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where the tissue of the image is: GeoJSON in its pixels, or a PNG of a mask; left out: by colour.",
+        rich_help_panel=FROM_IMAGES,
+    ),
+]
+LikeOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Space Ranger's outs: predict its bins in tissue, by their barcodes; no counts are read.",
+        rich_help_panel=FROM_IMAGES,
+    ),
+]
 BatchSizeOption = Annotated[
     int, typer.Option(min=1, max=4096, help="Spot patches encoded at a time.", rich_help_panel=FROM_IMAGES)
 ]
@@ -75,6 +89,17 @@ def check_source(slides: list[str], images: list[Path], samples: Path | None, mp
         expected, found = "it with --image", f"it with {given[0]}"
         remedy = "write it into the sheet's column 'mpp'" if samples else "leave it out: the store knows it"
         raise MagnetError("--mpp", expected=expected, found=found, remedy=remedy)
+
+
+def check_place(images: list[Path], tissue: Path | None, like: Path | None) -> None:
+    """Refuse to be told in two ways, or for several images, which places are meant."""
+    option = "--tissue" if tissue else "--like"
+    if tissue and like:
+        found, remedy = "both", "leave one of them out"
+        raise MagnetError(option, expected="--tissue or --like", found=found, remedy=remedy)
+    if (tissue or like) and len(images) != 1:
+        found, remedy = f"{len(images)}", "predict its slide alone"
+        raise MagnetError(option, expected="one --image", found=found, remedy=remedy)
 
 
 def check_views(views: int) -> None:

@@ -5,6 +5,7 @@ In: files, or a sheet. Out: one `Sample` an image, and the error of each that la
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from extract.samples import FOLDER_NAME, check_files, read_mpp, read_samples, select
@@ -21,14 +22,20 @@ OPTION, MPP = "--image", "--mpp"
 
 
 def find_images(
-    sheet: Path | None, images: Sequence[Path], *, slides: Sequence[str] = (), mpp: str = ""
+    sheet: Path | None,
+    images: Sequence[Path],
+    *,
+    slides: Sequence[str] = (),
+    mpp: str = "",
+    tissue: Path | None = None,
+    like: Path | None = None,
 ) -> tuple[list[Sample], dict[str, str]]:
     """Return the images with all their files, and errors of others by slide id; a single one's is raised.
 
-    `slides` are those of the sheet that are meant; none: all.
+    `slides` are those of the sheet that are meant; none: all. `tissue` and `like` are of a single image, see `Sample`.
     """
     if sheet is None:
-        samples = _of_options(images, mpp)
+        samples = [replace(sample, tissue=tissue, like=like) for sample in _of_options(images, mpp)]
     else:
         samples = read_samples(sheet)
         samples = select(samples, slides) if slides else samples
@@ -77,3 +84,5 @@ def _check(sample: Sample) -> None:
         check_files(sample)
     elif fault := no_file(sample.image):
         raise MagnetError(f"{OPTION} {sample.image}", expected="an image file", found=fault, remedy="correct the path")
+    if sample.tissue is not None and (fault := no_file(sample.tissue)):
+        raise MagnetError(f"--tissue {sample.tissue}", expected="a file", found=fault, remedy="correct the path")

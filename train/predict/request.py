@@ -35,6 +35,8 @@ class PredictConfig:
     slides    slide ids of a store, or `all`; of `samples`, those that are predicted
     images    files of slides that are in no store, `samples` a sheet of such
     mpp       µm/px of the images, as in a sheet: `0.5`, or `0.5!` whatever the files state
+    tissue    of the one image: a file that says where its tissue is
+    like      of the one image: Space Ranger's outputs, whose bins it gets
     views     1, or 8: the mean over all symmetries in which patches can be seen
     store     None: the one the run was trained on
     out       file of the only slide, in the first format; None: RUN/predictions/<slide_id>.h5ad
@@ -49,6 +51,8 @@ class PredictConfig:
     images: tuple[Path, ...] = ()
     samples: Path | None = None
     mpp: str = ""
+    tissue: Path | None = None
+    like: Path | None = None
     ensemble: bool = False
     views: Literal[1, 8] = 1
     store: Path | None = None
@@ -131,7 +135,9 @@ def accept(config: PredictConfig) -> Accepted:
     ]
     check_alike(members)
     if config.from_images:
-        samples, failed = find_images(config.samples, config.images, slides=config.slides, mpp=config.mpp)
+        samples, failed = find_images(
+            config.samples, config.images, slides=config.slides, mpp=config.mpp, tissue=config.tissue, like=config.like
+        )
         check_files(config, [*(sample.slide_id for sample in samples), *failed])
         made = [stage_one_of(member.folder, member.description, config.store) for member in members]
         check_made_alike(members, made)

@@ -1,3 +1,4 @@
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -314,3 +315,35 @@ def test_eight_views_are_the_mean_over_the_turned_image(setting: Setting, tmp_pa
     assert averaged.uns["magnet_hd"]["views"] == 8
     difference = np.abs(averaged.X - single.X)
     assert 1e-4 < difference.max() < np.ptp(single.X)
+
+
+def test_bins_of_space_ranger_are_predicted_by_their_barcodes_without_counts(
+    setting: Setting, small_store: Store, tmp_path: Path
+) -> None:
+    """As the same slide with its counts is, whose bins are in the same places."""
+    data = small_store.root.parent / "data/S1"
+    image, outs = data / "S1_tissue_image.btf", tmp_path / "outs"
+    shutil.copytree(data / "outs", outs, ignore=shutil.ignore_patterns("*matrix*"))
+    shown = predict(setting.runs["frozen"], "--image", image, "--like", outs, "--out", tmp_path / "like.h5ad")
+    assert shown.exit_code == 0, shown.output
+    sheet = tmp_path / "samples.csv"
+    sheet.write_text(f"slide_id,image,counts\nS1,{image},{data / 'outs'}\n")
+    out = tmp_path / "counts.h5ad"
+    shown = predict(setting.runs["frozen"], "--samples", sheet, "--out", out, "--measured")
+    assert shown.exit_code == 0, shown.output
+    like, counted = read(tmp_path / "like.h5ad"), read(out)
+    np.testing.assert_array_equal(like.obs_names, counted.obs_names)
+    np.testing.assert_array_equal(like.X, counted.X)
+    assert counted.layers["measured"].max() > 0
+
+
+def test_tissue_that_is_drawn_is_what_is_predicted(setting: Setting, tmp_path: Path) -> None:
+    drawn, out = tmp_path / "drawn.geojson", tmp_path / "x.h5ad"
+    corners = [[64, 64], [320, 64], [320, 320], [64, 320], [64, 64]]
+    drawn.write_text(json.dumps({"type": "Polygon", "coordinates": [corners]}))
+    shown = predict(setting.runs["frozen"], "--image", setting.image, "--mpp", 0.25, "--tissue", drawn, "--out", out)
+    assert shown.exit_code == 0, shown.output
+    assert read(out).n_obs == 8 * 8
+    pixels = read(out).obsm["spatial"]
+    assert pixels.min() > 64
+    assert pixels.max() < 320
