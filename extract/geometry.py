@@ -38,7 +38,7 @@ PIXELS = "pixels"  # in the header, where there are none
 def geometry_settings(sample: Sample, config: RunConfig) -> dict[str, Any]:
     """All that decides the bytes of a slide's geometry file, known without reading its counts."""
     counts = [] if sample.counts is None else count_files(sample)
-    where = {} if sample.tissue is None else {"tissue": file_fingerprint(sample.tissue)}
+    where: dict[str, Any] = {} if sample.tissue is None else {"tissue": file_fingerprint(sample.tissue)}
     if sample.like is not None:
         where["like"] = [file_fingerprint(path) for path in space_ranger_hd.place_files(sample.like)]
     return where | {
