@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,33 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to make beside `path`, and move it there, synced, at the end: a reader finds no part of it.
+
+    What was at `path` is moved aside for that, as no folder can take the place of another, and removed. On an error it
+    is there as it was, and the folder beside is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, former = (path.with_name(f"{path.name}.{os.getpid()}.{what}") for what in ("partial", "former"))
+    try:
+        with naming(path):
+            yield partial
+            sync_below(partial)
+        if path.exists():
+            path.replace(former)
+        partial.replace(path)
+        sync(path.parent)
+    finally:
+        if former.exists() and not path.exists():
+            former.replace(path)
+        for left in (partial, former):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,8 +8,10 @@ import typer
 from magnet_core.console import importing
 from train.commands.options import split_names
 from train.commands.predict_options import (
+    AboveOption,
     BatchSizeOption,
     DeviceOption,
+    DrawOption,
     EnsembleOption,
     FormatOption,
     GenesOption,
@@ -51,6 +53,8 @@ def predict_command(
     views: ViewsOption = 1,
     out: OutOption = None,
     formats: FormatOption = "h5ad",
+    draw: DrawOption = None,
+    above: AboveOption = "90%",
     genes: GenesOption = None,
     measured: MeasuredOption = False,
     zarr: ZarrOption = False,
@@ -63,6 +67,7 @@ def predict_command(
     check_source(slide or [], image or [], samples, mpp)
     check_place(image or [], tissue, like)
     check_views(views)
+    drawn = split_names("--draw", draw or None) or ()
     with importing():
         from train.predict.request import PredictConfig, accept
 
@@ -81,6 +86,8 @@ def predict_command(
         genes=gene_names,
         measured=measured,
         formats=format_names,
+        draw=drawn,
+        above=above,
         overwrite=overwrite,
         device=device,
         batch_size=batch_size,

@@ -66,7 +66,16 @@ ViewsOption = Annotated[int, typer.Option(help="8: the mean over all symmetries 
 OutOption = Annotated[Path | None, typer.Option(help="The file; left out: RUN/predictions/SLIDE.h5ad.")]
 GenesOption = Annotated[str | None, typer.Option(help="Keep these genes only, such as SGPP1,DPEP1.")]
 MeasuredOption = Annotated[bool, typer.Option("--measured", help="Add what was measured as a layer.")]
-FormatOption = Annotated[str, typer.Option("--format", help="Files to write, such as h5ad,parquet: h5ad, spatialdata.")]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        "--format", help="Files to write, such as h5ad,parquet: h5ad, spatialdata, ome-tiff, geojson, parquet."
+    ),
+]
+DrawOption = Annotated[str | None, typer.Option(help="Genes that ome-tiff and geojson show, such as EPCAM,CD3E.")]
+AboveOption = Annotated[
+    str, typer.Option(help="Regions of geojson lie above this value, or above that of a share of rows.")
+]
 ZarrOption = Annotated[
     bool, typer.Option("--spatialdata", help="A SpatialData .zarr too, as with --format h5ad,spatialdata.")
 ]

@@ -1,4 +1,4 @@
-"""Predictions of a slide as AnnData, for scanpy, squidpy and napari.
+"""Predictions of a slide as AnnData, for squidpy, scanpy and napari.
 
 In: predictions in the order of the store's rows, and the slide they are of. Out: an .h5ad file:
 
@@ -6,9 +6,8 @@ In: predictions in the order of the store's rows, and the slide they are of. Out
     obs                       barcodes; in_tissue, and array_row and array_col where the barcodes tell them
     var                       gene names; gene_ids
     obsm                      spatial (x, y) in full-resolution pixels, spatial_um
-    layers                    measured, labels, and deviation, the sd between the members of an ensemble
-    uns['spatial'][slide_id]  scale factors as squidpy has them, no image
-    uns['magnet_hd']             where the values come from
+    uns['spatial'][slide_id]  pictures of the tissue and scale factors, as squidpy has them
+    uns['magnet_hd']          where the values come from
     layers                    measured, deviation: (N, P), where they are wanted and there
 """
 
@@ -21,6 +20,7 @@ import numpy as np
 from cache.store import package_versions
 from magnet_core.hdf5 import replacing_hdf5
 from train.predict.prediction import SlidePrediction
+from train.predict.thumbnails import thumbnails
 
 # N rows, P genes of the file
 
@@ -34,7 +34,7 @@ def as_anndata(prediction: SlidePrediction) -> "AnnData":
     """Lay a prediction out as AnnData; `values` are taken as they are, without a copy."""
     from anndata import AnnData  # takes a second to import: not for every command
 
-    slide, mpp = prediction.slide, prediction.mpp
+    slide = prediction.slide
     table = AnnData(prediction.values)
     table.obs_names = slide.fine.barcodes().astype(object)
     table.var_names = prediction.genes.names.astype(object)
@@ -48,10 +48,7 @@ def as_anndata(prediction: SlidePrediction) -> "AnnData":
     for name, values in layers.items():
         if values is not None:
             table.layers[name] = values
-    # Without an image there is none to scale to; 1 lets a picture at full resolution be put in as it is.
-    scale_factors = {"spot_diameter_fullres": prediction.side_um / mpp, "tissue_hires_scalef": 1.0}
-    metadata = {"image": prediction.header["image"]}
-    table.uns["spatial"] = {slide.slide_id: {"images": {}, "scalefactors": scale_factors, "metadata": metadata}}
+    table.uns["spatial"] = {slide.slide_id: _tissue(prediction)}
     table.uns["magnet_hd"] = _provenance(prediction)
     return table
 
@@ -64,6 +61,21 @@ def write_h5ad(table: "AnnData", path: Path) -> None:
     with replacing_hdf5(path) as file:
         write_elem(file, "/", table)
         file.pop("raw", None)  # empty, and not in a file that AnnData writes to a path
+
+
+def _tissue(prediction: SlidePrediction) -> dict[str, Any]:
+    """Return `uns['spatial'][slide_id]`: the pictures, how they are scaled, how wide a row is in the image's pixels."""
+    pictures = thumbnails(prediction.picture, mpp=prediction.mpp)
+    # Without a picture there is none to scale to; 1 lets one at full resolution be put in as it is.
+    scales = {"hires": 1.0} | {name: picture.scale for name, picture in pictures.items()}
+    return {
+        "images": {name: picture.pixels for name, picture in pictures.items()},
+        "scalefactors": {
+            "spot_diameter_fullres": prediction.side_um / prediction.mpp,
+            **{f"tissue_{name}_scalef": scale for name, scale in scales.items()},
+        },
+        "metadata": {"image": prediction.header["image"]},
+    }
 
 
 def _provenance(prediction: SlidePrediction) -> dict[str, Any]:

@@ -7,20 +7,29 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from cache.store import Store
-from magnet_core.console import notice
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes, Sample
 from magnet_core.registry import look_up, near_names
 from train.learning.stage_one import StageOne
-from train.places import RUN, anew, our_cells, read_run, trained_run
-from train.predict.formats import H5AD, find_format
+from train.places import RUN, read_run
+from train.predict.drawing import DEFAULT_LEVEL, Drawing, read_level
+from train.predict.formats import GEOJSON, H5AD, OME_TIFF, find_format
 from train.predict.images import find_images
 from train.predict.made_as import stage_one_of
+from train.predict.members import (
+    Member,
+    check_alike,
+    check_made_alike,
+    columns_in,
+    common_panel,
+    member_folders,
+    panel_of,
+)
 
 # P genes that are kept
 
@@ -44,6 +53,8 @@ class PredictConfig:
     measured  the labels too, where a slide has counts
     formats   names of `train.predict.formats`; their files lie beside each other and differ in their suffix
     workers   threads that decode an image
+    draw      names or ids of genes that maps show; (): those of `genes`
+    above     the level above which the regions of maps lie, see `train.predict.drawing`
     """
 
     runs: tuple[Path, ...]
@@ -60,6 +71,8 @@ class PredictConfig:
     genes: tuple[str, ...] = ()
     measured: bool = False
     formats: tuple[str, ...] = (H5AD,)
+    draw: tuple[str, ...] = ()
+    above: str = DEFAULT_LEVEL
     overwrite: bool = False
     device: str = "auto"
     batch_size: int = 64
@@ -86,6 +99,11 @@ class PredictConfig:
         stem = path.name.removesuffix(self.suffix)
         return {name: path.with_name(stem + find_format(name).suffix) for name in self.formats}
 
+    @property
+    def drawing(self) -> Drawing:
+        """What maps show."""
+        return Drawing(self.draw or self.genes, read_level(self.above))
+
     def paths(self, slide_id: str) -> list[Path]:
         """All files that are written for a slide."""
         return list(self.files(slide_id).values())
@@ -94,16 +112,6 @@ class PredictConfig:
         """Where the features of an image wait until its prediction is written."""
         path = self.path(slide_id)
         return path.with_name(f".{path.stem}.features")
-
-
-@dataclass(frozen=True)
-class Member:
-    """One trained run: its folder, its description, its panel, and the columns (P,) of it that are kept."""
-
-    folder: Path
-    description: Mapping[str, Any]
-    panel: Genes
-    columns: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -125,10 +133,11 @@ class Accepted:
 
 def accept(config: PredictConfig) -> Accepted:
     """Look up everything that is named; the first that is missing, or a file in the way, is an error."""
-    folders = member_folders(config)
+    folders = member_folders(config.runs, ensemble=config.ensemble)
     descriptions = {folder: read_run(folder) for folder in folders}
     panels = [panel_of(folder, description) for folder, description in descriptions.items()]
     genes = choose_genes(common_panel(panels), config, folders[0])
+    check_drawing(config, genes)
     members = [
         Member(folder, description, panel, columns_in(panel, genes))
         for (folder, description), panel in zip(descriptions.items(), panels, strict=True)
@@ -144,85 +153,6 @@ def accept(config: PredictConfig) -> Accepted:
         return Accepted(members, genes, images=samples, stage_one=made[0], failed=failed)
     store = open_store(config, Path(descriptions[folders[0]]["config"]["data"]["store"]))
     return Accepted(members, genes, store, choose_slides(store, config))
-
-
-def member_folders(config: PredictConfig) -> list[Path]:
-    """Folders of the trained runs: the one that is named, or all members of an ensemble."""
-    if not config.ensemble:
-        if len(config.runs) == 1:
-            return [trained_run(config.runs[0])]
-        raise MagnetError(
-            "RUN",
-            expected="one run",
-            found=f"{len(config.runs)}",
-            remedy="name one; or pass --ensemble, for the mean of their predictions",
-        )
-    folders = [folder for run in config.runs for folder in our_cells(run)]
-    members = list({folder.resolve(): folder for folder in folders}.values())
-    if len(members) < 2:
-        raise MagnetError(
-            "--ensemble",
-            expected="several trained runs",
-            found=f"{len(members)}",
-            remedy="name further ones, or the table of 'train cv', whose folds are its members",
-        )
-    return members
-
-
-def panel_of(folder: Path, description: Mapping[str, Any]) -> Genes:
-    """Return the panel of a run; a description without one, or without its store, is an error."""
-    try:
-        str(description["config"]["data"]["store"])
-        return Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
-    except (KeyError, TypeError) as error:
-        raise MagnetError(
-            folder / RUN, expected="the panel and the store of a run", found=f"no {error}", remedy=anew(folder / RUN)
-        ) from error
-
-
-def common_panel(panels: Sequence[Genes]) -> Genes:
-    """Return the genes that all panels have, in the order of the first; that some are left out is said."""
-    first, *others = panels
-    shared = np.all([np.isin(first.ids, other.ids) for other in others] or [np.ones(len(first), bool)], axis=0)
-    if shared.all():
-        return first
-    if not shared.any():
-        raise MagnetError(
-            "--ensemble", expected="runs with genes in common", found="none", remedy="name runs of one data set"
-        )
-    notice(f"{shared.sum()} of {len(first)} genes are in the panels of all {len(panels)} runs; the others are left out")
-    return Genes(first.ids[shared], first.names[shared])
-
-
-def columns_in(panel: Genes, genes: Genes) -> np.ndarray:
-    """Return the column (P,) of each gene in a panel that has them all."""
-    column_of = {gene: column for column, gene in enumerate(panel.ids.tolist())}
-    return np.array([column_of[gene] for gene in genes.ids.tolist()], np.int64)
-
-
-def check_alike(members: Sequence[Member]) -> None:
-    """Refuse members that predict other rows than the first, or values of another meaning."""
-    for name in ("target", "backbone", "normalise"):
-        values = [member.description["config"]["data"].get(name) for member in members]
-        if (other := next((number for number, value in enumerate(values) if value != values[0]), 0)) != 0:
-            raise MagnetError(
-                members[other].folder,
-                expected=f"data.{name} {values[0]}, as {members[0].folder.name} has",
-                found=str(values[other]),
-                remedy="name runs that differ in fold and seed alone",
-            )
-
-
-def check_made_alike(members: Sequence[Member], made: Sequence[StageOne]) -> None:
-    """Refuse members whose features were made in another way than those of the first: one pass serves them all."""
-    for member, stage_one in zip(members, made, strict=True):
-        if stage_one.decides() != made[0].decides():
-            raise MagnetError(
-                member.folder,
-                expected=f"features made as those of {members[0].folder.name}",
-                found="other settings of 'extract run'",
-                remedy="name runs that were trained on one store with one set of settings",
-            )
 
 
 def open_store(config: PredictConfig, own: Path) -> Store:
@@ -292,3 +222,25 @@ def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> Genes:
         )
     columns = np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)
     return Genes(panel.ids[columns], panel.names[columns])
+
+
+def check_drawing(config: PredictConfig, genes: Genes) -> None:
+    """Refuse maps of genes that nobody has named, or that are not among those that are kept."""
+    maps = [name for name in config.formats if find_format(name).is_map]
+    if maps and not config.drawing.genes:
+        raise MagnetError(
+            f"--format {', '.join(maps)}",
+            expected="genes to draw",
+            found="none named",
+            remedy="name some with --draw, or keep some alone with --genes",
+        )
+    needs = {"--draw": (config.draw, [OME_TIFF, GEOJSON]), "--above": (config.above != DEFAULT_LEVEL, [GEOJSON])}
+    for option, (is_given, read_by) in needs.items():
+        if is_given and not set(read_by) & set(config.formats):
+            raise MagnetError(
+                option,
+                expected=f"--format {' or '.join(read_by)}",
+                found=f"--format {','.join(config.formats)}",
+                remedy=f"add one, or leave {option} out",
+            )
+    config.drawing.columns(genes)

@@ -124,17 +124,24 @@ def predict_one(runs: Sequence[TrainedRun], opened: Opened, accepted: Accepted, 
     )
     files = config.files(slide.slide_id)
     for name, path in files.items():
-        find_format(name).write(prediction, path)
-    gene, table = prediction.genes.names[0], files.get(H5AD)
-    script = f'import scanpy as sc; sc.pl.spatial(sc.read_h5ad("{table}"), color="{gene}", img_key=None)'
+        find_format(name).write(prediction, path, config.drawing)
     return Written(
         slide.slide_id,
         len(slide.fine),
         slide.target.um,
         len(accepted.genes),
         list(files.values()),
-        script if table else "",
+        showing(files[H5AD], prediction) if H5AD in files else "",
     )
+
+
+def showing(path: Path, prediction: SlidePrediction) -> str:
+    """Return a script that shows the first gene of an AnnData file over the tissue, where its picture is there."""
+    drawn = f'anndata.read_h5ad("{path}"), color="{prediction.genes.names[0]}"'
+    if prediction.picture is None:
+        drawn += ", img=False"
+    imports = "import anndata, matplotlib.pyplot as plt, squidpy as sq"
+    return f"{imports}; sq.pl.spatial_scatter({drawn}); plt.show()"
 
 
 def predict_members(

@@ -1,3 +1,4 @@
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import cast
 
 import anndata
 import numpy as np
+import polars as pl
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -107,6 +109,25 @@ def test_all_slides_go_into_the_runs_folder_and_what_is_there_is_not_replaced_un
     assert list(anndata.read_h5ad(paths[0]).var_names) == [gene]
 
 
+def test_all_formats_of_one_prediction_lie_beside_each_other(fitted: Fitted, tmp_path: Path) -> None:
+    names = load_run(fitted(8)).panel.names
+    formats = "parquet,h5ad,ome-tiff,geojson"
+    options = ["--slide", "S1", "--format", formats, "--draw", names[4], "--above", "80%"]
+    shown = predict(fitted(8), *options, "--out", tmp_path / "v1.5.parquet")
+    assert shown.exit_code == 0, shown.output
+    suffixes = [".parquet", ".h5ad", ".ome.tif", ".geojson"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"v1.5{suffix}" for suffix in suffixes)
+    assert ", ".join(str(tmp_path / f"v1.5{suffix}") for suffix in suffixes) in shown.output
+    assert "sq.pl.spatial_scatter" in shown.output
+    table, annotated = pl.read_parquet(tmp_path / "v1.5.parquet"), anndata.read_h5ad(tmp_path / "v1.5.h5ad")
+    np.testing.assert_array_equal(table[annotated.var_names.tolist()], annotated.X)
+    regions = json.loads((tmp_path / "v1.5.geojson").read_text())["features"]
+    assert {region["properties"]["classification"]["name"] for region in regions} == {names[4]}
+    assert sum(region["properties"]["measurements"]["Rows"] for region in regions) == len(annotated) // 5
+    with pytest.raises(MagnetError, match=r"v1.5.h5ad: expected no such file yet"):
+        predict(fitted(8), "--slide", "S1", "--out", tmp_path / "v1.5.h5ad")
+
+
 def test_chosen_genes_are_columns_of_the_whole_in_the_order_asked(fitted: Fitted, tmp_path: Path) -> None:
     panel = load_run(fitted(8)).panel
     asked = f"{panel.names[7]}, {panel.ids[2]},{panel.names[7]}"
@@ -170,6 +191,14 @@ def test_a_store_that_has_moved_is_named_by_option(small_store: Store, tmp_path:
         (["--slide", "S1", "--format", "spatialdata", "--out", "x.h5ad"], r"--out: expected one slide.* in .zarr"),
         (["--slide", "S1", "--format", "h5ad,csv"], r"--format: expected a known name, found 'csv'; choose one of"),
         (["--slide", "S1", "--format", ","], "--format: expected names with commas between"),
+        (["--slide", "S1", "--format", "geojson"], r"--format geojson: expected genes to draw.*--draw"),
+        (["--slide", "S1", "--format", "ome-tiff", "--draw", "NOTAGENE"], r"--draw: expected genes of the 20"),
+        (
+            ["--slide", "S1", "--draw", "NOTAGENE"],
+            r"--draw: expected --format ome-tiff or geojson, found --format h5ad",
+        ),
+        (["--slide", "S1", "--above", "1"], "--above: expected --format geojson, found --format h5ad"),
+        (["--slide", "S1", "--format", "geojson", "--genes", "SYN", "--above", "x"], "--genes: expected genes"),
         (["--slide", "S1", "--store", "nowhere"], "nowhere: expected a store"),
     ],
 )
