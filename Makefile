@@ -14,7 +14,7 @@ CODE := magnet_core cache extract train
 
 .DEFAULT_GOAL := help
 COMMA := ,
-.PHONY: help venv demo study-demo test test-slow test-all test-faults fuzz lint bench-extract bench-train bench-accuracy clean
+.PHONY: help venv demo study-demo test test-slow test-all test-faults fuzz lint bench-extract bench-train bench-predict bench-accuracy clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -124,6 +124,9 @@ bench-extract: $(STAMP) ## stage one against the limits it cannot beat; minutes
 
 bench-train: $(STAMP) ## stage two against the limits it cannot beat; minutes
 	@$(BIN)/python benchmarks/bench_train.py
+
+bench-predict: $(STAMP) ## every bin of a slide from its image: time, memory, disk, against its limits; BINS=10000; hours
+	@PYTHONPATH=. $(BIN)/python benchmarks/bench_predict.py $(if $(BINS),--bins $(BINS))
 
 bench-accuracy: $(STAMP) ## shares of the oracle, ablations, seams, rivals, in bench-accuracy/; hours; resumes
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench_accuracy.py bench-accuracy $(if $(SECTIONS),--sections $(SECTIONS))

@@ -25,7 +25,7 @@ from cache.writer import ArrayWriter
 from extract.config import RunConfig
 from extract.count_rows import CountRows
 from extract.levels import Level
-from extract.readers import count_files
+from extract.readers import count_files, space_ranger_hd
 from extract.resolution import ResolvedMpp
 from magnet_core.records import Genes, Sample
 from magnet_core.units import WORKING_MPP
@@ -38,7 +38,10 @@ PIXELS = "pixels"  # in the header, where there are none
 def geometry_settings(sample: Sample, config: RunConfig) -> dict[str, Any]:
     """All that decides the bytes of a slide's geometry file, known without reading its counts."""
     counts = [] if sample.counts is None else count_files(sample)
-    return {
+    where: dict[str, Any] = {} if sample.tissue is None else {"tissue": file_fingerprint(sample.tissue)}
+    if sample.like is not None:
+        where["like"] = [file_fingerprint(path) for path in space_ranger_hd.place_files(sample.like)]
+    return where | {
         "schema": CONTENT_VERSION,
         **config.deciding("geometry"),
         "slide_id": sample.slide_id,

@@ -38,7 +38,7 @@ from extract.levels import Level, lay_levels
 from extract.pace import Clock, Pace, Saves
 from extract.picture import keep_picture, lacks_picture
 from extract.preflight import Accepted, accept
-from extract.readers import read_counts
+from extract.readers import read_counts, space_ranger_hd
 from extract.registration import leave_out_others, refuse_second_name, store_row
 from extract.resolution import ResolvedMpp, enlarging, resolve_mpp
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
@@ -205,10 +205,12 @@ def extract_slide(
 
 
 def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[list[Level], Genes, ResolvedMpp]:
-    """Read a slide's counts, or find its tissue where it has none, and lay its levels."""
+    """Read a slide's counts, or its places alone, or find its tissue where it has neither, and lay its levels."""
     measured = read_counts(sample) if sample.counts else None
+    if measured is None and sample.like is not None:
+        measured = space_ranger_hd.read_places(sample.like)
     resolution = resolve_mpp(sample, slide, measured)
-    counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id)
+    counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id, tissue=sample.tissue)
     levels = lay_levels(counts, resolution.mpp, config.geometry, slide_id=sample.slide_id)
     rows = ", ".join(f"{level.name} {len(level)}" for level in levels)
     log.info("%s: %s, %.4f µm/px (%s); %s", sample.slide_id, counts.platform, resolution.mpp, resolution.source, rows)
@@ -238,11 +240,7 @@ def open_sinks(
         if geometry is not None and level.pixels:
             sinks[level.name].append(PixelSink(geometry, level, background=background))
         if features is not None:
-            # Batches hold the pixels of `batch_size` spot patches, whatever the size of the level's own.
-            batch_size = max(1, round(config.batch_size * (SPOT_PATCH_UM / level.patch_um) ** 2))
             own = own_square(level, config.embedding)
-            if pace is not None:
-                batch_size = pace.batch_size(batch_size, patch_px(level.patch_um), own)
             sinks[level.name].append(
                 FeatureSink(
                     features,
@@ -250,13 +248,19 @@ def open_sinks(
                     encoder,
                     background=background,
                     config=config.embedding,
-                    batch_size=batch_size,
+                    batch_size=encode_batch_size(level, config, own=own, pace=pace),
                     tokens=level.name in _TOKEN_LEVELS,
                     own=own,
                     saves=saves,
                 )
             )
     return sinks
+
+
+def encode_batch_size(level: Level, config: RunConfig, *, own: OwnSquare | None, pace: Pace | None) -> int:
+    """Patches encoded together: they hold the pixels of `config.batch_size` spot patches, or fewer to keep pace."""
+    batch_size = max(1, round(config.batch_size * (SPOT_PATCH_UM / level.patch_um) ** 2))
+    return batch_size if pace is None else pace.batch_size(batch_size, patch_px(level.patch_um), own)
 
 
 def own_square(level: Level, config: EmbeddingConfig) -> OwnSquare | None:

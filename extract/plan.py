@@ -8,17 +8,13 @@ are read and levels laid as in a run; the store is only read.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from cache.reader import ArrayFile
-from cache.schema import ArraySpec, make_spec
 from cache.store import Store
-from cache.writer import ArrayWriter
 from extract.background import BackgroundWriter
 from extract.config import RunConfig
+from extract.declared import DeclaredBytes
 from extract.faults import slide_faults
 from extract.geometry import geometry_settings, holds_pixels, read_levels, write_levels
 from extract.pipeline import embedding_settings, features_header, holds_geometry, lay_slide, open_sinks
@@ -103,26 +99,6 @@ def bytes_to_write(slides: Sequence[SlidePlan]) -> str:
     if left_out:
         text += f", {human_bytes(left_out)} less than with pixels, so that no encoder can be trained"
     return text
-
-
-class DeclaredBytes(ArrayWriter):
-    """A writer that adds up the bytes of the arrays declared to it and never touches the disk."""
-
-    def __init__(self) -> None:
-        super().__init__(Path("plan"), {})
-        self.nbytes = 0
-
-    def declare(
-        self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, *, block_rows: int | None = None
-    ) -> ArraySpec:
-        """Count the bytes of an array."""
-        spec = self._specs[name] = make_spec(name, tuple(shape), dtype=dtype, block_rows=block_rows)
-        self.nbytes += spec.nbytes
-        return spec
-
-    def missing_blocks(self, name: str) -> list[int]:
-        """No blocks, as none are ever written."""
-        return []
 
 
 def plan_run(config: RunConfig, accepted: Accepted | None = None) -> RunPlan:

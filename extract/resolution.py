@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from magnet_core.errors import MagnetError
-from magnet_core.records import Sample, SlideCounts
+from magnet_core.records import SHEET, Sample, SlideCounts
 from magnet_core.slides import SlideImage
 from magnet_core.units import WORKING_MPP
 
@@ -22,7 +22,7 @@ class ResolvedMpp:
 def stated_mpp(sample: Sample, slide: SlideImage, counts: SlideCounts | None) -> tuple[ResolvedMpp, ...]:
     """Every statement of the slide's µm/px, in the order in which they are believed."""
     statements = (
-        (sample.mpp, "samples.csv"),
+        (sample.mpp, sample.mpp_place),
         (counts.mpp if counts else None, counts.mpp_source if counts else ""),
         (slide.mpp, slide.mpp_source),
     )
@@ -32,16 +32,16 @@ def stated_mpp(sample: Sample, slide: SlideImage, counts: SlideCounts | None) ->
 def resolve_mpp(sample: Sample, slide: SlideImage, counts: SlideCounts | None) -> ResolvedMpp:
     """Return the first statement of the slide's µm/px.
 
-    Statements that differ from it by more than 5 % are an error, unless samples.csv overrides them.
+    Statements that differ from it by more than 5 % are an error, unless the user overrides them.
     """
     stated = stated_mpp(sample, slide, counts)
     if not stated:
         hints = [hint for hint in (counts.mpp_source if counts else "", slide.mpp_source) if hint]
         raise MagnetError(
             f"slide '{sample.slide_id}'",
-            expected="its µm/px in samples.csv, from the platform or in the image's metadata",
+            expected=f"its µm/px in {sample.mpp_place}, from the platform or in the image's metadata",
             found=f"none of them ({'; '.join(hints)})",
-            remedy="write it into the column 'mpp' of samples.csv",
+            remedy=f"write it {_place(sample)}",
         )
     first = stated[0]
     in_conflict = any(abs(other.mpp / first.mpp - 1) > _TOLERANCE for other in stated)
@@ -52,10 +52,14 @@ def resolve_mpp(sample: Sample, slide: SlideImage, counts: SlideCounts | None) -
             found=" and ".join(f"{each.mpp:.4f} from {each.source}" for each in stated),
             remedy=(
                 "check that image and counts belong together; to override what the files state, write the right one "
-                f"with a '!' into the column 'mpp' of samples.csv, such as {first.mpp:.4g}!"
+                f"with a '!' {_place(sample)}, such as {first.mpp:.4g}!"
             ),
         )
     return first
+
+
+def _place(sample: Sample) -> str:
+    return f"into the column 'mpp' of {SHEET}" if sample.mpp_place == SHEET else f"after {sample.mpp_place}"
 
 
 def enlarging(mpp: float) -> str | None:

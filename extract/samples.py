@@ -203,7 +203,7 @@ def _sample(where: str, cells: dict[str, str], *, folder: Path) -> Sample:
     counts, platform = cells.get("counts", ""), cells.get("platform", "")
     if platform:
         platform = platform_named(platform, where=f"{where}, platform")
-    mpp, overrides = _mpp(where, cells.get("mpp", ""))
+    mpp, overrides = read_mpp(where, cells.get("mpp", ""))
     return Sample(
         slide_id=slide_id,
         image=folder / written_path(cells["image"], where=f"{where}, image"),
@@ -215,7 +215,7 @@ def _sample(where: str, cells: dict[str, str], *, folder: Path) -> Sample:
     )
 
 
-def _mpp(where: str, cell: str) -> tuple[float | None, bool]:
+def read_mpp(where: str, cell: str) -> tuple[float | None, bool]:
     """Read `0.5`, or `0.5!`: the µm/px, and whether it overrides what the files state.
 
     A comma is a decimal one: no µm/px within the limits needs one between its thousands.

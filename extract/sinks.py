@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from cache.schema import default_block_rows
@@ -61,7 +62,7 @@ class PixelSink:
 
 
 class FeatureSink:
-    """Encodes patches with the frozen encoder and stores raw features in float16.
+    """Encodes patches and stores raw features: in float16 those of the frozen encoder, in float32 of a fine-tuned one.
 
     pooled (N, D) for every level; tokens (N, T, C) for context levels, the keys of the cross-attention; own (N, O) for
     levels that are predicted, what the row's own square shows. Views beyond the first, of the patch turned, are
@@ -80,7 +81,9 @@ class FeatureSink:
         tokens: bool,
         own: OwnSquare | None,
         saves: Saves,
+        dtype: npt.DTypeLike = np.float16,
     ) -> None:
+        self._dtype = np.dtype(dtype)
         self._writer = writer
         self._background = background
         self._level = level
@@ -93,13 +96,13 @@ class FeatureSink:
         if own is not None:
             shapes["own"] = (len(level), encoder.own_width(own))
         self._kinds = tuple(shapes)
-        widest = max(math.prod(shape[1:]) for shape in shapes.values()) * np.dtype(np.float16).itemsize
+        widest = max(math.prod(shape[1:]) for shape in shapes.values()) * self._dtype.itemsize
         missing: dict[int, slice] = {}
         self._blocks: dict[str, Regrouper] = {}
         for view in range(config.views):
             for kind, shape in shapes.items():
                 name = feature_name(level.name, kind, view=view)
-                writer.declare(name, shape, np.float16, block_rows=default_block_rows(widest))
+                writer.declare(name, shape, self._dtype, block_rows=default_block_rows(widest))
                 missing |= _missing(writer, name)
                 self._blocks[name] = Regrouper([])
         blocks = [missing[block] for block in sorted(missing)]
@@ -149,6 +152,7 @@ class FeatureSink:
     def _encode(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         """Return the features of a batch in every view, by array name."""
         device = next(self._encoder.parameters()).device
+        kept = torch.float16 if self._dtype == np.float16 else torch.float32
         patches = to_device(torch.from_numpy(batch), device)
         values: dict[str, np.ndarray] = {}
         with torch.inference_mode(), autocast(self._config.precision, device):
@@ -156,15 +160,31 @@ class FeatureSink:
                 features = self._encoder(turn(patches, view), self._config.token_grid, own=self._own)
                 for kind in self._kinds:
                     name = feature_name(self._level.name, kind, view=view)
-                    values[name] = getattr(features, kind).to(torch.float16).cpu().numpy()
+                    values[name] = getattr(features, kind).to(kept).cpu().numpy()
         if not all(np.isfinite(array).all() for array in values.values()):
             raise MagnetError(
                 f"backbone '{self._encoder.spec.name}', level '{self._level.name}'",
-                expected="features within the range of float16 (±65,504)",
+                expected=f"features within the range of {self._dtype} (±{np.finfo(self._dtype).max:,.5g})",
                 found="infinite or undefined values",
                 remedy="check the weights: an encoder with pre-trained weights stays far below",
             )
         return values
+
+
+class SampledSink:
+    """Hands the patches of some rows of a level to a sink that takes those rows alone, `rows` (n,), sorted."""
+
+    def __init__(self, sink: Sink, rows: np.ndarray, num_rows: int) -> None:
+        self._sink = sink
+        self._rows = rows
+        self.wanted = np.zeros(num_rows, dtype=bool)
+        self.wanted[rows[sink.wanted]] = True
+
+    def add(self, first_row: int, patches: np.ndarray) -> None:
+        """Take a run of patches of the whole level."""
+        first, stop = np.searchsorted(self._rows, [first_row, first_row + len(patches)])
+        if stop > first:
+            self._sink.add(int(first), patches[self._rows[first:stop] - first_row])
 
 
 def _missing(writer: ArrayWriter, name: str) -> dict[int, slice]:

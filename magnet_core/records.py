@@ -12,12 +12,16 @@ from scipy import sparse
 
 # N rows (bins or spots), G genes
 
+SHEET = "samples.csv"
+
 
 @dataclass(frozen=True)
 class Sample:
     """One row of samples.csv. `counts` is None for an H&E-only slide.
 
     `mpp_overrides` says that `mpp` holds whatever the files state; else files that contradict it are an error.
+    `mpp_place` is where the user states it, for messages: a sample sheet, or an option of a command. `tissue` is a file
+    that says where the tissue of an H&E-only slide is, and `like` are Space Ranger's outputs whose bins it gets.
     """
 
     slide_id: str
@@ -27,6 +31,9 @@ class Sample:
     mpp: float | None = None
     patient: str = ""
     mpp_overrides: bool = False
+    mpp_place: str = SHEET
+    tissue: Path | None = None
+    like: Path | None = None
 
 
 @dataclass(frozen=True)

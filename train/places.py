@@ -62,14 +62,25 @@ def find_cell(cell: str, folder: Path) -> Path:
 
 def our_cell(folder: Path) -> Path:
     """The folder of the one cell that a table's main row has; a table of several folds or rows is an error."""
-    rows = read_record(folder)["rows"]
-    cells = [cell for row in rows if row["ours"] for cell in row["cells"]]
+    cells = _main_cells(folder)
     if len(cells) != 1:
-        listed = ", ".join(str(find_cell(cell, folder)) for cell in cells) or "none"
+        listed = ", ".join(map(str, cells)) or "none"
         raise MagnetError(
             folder, expected="a result of one fold", found=f"{len(cells)} cells: {listed}", remedy="name one"
         )
-    return find_cell(cells[0], folder)
+    return cells[0]
+
+
+def our_cells(folder: Path) -> list[Path]:
+    """The folders of trained runs that a folder stands for: itself, or the cells of a table's main row, one a fold."""
+    if folder.is_dir() and not (folder / RUN).is_file() and (folder / TABLE).is_file():
+        return [trained_run(cell) for cell in _main_cells(folder)]
+    return [trained_run(folder)]
+
+
+def _main_cells(folder: Path) -> list[Path]:
+    rows = read_record(folder)["rows"]
+    return [find_cell(cell, folder) for row in rows if row["ours"] for cell in row["cells"]]
 
 
 def trained_run(folder: Path) -> Path:

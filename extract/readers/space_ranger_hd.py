@@ -19,7 +19,7 @@ import polars as pl
 from extract.readers.binning import check_bin_barcodes, coarsen
 from extract.readers.matrices import matrix_files, read_matrix
 from extract.readers.outs_files import one_file
-from extract.readers.positions import assay_in_tissue, join_positions, read_positions
+from extract.readers.positions import assay_in_tissue, centres_of, join_positions, read_positions
 from extract.readers.squares import SQUARE_UM, sum_squares
 from magnet_core.errors import MagnetError
 from magnet_core.levels import bin_sizes
@@ -30,6 +30,7 @@ from magnet_core.slides import MAX_MPP, MIN_MPP
 LOOKS_FOR = "a folder with binned_outputs/square_008um, square_016um or square_002um"
 WRITTEN_UM = (8, 16)  # sizes that Space Ranger writes unasked; where one of them lacks, it is not made up
 MPP_TOLERANCE = 0.02
+MPP_SOURCE = "microns_per_pixel in Space Ranger's scalefactors_json.json"
 SIZE_FOLDER = "square_{:03d}um"
 
 
@@ -72,8 +73,47 @@ def read(path: Path) -> SlideCounts:
         genes[finest],
         bins=bins,
         mpp=mpps[finest],
-        mpp_source="microns_per_pixel in Space Ranger's scalefactors_json.json",
+        mpp_source=MPP_SOURCE,
     )
+
+
+def place_files(path: Path) -> list[Path]:
+    """List the files that `read_places` reads; a missing one is an error."""
+    return [file for files in _places(path).values() for file in files]
+
+
+def read_places(path: Path) -> SlideCounts:
+    """Read where the bins in tissue lie, of each size that is there, without counts and without genes."""
+    bins: dict[int, Assay] = {}
+    mpps: dict[int, float] = {}
+    for size_um, (positions, scale_factors) in _places(path).items():
+        in_tissue = read_positions(positions).filter(pl.col("in_tissue") == 1)
+        barcodes = in_tissue["barcode"].to_numpy().astype(np.str_)
+        check_bin_barcodes(positions, barcodes, bin_um=size_um)
+        bins[size_um] = Assay(barcodes, centres_of(in_tissue), None, pitch_um=float(size_um))
+        mpps[size_um] = _microns_per_pixel(scale_factors, size_um=size_um)
+    no_genes = np.empty(0, dtype=np.str_)
+    genes = Genes(no_genes, no_genes)
+    _check_agreement(path, dict.fromkeys(mpps, genes), mpps)
+    return SlideCounts("space_ranger_hd", genes, bins=bins, mpp=mpps[min(mpps)], mpp_source=MPP_SOURCE)
+
+
+def _places(path: Path) -> dict[int, tuple[Path, Path]]:
+    """Positions and scale factors of each size of bins, by size in µm."""
+    binned = _binned_outputs(path)
+    sizes = [] if binned is None else [size_um for size_um in _sizes_in(binned) if size_um != SQUARE_UM]
+    if binned is None or not sizes:
+        raise MagnetError(
+            path,
+            expected="a folder with binned_outputs/square_008um",
+            found="none",
+            remedy="give Space Ranger's outs folder",
+        )
+    folders = {size_um: binned / SIZE_FOLDER.format(size_um) / "spatial" for size_um in sizes}
+    return {
+        size_um: (one_file(folder, "tissue_positions.parquet"), one_file(folder, "scalefactors_json.json"))
+        for size_um, folder in folders.items()
+    }
 
 
 class _BinOutputs(NamedTuple):

@@ -89,7 +89,7 @@ def test_a_prediction_is_not_asked_of_a_damaged_run(fitted: TableResult, runs: P
     path = folder / RUN
     path.write_text(path.read_text().replace('"fold": 0', '"fold": 1'))
     with pytest.raises(MagnetError, match=r"run\.json: .* found content that does not match its checksum; delete the"):
-        accept(PredictConfig(folder, ("S1",)))
+        accept(PredictConfig((folder,), ("S1",)))
 
 
 @pytest.mark.parametrize("name", [TABLE, "table.csv", "genes.parquet", "slides.parquet"])

@@ -1,50 +1,97 @@
 """The command `train predict`."""
 
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from magnet_core.console import importing
 from train.commands.options import split_names
+from train.commands.predict_options import (
+    AboveOption,
+    BatchSizeOption,
+    DeviceOption,
+    DrawOption,
+    EnsembleOption,
+    FormatOption,
+    GenesOption,
+    ImageOption,
+    LikeOption,
+    MeasuredOption,
+    MppOption,
+    OutOption,
+    OverwriteOption,
+    RunsArgument,
+    SamplesOption,
+    SlideOption,
+    StoreOption,
+    TissueOption,
+    ViewsOption,
+    WorkersOption,
+    ZarrOption,
+    check_place,
+    check_source,
+    check_views,
+)
 
 if TYPE_CHECKING:
     from train.predict.slides import Written
 
 
 def predict_command(
-    run: Annotated[Path, typer.Argument(help="Folder of 'train fit', or of a cell of MagNet.")],
-    slide: Annotated[list[str], typer.Option(help="Slide to predict; may be repeated; 'all': every one of the store.")],
-    store: Annotated[Path | None, typer.Option(help="Store with the slides; left out: the run's own.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The file; left out: RUN/predictions/SLIDE.h5ad.")] = None,
-    formats: Annotated[
-        str,
-        typer.Option(
-            "--format", help="Files to write, such as h5ad,parquet: h5ad, spatialdata, ome-tiff, geojson, parquet."
-        ),
-    ] = "h5ad",
-    draw: Annotated[str | None, typer.Option(help="Genes that ome-tiff and geojson show, such as EPCAM,CD3E.")] = None,
-    above: Annotated[
-        str, typer.Option(help="Regions of geojson lie above this value, or above that of a share of rows.")
-    ] = "90%",
-    genes: Annotated[str | None, typer.Option(help="Keep these genes only, such as SGPP1,DPEP1.")] = None,
-    measured: Annotated[bool, typer.Option("--measured", help="Add what was measured as a layer.")] = False,
-    zarr: Annotated[
-        bool, typer.Option("--spatialdata", help="A SpatialData .zarr too, as with --format h5ad,spatialdata.")
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    runs: RunsArgument,
+    slide: SlideOption = None,
+    store: StoreOption = None,
+    image: ImageOption = None,
+    samples: SamplesOption = None,
+    mpp: MppOption = "",
+    tissue: TissueOption = None,
+    like: LikeOption = None,
+    batch_size: BatchSizeOption = 64,
+    workers: WorkersOption = 2,
+    ensemble: EnsembleOption = False,
+    views: ViewsOption = 1,
+    out: OutOption = None,
+    formats: FormatOption = "h5ad",
+    draw: DrawOption = None,
+    above: AboveOption = "90%",
+    genes: GenesOption = None,
+    measured: MeasuredOption = False,
+    zarr: ZarrOption = False,
+    overwrite: OverwriteOption = False,
+    device: DeviceOption = "auto",
 ) -> None:
-    """Predict slides with a trained run: AnnData for scanpy and squidpy, and files for other tools."""
+    """Predict slides of a store, or images: AnnData for scanpy and squidpy, and files for other tools."""
     gene_names = split_names("--genes", genes or None) or ()
     format_names = split_names("--format", f"{formats},spatialdata" if zarr else formats) or ()
+    check_source(slide or [], image or [], samples, mpp)
+    check_place(image or [], tissue, like)
+    check_views(views)
     drawn = split_names("--draw", draw or None) or ()
     with importing():
         from train.predict.request import PredictConfig, accept
 
     config = PredictConfig(
-        run, tuple(slide), store, out, gene_names, measured, format_names, drawn, above, overwrite, device
+        runs=tuple(runs),
+        slides=tuple(slide or ()),
+        images=tuple(image or ()),
+        samples=samples,
+        mpp=mpp,
+        tissue=tissue,
+        like=like,
+        ensemble=ensemble,
+        views=8 if views == 8 else 1,
+        store=store,
+        out=out,
+        genes=gene_names,
+        measured=measured,
+        formats=format_names,
+        draw=drawn,
+        above=above,
+        overwrite=overwrite,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
     )
     accepted = accept(config)
     with importing():

@@ -24,6 +24,7 @@ from magnet_core.grid import Around, tiles_around
 from magnet_core.levels import CENTRE, Target, feature_name, own_square_um
 from magnet_core.panel import LogStatistics
 from magnet_core.records import Genes
+from magnet_core.sampled_rows import scale_rows
 from magnet_core.settings.normalise import NormaliseConfig
 from magnet_core.symmetry import NUM_SYMMETRIES
 from train.data.count_blocks import read_count_blocks
@@ -37,7 +38,6 @@ from train.settings.fit import DataConfig
 FeatureKind = Literal["pooled", "tokens", "own", "fine"]
 CPU = torch.device("cpu")
 
-_SCALE_ROWS = 4096  # evenly spaced rows are enough for a mean and a standard deviation
 _SD_FLOOR = 1e-2  # part of the mean sd: a feature that hardly varies is not scaled up further
 
 
@@ -90,6 +90,11 @@ class LevelData:
         """Side of a patch; of a tiled level, the distance from one tile to the next."""
         return float(self._geometry.header["levels"][self.name]["patch_um"])
 
+    @property
+    def geometry_header(self) -> dict[str, Any]:
+        """Header of the slide's geometry: µm/px, image, and the settings it was laid with."""
+        return self._geometry.header
+
     @cached_property
     def own_square(self) -> OwnSquare | None:
         """The square whose features stand beside the pooled ones, as an encoder that is trained has to average it."""
@@ -121,9 +126,8 @@ class LevelData:
     def _scale_of(self, kind: FeatureKind) -> Callable[[Tensor], Tensor]:
         if not self._standardise:
             return Tensor.float
-        rows = np.unique(np.linspace(0, len(self) - 1, min(len(self), _SCALE_ROWS)).astype(np.int64))
         with torch.inference_mode(False):  # kept for trainings, though a prediction may be the first to need it
-            return FeatureScale.of(self.features(kind, rows))
+            return FeatureScale.of(self.features(kind, scale_rows(len(self))))
 
     def barcodes(self) -> np.ndarray:
         """Barcodes (N,)."""
@@ -271,16 +275,7 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
     """
     geometry = store.geometry(slide_id)
     features = store.features(slide_id, config.backbone, config.settings_digest or None)
-    missing = [level for level in target.levels if level not in geometry.header["levels"]]
-    if missing:
-        raise MagnetError(
-            f"{config.store}: {slide_id}",
-            expected=f"the levels of target {target.um} µm",
-            found=f"no {', '.join(missing)}",
-            remedy=f"extract with --targets {target.um}, or choose another --target; a slide of spots has 55 alone",
-        )
-    for file in (geometry, features):
-        file.require_intact([name for name in file.names() if name.partition("/")[0] in ("genes", *target.levels)])
+    require_levels(target, geometry, features, where=f"{config.store}: {slide_id}")
     return Slide(
         slide_id,
         store.patient(slide_id),
@@ -291,3 +286,17 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
         features.header,
         config.contexts == "blended",
     )
+
+
+def require_levels(target: Target, geometry: ArrayFile, *features: ArrayFile, where: str) -> None:
+    """Refuse a slide without the levels of a target, or with damaged arrays of them."""
+    missing = [level for level in target.levels if level not in geometry.header["levels"]]
+    if missing:
+        raise MagnetError(
+            where,
+            expected=f"the levels of target {target.um} µm",
+            found=f"no {', '.join(missing)}",
+            remedy=f"extract with --targets {target.um}, or choose another --target; a slide of spots has 55 alone",
+        )
+    for file in (geometry, *features):
+        file.require_intact([name for name in file.names() if name.partition("/")[0] in ("genes", *target.levels)])

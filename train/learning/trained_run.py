@@ -30,6 +30,7 @@ from magnet_core.records import Genes
 from magnet_core.sealed import write_sealed
 from magnet_core.settings.model import ModelConfig
 from magnet_core.tensor_files import read_safetensors
+from train.learning.stage_one import StageOne
 from train.model.predictor import Predictor
 from train.places import RUN, WEIGHTS, anew, read_run, trained_run
 from train.settings.fit import FitConfig, as_recorded
@@ -40,12 +41,14 @@ class TrainedRun:
     """What a run has learnt: a predictor, and the genes it predicts.
 
     features_settings_digest  digest of the settings of its training features; empty where the run does not record it
+    stage_one                 how those were made, see `train.learning.stage_one`; None where the run does not record it
     """
 
     config: FitConfig
     panel: Genes
     predictor: Predictor
     features_settings_digest: str = ""
+    stage_one: StageOne | None = None
 
 
 def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None:
@@ -63,6 +66,7 @@ def save_run(folder: Path, run: TrainedRun, *, extra: Mapping[str, Any]) -> None
         "config": run.config.plain(),
         "backbone": run.config.data.backbone if predictor.encoder is None else predictor.encoder.spec.pinned_name,
         "features_settings_digest": run.features_settings_digest,
+        "stage_one": None if run.stage_one is None else run.stage_one.plain(),
         "own_square": None if predictor.own is None else asdict(predictor.own),
         "fine_dim": predictor.model.fine_dim,
         "context_dims": predictor.model.context_dims,
@@ -114,7 +118,14 @@ def _built(folder: Path, description: Mapping[str, Any], weights: Mapping[str, T
     own = description.get("own_square")  # which runs of before do not have
     predictor = Predictor(encoder, model, config.compute, own=OwnSquare(**own) if own else None)
     predictor.load_state_dict(weights)
-    return TrainedRun(config, panel, predictor.eval(), description.get("features_settings_digest", ""))
+    stage_one = description.get("stage_one")  # which runs of before do not have
+    return TrainedRun(
+        config,
+        panel,
+        predictor.eval(),
+        description.get("features_settings_digest", ""),
+        StageOne.from_plain(stage_one) if stage_one else None,
+    )
 
 
 def _check_layers(config: ModelConfig, contexts: Collection[str], weights: Collection[str]) -> None:

@@ -6,7 +6,8 @@ gigabytes.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -31,38 +32,55 @@ def _unheard(work: str, rows: int) -> None:
 
 @torch.inference_mode()
 def predict_slide(
-    predictor: Predictor, slide: Slide, *, batch_size: int = PREDICTED_ROWS, advance: Advance = _unheard
+    predictor: Predictor,
+    slide: Slide,
+    *,
+    batch_size: int = PREDICTED_ROWS,
+    symmetries: Sequence[int] = (0,),
+    advance: Advance = _unheard,
 ) -> np.ndarray:
-    """Normalised expression of every fine row of a slide, float32 (N, P)."""
+    """Normalised expression of every fine row of a slide, float32 (N, P).
+
+    With several symmetries of the square it is the mean over patches that are turned by each.
+    """
     predictor.eval()
     model = predictor.model
     device = next(model.parameters()).device
     spec = SubgraphSpec.to_predict(model)
     order = along_curve(slide.fine.centres_um)
     predictions = np.empty((len(slide.fine), model.num_genes), np.float32)
-    with tempfile.TemporaryFile() as file:
-        encoded = None if predictor.encoder is None else encode_slide(predictor, slide, file, advance=advance)
+    with ExitStack() as stack:
+        encoded: dict[int, np.ndarray] = {}
+        for symmetry in symmetries if predictor.encoder is not None else ():
+            file = stack.enter_context(tempfile.TemporaryFile())
+            encoded[symmetry] = encode_slide(predictor, slide, file, symmetry=symmetry, advance=advance)
         for start in range(0, len(order), batch_size):
             rows = np.sort(order[start : start + batch_size])
             nodes = within_hops(slide.fine.edges, rows, hops=spec.halo)
-            graph, _ = gather_graph(slide, nodes, spec=spec, device=device)
-            if encoded is None:
-                raw = slide.fine.features("fine", nodes, device=device)
-            else:
-                raw = torch.from_numpy(encoded[nodes]).to(device)
-            chunk = model(slide.fine.fine_scale(raw), graph).fine.float().cpu().numpy()
+            total = torch.zeros((len(nodes), model.num_genes), device=device)
+            for symmetry in symmetries:
+                graph, _ = gather_graph(slide, nodes, spec=spec, device=device, symmetry=symmetry)
+                if symmetry in encoded:
+                    raw = torch.from_numpy(encoded[symmetry][nodes]).to(device)
+                else:
+                    raw = slide.fine.features("fine", nodes, view=symmetry, device=device)
+                total += model(slide.fine.fine_scale(raw), graph).fine.float()
+            chunk = (total / len(symmetries)).cpu().numpy()
             predictions[rows] = chunk[np.searchsorted(nodes, rows)]
             advance("predict", len(rows))
-        del encoded
+        encoded.clear()
     return predictions
 
 
-def encode_slide(predictor: Predictor, slide: Slide, file: object, *, advance: Advance = _unheard) -> np.ndarray:
+def encode_slide(
+    predictor: Predictor, slide: Slide, file: object, *, symmetry: int = 0, advance: Advance = _unheard
+) -> np.ndarray:
     """Fine features (N, F) float32 of every fine row as the predictor's encoder gives them, mapped from `file`."""
     device, shape = next(predictor.parameters()).device, (len(slide.fine), slide.fine.fine_width)
     features: np.ndarray = np.memmap(file, np.float32, "w+", shape=shape)  # type: ignore[call-overload]
     for start in range(0, len(features), ENCODED_ROWS):
         rows = np.arange(start, min(start + ENCODED_ROWS, len(features)))
-        features[rows] = predictor.features(torch.from_numpy(slide.fine.pixels(rows)).to(device)).cpu().numpy()
+        patches = torch.from_numpy(slide.fine.pixels(rows)).to(device)
+        features[rows] = predictor.features(patches, symmetry=symmetry).cpu().numpy()
         advance("encode", len(rows))
     return features

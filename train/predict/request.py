@@ -1,23 +1,37 @@
 """A request for a prediction, and the checks of it that come before torch is imported.
 
-In: a run's folder, names of slides and genes. Out: the run, the store, the slides, columns of the panel.
+In: folders of runs, names of slides or images, genes. Out: the runs, what they predict, columns of their panels.
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from cache.store import Store
 from magnet_core.errors import MagnetError
-from magnet_core.records import Genes
+from magnet_core.records import Genes, Sample
 from magnet_core.registry import look_up, near_names
-from train.places import RUN, anew, read_run, trained_run
+from train.learning.stage_one import StageOne
+from train.places import RUN, read_run
 from train.predict.drawing import DEFAULT_LEVEL, Drawing, read_level
 from train.predict.formats import GEOJSON, H5AD, OME_TIFF, find_format
+from train.predict.images import find_images
+from train.predict.made_as import stage_one_of
+from train.predict.members import (
+    Member,
+    check_alike,
+    check_made_alike,
+    columns_in,
+    common_panel,
+    member_folders,
+    panel_of,
+)
 
-# P panel genes
+# P genes that are kept
 
 ALL = "all"
 
@@ -26,18 +40,32 @@ ALL = "all"
 class PredictConfig:
     """One `train predict`.
 
-    slides    slide ids, or `all`
+    runs      a trained run; with `ensemble` several, or tables, all of whose folds are members
+    slides    slide ids of a store, or `all`; of `samples`, those that are predicted
+    images    files of slides that are in no store, `samples` a sheet of such
+    mpp       µm/px of the images, as in a sheet: `0.5`, or `0.5!` whatever the files state
+    tissue    of the one image: a file that says where its tissue is
+    like      of the one image: Space Ranger's outputs, whose bins it gets
+    views     1, or 8: the mean over all symmetries in which patches can be seen
     store     None: the one the run was trained on
     out       file of the only slide, in the first format; None: RUN/predictions/<slide_id>.h5ad
     genes     names or ids of genes to keep; (): the whole panel
     measured  the labels too, where a slide has counts
     formats   names of `train.predict.formats`; their files lie beside each other and differ in their suffix
+    workers   threads that decode an image
     draw      names or ids of genes that maps show; (): those of `genes`
     above     the level above which the regions of maps lie, see `train.predict.drawing`
     """
 
-    run: Path
-    slides: tuple[str, ...]
+    runs: tuple[Path, ...]
+    slides: tuple[str, ...] = ()
+    images: tuple[Path, ...] = ()
+    samples: Path | None = None
+    mpp: str = ""
+    tissue: Path | None = None
+    like: Path | None = None
+    ensemble: bool = False
+    views: Literal[1, 8] = 1
     store: Path | None = None
     out: Path | None = None
     genes: tuple[str, ...] = ()
@@ -47,6 +75,13 @@ class PredictConfig:
     above: str = DEFAULT_LEVEL
     overwrite: bool = False
     device: str = "auto"
+    batch_size: int = 64
+    workers: int = 2
+
+    @property
+    def from_images(self) -> bool:
+        """Whether slides are predicted that are in no store."""
+        return bool(self.images) or self.samples is not None
 
     @property
     def suffix(self) -> str:
@@ -55,7 +90,8 @@ class PredictConfig:
 
     def path(self, slide_id: str) -> Path:
         """The first file of a slide's prediction."""
-        return self.out or self.run / "predictions" / f"{slide_id}{self.suffix}"
+        name = f"{slide_id}-ensemble" if self.ensemble else slide_id
+        return self.out or self.runs[0] / "predictions" / f"{name}{self.suffix}"
 
     def files(self, slide_id: str) -> dict[str, Path]:
         """The file that is written for a slide, by the name of its format."""
@@ -72,38 +108,58 @@ class PredictConfig:
         """All files that are written for a slide."""
         return list(self.files(slide_id).values())
 
+    def features_folder(self, slide_id: str) -> Path:
+        """Where the features of an image wait until its prediction is written."""
+        path = self.path(slide_id)
+        return path.with_name(f".{path.stem}.features")
+
 
 @dataclass(frozen=True)
 class Accepted:
-    """What to predict: the trained run's folder, the store, the slides, and the columns (P,) of the panel to keep."""
+    """What to predict with which runs: slides of a store, or images, whose features are made as `stage_one` says.
 
-    run: Path
-    store: Store
-    slide_ids: list[str]
-    columns: np.ndarray
+    genes   those that are kept (P,)
+    failed  errors of images that cannot be predicted, by slide id, which the user has been told
+    """
+
+    members: Sequence[Member]
+    genes: Genes
+    store: Store | None = None
+    slide_ids: Sequence[str] = ()
+    images: Sequence[Sample] = ()
+    stage_one: StageOne | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 def accept(config: PredictConfig) -> Accepted:
     """Look up everything that is named; the first that is missing, or a file in the way, is an error."""
-    run = trained_run(config.run)
-    description = read_run(run)
-    try:
-        panel = Genes(np.array(description["panel"]["id"]), np.array(description["panel"]["name"]))
-        own = Path(description["config"]["data"]["store"])
-    except (KeyError, TypeError) as error:
-        raise MagnetError(
-            run / RUN, expected="the panel and the store of a run", found=f"no {error}", remedy=anew(run / RUN)
-        ) from error
-    store, columns = open_store(config, own), choose_genes(panel, config, run)
-    check_drawing(config, Genes(panel.ids[columns], panel.names[columns]))
-    return Accepted(run, store, choose_slides(store, config), columns)
+    folders = member_folders(config.runs, ensemble=config.ensemble)
+    descriptions = {folder: read_run(folder) for folder in folders}
+    panels = [panel_of(folder, description) for folder, description in descriptions.items()]
+    genes = choose_genes(common_panel(panels), config, folders[0])
+    check_drawing(config, genes)
+    members = [
+        Member(folder, description, panel, columns_in(panel, genes))
+        for (folder, description), panel in zip(descriptions.items(), panels, strict=True)
+    ]
+    check_alike(members)
+    if config.from_images:
+        samples, failed = find_images(
+            config.samples, config.images, slides=config.slides, mpp=config.mpp, tissue=config.tissue, like=config.like
+        )
+        check_files(config, [*(sample.slide_id for sample in samples), *failed])
+        made = [stage_one_of(member.folder, member.description, config.store) for member in members]
+        check_made_alike(members, made)
+        return Accepted(members, genes, images=samples, stage_one=made[0], failed=failed)
+    store = open_store(config, Path(descriptions[folders[0]]["config"]["data"]["store"]))
+    return Accepted(members, genes, store, choose_slides(store, config))
 
 
 def open_store(config: PredictConfig, own: Path) -> Store:
     """Open the named store, or the run's own; a store that has moved is an error that says how to name it."""
     if config.store is None and not (own / "store.json").is_file():
         raise MagnetError(
-            config.run,
+            config.runs[0],
             expected=f"the store it was trained on, at {own}",
             found="none there",
             remedy="name the store with --store",
@@ -118,6 +174,12 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
     slide_ids = current if ALL in config.slides else list(dict.fromkeys(config.slides))
     for slide_id in slide_ids:
         look_up(dict.fromkeys(ids_in_store), slide_id, where=f"{store.root}: slide")
+    check_files(config, slide_ids)
+    return slide_ids
+
+
+def check_files(config: PredictConfig, slide_ids: Sequence[str]) -> None:
+    """Refuse files that are there, and folders that cannot be written, before anything is predicted."""
     if config.out is not None and (len(slide_ids) > 1 or not config.out.name.endswith(config.suffix)):
         raise MagnetError(
             "--out",
@@ -135,7 +197,6 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
         )
     for folder in dict.fromkeys(path.parent for slide_id in slide_ids for path in config.paths(slide_id)):
         check_writable(folder)
-    return slide_ids
 
 
 def check_writable(folder: Path) -> None:
@@ -147,8 +208,8 @@ def check_writable(folder: Path) -> None:
         )
 
 
-def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> np.ndarray:
-    """Return the columns (P,) of the panel to keep."""
+def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> Genes:
+    """Return the genes of a panel that are asked for, in the order in which they are; all of it where none are."""
     column_of = {name: column for names in (panel.ids, panel.names) for column, name in enumerate(names.tolist())}
     unknown = [name for name in config.genes if name not in column_of]
     if unknown:
@@ -159,7 +220,8 @@ def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> np.ndarray:
             found=", ".join(f"'{name}'" for name in unknown),
             remedy=near if near.startswith("did you mean") else f"see 'panel' in {run / RUN}",
         )
-    return np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)
+    columns = np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)
+    return Genes(panel.ids[columns], panel.names[columns])
 
 
 def check_drawing(config: PredictConfig, genes: Genes) -> None:

@@ -1,11 +1,12 @@
-"""A trained run on slides of a store, to files of each slide: what `train predict` does.
+"""Trained runs on slides of a store, or on images, to files of each slide: what `train predict` does.
 
-In: a run's folder, and a store that holds the slides, the run's own or another. Out: runs/NAME/predictions/X.h5ad, or
-other `train.predict.formats`. All fine rows of the store are predicted, each with its whole neighbourhood.
+In: folders of runs, and a store that holds the slides, the runs' own or another, or images, which stage one encodes
+first. Out: runs/NAME/predictions/X.h5ad, or other `train.predict.formats`. All fine rows are predicted, each with its
+whole neighbourhood.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,20 @@ from cache.fingerprint import file_fingerprint
 from magnet_core.console import logger, notice, progress
 from magnet_core.device import pick_device
 from magnet_core.environment import fault_line
-from magnet_core.errors import MagnetError
+from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.levels import SPOT
-from magnet_core.records import Genes
+from magnet_core.symmetry import NUM_SYMMETRIES
 from train.data.slide import Slide
 from train.learning.trained_run import TrainedRun, load_run
 from train.model.predictor import Predictor
 from train.model.whole_slide import Advance, predict_slide
 from train.places import WEIGHTS
+from train.predict.encoded_level import EncodedLevel
 from train.predict.formats import H5AD, find_format
+from train.predict.from_image import ImageEncoder
 from train.predict.matching_slide import open_slide_for
+from train.predict.moments import Moments
+from train.predict.opened import Opened
 from train.predict.prediction import SlidePrediction
 from train.predict.request import ALL, Accepted, PredictConfig
 
@@ -56,45 +61,78 @@ def predict_slides(
     """
     for name in config.formats:
         find_format(name).require()
-    run = load_run(accepted.run)
-    run.predictor.to(pick_device(config.device))
-    failed = []
-    for slide_id in accepted.slide_ids:
+    runs = [load_run(member.folder) for member in accepted.members]
+    for run in runs:
+        run.predictor.to(pick_device(config.device))
+    names = [sample.slide_id for sample in accepted.images] or list(accepted.slide_ids)
+    opener = opening(runs, accepted, config)
+    failed = list(accepted.failed)
+    for number, slide_id in enumerate(names):
         try:
-            tell(predict_one(run, accepted, slide_id, config))
+            with opener(number) as opened:
+                written = predict_one(runs, opened, accepted, config)
+            tell(written)
         except (MagnetError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-            if len(accepted.slide_ids) == 1:
+            if len(names) + len(accepted.failed) == 1 or isinstance(error, PlaceError):
                 raise
             log.error("failed: %s: %s", slide_id, fault_line(error) or error, exc_info=True)
             failed.append(slide_id)
     return failed
 
 
-def predict_one(run: TrainedRun, accepted: Accepted, slide_id: str, config: PredictConfig) -> Written:
-    """Predict one slide and write it."""
-    store, columns = accepted.store, accepted.columns
-    slide = open_slide_for(run, store, slide_id)
-    with store.geometry(slide_id) as geometry:
-        header = geometry.header
+Opener = Callable[[int], AbstractContextManager[Opened]]  # the slide of a number
+
+
+def opening(runs: Sequence[TrainedRun], accepted: Accepted, config: PredictConfig) -> Opener:
+    """Return what opens the slides that are asked for: those of a store, or images, which stage one encodes first."""
+    if accepted.stage_one is None:
+        store = accepted.store
+        assert store is not None
+
+        def from_store(number: int) -> AbstractContextManager[Opened]:
+            slide_id = accepted.slide_ids[number]
+            slides = [open_slide_for(run, store, slide_id) for run in runs]
+            return nullcontext(Opened(slides, store.picture(slide_id)))
+
+        return from_store
+    encoder = ImageEncoder(runs, accepted.stage_one, config)
+
+    def from_image(number: int) -> AbstractContextManager[Opened]:
+        sample = accepted.images[number]
+        return encoder.opened(sample, config.features_folder(sample.slide_id))
+
+    return from_image
+
+
+def predict_one(runs: Sequence[TrainedRun], opened: Opened, accepted: Accepted, config: PredictConfig) -> Written:
+    """Predict one slide, which each run sees with its own features, and write it."""
+    run, slide = runs[0], opened.slides[0]
+    header = slide.fine.geometry_header
     if said := sampling_notice(slide, header):
         notice(said)
-    with bars(run.predictor, slide) as advance:
-        values = predict_slide(run.predictor, slide, advance=advance)
+    values, deviation = predict_members(runs, opened.slides, accepted, config)
     prediction = SlidePrediction(
-        values[:, columns] if config.genes else values,  # the whole is not copied
-        Genes(run.panel.ids[columns], run.panel.names[columns]),
+        values,
+        accepted.genes,
         slide,
         header,
         run,
-        {"run": str(config.run), "weights": file_fingerprint(accepted.run / WEIGHTS)},
-        measured_labels(run, slide, columns) if config.measured else None,
-        picture=store.picture(slide_id),
+        source_of(accepted, config),
+        measured_labels(run, slide, accepted.members[0].columns) if config.measured else None,
+        deviation,
+        opened.picture,
     )
-    files = config.files(slide_id)
+    files = config.files(slide.slide_id)
     for name, path in files.items():
         find_format(name).write(prediction, path, config.drawing)
-    script = showing(files[H5AD], prediction) if H5AD in files else ""
-    return Written(slide_id, len(slide.fine), slide.target.um, len(columns), list(files.values()), script)
+    return Written(
+        slide.slide_id,
+        len(slide.fine),
+        slide.target.um,
+        len(accepted.genes),
+        list(files.values()),
+        showing(files[H5AD], prediction) if H5AD in files else "",
+    )
 
 
 def showing(path: Path, prediction: SlidePrediction) -> str:
@@ -104,6 +142,46 @@ def showing(path: Path, prediction: SlidePrediction) -> str:
         drawn += ", img=False"
     imports = "import anndata, matplotlib.pyplot as plt, squidpy as sq"
     return f"{imports}; sq.pl.spatial_scatter({drawn}); plt.show()"
+
+
+def predict_members(
+    runs: Sequence[TrainedRun], slides: Sequence[Slide], accepted: Accepted, config: PredictConfig
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the mean over members (N, P), and their standard deviation where there are several."""
+    moments = Moments()
+    for number, (run, slide, member) in enumerate(zip(runs, slides, accepted.members, strict=True), start=1):
+        predictor = run.predictor
+        if config.views > 1:
+            require_views(slide)
+        if isinstance(slide.fine, EncodedLevel):  # its features are made already
+            predictor = Predictor(None, predictor.model, predictor.compute)
+        of = f" {number}/{len(runs)}" if len(runs) > 1 else ""
+        with bars(predictor, slide, views=config.views, of=of) as advance:
+            values = predict_slide(predictor, slide, symmetries=range(config.views), advance=advance)
+        is_whole = np.array_equal(member.columns, np.arange(values.shape[1]))
+        moments.add(values if is_whole else values[:, member.columns])  # the whole is not copied
+    return moments.mean, moments.deviation()
+
+
+def source_of(accepted: Accepted, config: PredictConfig) -> dict[str, Any]:
+    """What a prediction's `uns['magnet_hd']` says of its runs."""
+    weights = [file_fingerprint(member.folder / WEIGHTS) for member in accepted.members]
+    if not config.ensemble:
+        return {"run": str(config.runs[0]), "weights": weights[0], "views": config.views}
+    runs = [str(member.folder) for member in accepted.members]
+    return {"run": runs, "weights": weights, "views": config.views}
+
+
+def require_views(slide: Slide) -> None:
+    """Refuse a slide whose features are of one view alone, where the mean over all is asked for."""
+    for level in (slide.fine, *slide.contexts.values()):
+        if level.num_views < NUM_SYMMETRIES:
+            raise MagnetError(
+                f"slide '{slide.slide_id}', {level.name}",
+                expected="features of every symmetry of a patch",
+                found="those of one view",
+                remedy=f"run 'extract run --views {NUM_SYMMETRIES}', or leave --views out",
+            )
 
 
 def sampling_notice(slide: Slide, header: Mapping[str, Any]) -> str:
@@ -127,12 +205,14 @@ def measured_labels(run: TrainedRun, slide: Slide, columns: np.ndarray) -> np.nd
 
 
 @contextmanager
-def bars(predictor: Predictor, slide: Slide) -> Iterator[Advance]:
+def bars(predictor: Predictor, slide: Slide, *, views: int = 1, of: str = "") -> Iterator[Advance]:
     """Show how many patches are encoded, unless they are, and for how many rows the prediction is made."""
-    works = ["encode", "predict"] if predictor.encoder is not None else ["predict"]
+    totals = {"predict": len(slide.fine)}
+    if predictor.encoder is not None:
+        totals = {"encode": len(slide.fine) * views, **totals}
     with ExitStack() as stack:
         of_work = {
-            work: stack.enter_context(progress(total=len(slide.fine), desc=f"{slide.slide_id}: {work}", unit="row"))
-            for work in works
+            work: stack.enter_context(progress(total=total, desc=f"{slide.slide_id}: {work}{of}", unit="row"))
+            for work, total in totals.items()
         }
         yield lambda work, rows: of_work[work].update(rows)

@@ -24,6 +24,7 @@ from train.data.training_side import TrainingSide
 from train.learning.loop import LoopSettings, Terms, Trainee, Validate, train
 from train.learning.optimiser import build_optimiser, build_schedule
 from train.learning.progress import Progress
+from train.learning.stage_one import StageOne
 from train.learning.trained_run import TrainedRun, save_run
 from train.learning.validation import validator
 from train.model.build import build_predictor
@@ -52,8 +53,10 @@ class MagNetSystem:
 
     def save(self, training: TrainingSide, told: Mapping[str, Any]) -> None:
         """Leave the trained run in the folder, with what is told of its training."""
-        digest = training.slides[0].features_header["settings_digest"]
-        run = TrainedRun(self._config, training.panel, self.predictor, digest)
+        first = training.slides[0]
+        made = StageOne.of(first.fine.geometry_header.get("settings", {}), first.features_header)
+        digest = first.features_header["settings_digest"]
+        run = TrainedRun(self._config, training.panel, self.predictor, digest, made)
         save_run(self._folder, run, extra={"fold": self._config.fold, **told})
 
     def fit(self, training: TrainingSide, *, report: Callable[[int, float], None] | None = None) -> Progress:

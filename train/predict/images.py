@@ -1,0 +1,88 @@
+"""Which images are to be predicted, as the user names them: `--image`, or a sheet of many.
+
+In: files, or a sheet. Out: one `Sample` an image, and the error of each that lacks files. Imports nothing slow.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from extract.samples import FOLDER_NAME, check_files, read_mpp, read_samples, select
+from magnet_core.console import logger
+from magnet_core.errors import MagnetError
+from magnet_core.paths import no_file
+from magnet_core.records import Sample
+
+log = logger(__name__)
+
+_SUFFIXES = re.compile(r"(\.ome)?\.[A-Za-z0-9]{1,5}$", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+OPTION, MPP = "--image", "--mpp"
+
+
+def find_images(
+    sheet: Path | None,
+    images: Sequence[Path],
+    *,
+    slides: Sequence[str] = (),
+    mpp: str = "",
+    tissue: Path | None = None,
+    like: Path | None = None,
+) -> tuple[list[Sample], dict[str, str]]:
+    """Return the images with all their files, and errors of others by slide id; a single one's is raised.
+
+    `slides` are those of the sheet that are meant; none: all. `tissue` and `like` are of a single image, see `Sample`.
+    """
+    if sheet is None:
+        samples = [replace(sample, tissue=tissue, like=like) for sample in _of_options(images, mpp)]
+    else:
+        samples = read_samples(sheet)
+        samples = select(samples, slides) if slides else samples
+    found, failed = [], {}
+    for sample in samples:
+        try:
+            _check(sample)
+        except MagnetError as error:
+            if len(samples) == 1:
+                raise
+            log.error("failed: %s: %s", sample.slide_id, error)
+            failed[sample.slide_id] = str(error)
+        else:
+            found.append(sample)
+    return found, failed
+
+
+def image_id(path: Path) -> str:
+    """Name the slide of an image after its file; what cannot be in a folder's name becomes a dash."""
+    name = _UNSAFE.sub("-", _SUFFIXES.sub("", path.name)).strip("-._")[:100].rstrip(".")
+    return name if FOLDER_NAME.fullmatch(name) else "slide"
+
+
+def _of_options(images: Sequence[Path], stated: str) -> list[Sample]:
+    mpp, overrides = read_mpp(MPP, stated)
+    samples: dict[str, Sample] = {}
+    for path in dict.fromkeys(images):
+        slide_id = image_id(path)
+        if slide_id.lower() in samples:
+            other = samples[slide_id.lower()].image
+            raise MagnetError(
+                f"{OPTION} {path}",
+                expected="a file name that no other image has, as predictions are named after it",
+                found=f"'{slide_id}', which {other} has",
+                remedy="list both in a sheet with slide_id,image, and name it with --samples",
+            )
+        samples[slide_id.lower()] = Sample(
+            slide_id, path, mpp=mpp, patient=slide_id, mpp_overrides=overrides, mpp_place=MPP
+        )
+    return list(samples.values())
+
+
+def _check(sample: Sample) -> None:
+    """Refuse an image that is not there."""
+    if sample.mpp_place != MPP:
+        check_files(sample)
+    elif fault := no_file(sample.image):
+        raise MagnetError(f"{OPTION} {sample.image}", expected="an image file", found=fault, remedy="correct the path")
+    if sample.tissue is not None and (fault := no_file(sample.tissue)):
+        raise MagnetError(f"--tissue {sample.tissue}", expected="a file", found=fault, remedy="correct the path")
