@@ -187,7 +187,7 @@ def test_a_full_disk_reads_the_same_wherever_it_is_met(tmp_path: Path) -> None:
 
 
 def test_a_slide_is_nobodys_to_take_until_it_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = []
+    found: list[object] = []
 
     def write(sample: Sample, store: Store, *_: object, **__: object) -> int:
         (store.root / sample.slide_id / "geometry.lmdb").write_bytes(b"whole")

@@ -94,7 +94,8 @@ def test_a_slides_picture_shows_it_whole_and_lies_where_its_rows_lie(store: Stor
         shape = round(height * um / picture.um_per_px), round(width * um / picture.um_per_px)
         assert picture.pixels.shape[:2] == shape
         at = geometry.read("region/centres_um")[0]
-        around = ScaledSlide(slide, um).read(*(np.round((at - 64) / 0.25).astype(int)), 512, 512)
+        x, y = np.round((at - 64) / 0.25).astype(int)
+        around = ScaledSlide(slide, um).read(x, y, 512, 512)
     row, column = np.round((at - 64) / picture.um_per_px).astype(int)[::-1]
     side = round(128 / picture.um_per_px)
     shown = picture.pixels[row : row + side, column : column + side]

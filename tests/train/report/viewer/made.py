@@ -64,7 +64,7 @@ def made_source(
         not measured,
     )
     return MadeSource(
-        "8 µm", slide_id, "MagNet", genes, {"MagNet": "magnet", "gene mean": "gene_mean"}, not measured, made
+        "8 µm", slide_id, "MagNet", genes, {"MagNet": "magnet", "gene mean": "gene_mean"}, not measured, False, made
     )
 
 
