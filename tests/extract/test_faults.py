@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cache.index import writing
 from cache.lmdb_file import one_line_errors
-from cache.repair import survey
+from cache.repair import Finding, survey
 from cache.store import Store
 from extract import inspection, pipeline, plan
 from extract.cli import app
@@ -187,7 +187,7 @@ def test_a_full_disk_reads_the_same_wherever_it_is_met(tmp_path: Path) -> None:
 
 
 def test_a_slide_is_nobodys_to_take_until_it_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[object] = []
+    found: list[Finding] = []
 
     def write(sample: Sample, store: Store, *_: object, **__: object) -> int:
         (store.root / sample.slide_id / "geometry.lmdb").write_bytes(b"whole")

@@ -18,7 +18,7 @@ from cache.reader import ArrayFile
 BYTES = {".safetensors", ".npy", ".parquet", ".csv", ".txt", ".md", ".tex"}
 OF_THE_COURSE = {
     "created", "updated", "provenance", "versions", "seconds", "started", "ended", "minutes", "checksum", "duration",
-    "train_seconds", "fit_seconds", "predict_seconds",
+    "train_seconds", "fit_seconds", "predict_seconds", "trials.csv", "best.toml",
 }  # fmt: skip
 _OF_A_PROCESS = re.compile(r"\.\d+\.partial$")
 TIMED = {"trials.csv"}

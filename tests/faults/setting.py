@@ -220,7 +220,7 @@ def _facts_of_store(folder: Path) -> dict[str, str]:
 
 def _facts_of_sweep(folder: Path) -> dict[str, str]:
     """Facts of a sweep; of its trials the values that were drawn and what came out, in the order of that."""
-    facts = facts_of(folder, ignoring=("sweep/report.html",))
+    facts = facts_of(folder, ignoring=("sweep/report.html", "sweep/trials/"))
     with (folder / "sweep" / "trials.csv").open(newline="", encoding="utf-8") as lines:
         rows = [row for row in csv.DictReader(lines) if KEPT_ROWS[0] in row.values()]
     told = sorted(";".join(f"{name}={row[name]}" for name in row if name not in {"trial", "seconds"}) for row in rows)

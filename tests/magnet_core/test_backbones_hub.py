@@ -32,17 +32,17 @@ OLDER = "89abcdef0123456789abcdef0123456789abcdef"
 
 # These run in a process of their own: the hub client reads its environment once, when it is imported.
 RUN = """
-import contextlib, io, time
+import contextlib, io
 from extract.__main__ import main
 def run(backbone):
     sys.argv[1:] = ["run", "--samples", "samples.csv", "--backbone", backbone]
-    error, start, code = io.StringIO(), time.monotonic(), 0
+    error, code = io.StringIO(), 0
     with contextlib.redirect_stderr(error):
         try:
             main()
         except SystemExit as stop:
             code = stop.code
-    return {"code": code, "error": error.getvalue(), "seconds": time.monotonic() - start}
+    return {"code": code, "error": error.getvalue()}
 """
 BUILD = """
 from magnet_core.backbones.encoder import build_encoder
@@ -207,7 +207,6 @@ def test_a_refusal_ends_a_run_with_one_line_that_names_the_page_and_the_other_wa
     assert "\n" not in line
     for part in (says, f"(https://huggingface.co/{repository.partition('@')[0]})", "--weights PATH"):
         assert part in line
-    assert answer["seconds"] < 5
     assert not (online.home / "store").exists()
 
 
@@ -310,11 +309,12 @@ def test_a_hub_out_of_reach_is_not_waited_for(online: Answers, cached: pytest.Mo
     with socket.create_server(("127.0.0.1", 0)) as unused:
         nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
     cached.setattr(constants, "ENDPOINT", nowhere)
-    start = time.monotonic()
+    waits: list[float] = []
+    cached.setattr(time, "sleep", waits.append)
     assert sum_of_weights() == online.fetched[0]["sum"]
     with pytest.raises(MagnetError, match=f"no way to {nowhere}.*--weights PATH"):
         build_encoder(find_backbone("resnet50"))
-    assert time.monotonic() - start < 5  # the hub client by itself would try again for 23 seconds
+    assert waits == []  # the hub client by itself would wait and try again, for 23 seconds
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What version 0.1 left is read for ever, or refused in one line: a fit, and a study with its cells."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from train.data.folds import Fold
 from train.learning.trained_run import load_run
 from train.places import our_cell, read_record
 from train.report.page import write_report
-from train.settings.fit import FitConfig
+from train.settings.fit import FitConfig, as_recorded
 from train.studies.cell import Cell, read
 from train.studies.plans import Plan
 from train.studies.record import check_folder, other_settings
@@ -49,11 +50,31 @@ def test_what_came_later_is_read_as_it_was_meant_before() -> None:
     assert other_settings(before, now) == ["data.contexts", "data.own", "validation.few"]
 
 
+def config_of(cell: Path) -> FitConfig:
+    """The settings that a cell of before records."""
+    return FitConfig.build(as_recorded(json.loads((cell / "cell.json").read_bytes())["settings"]), where="cell.json")
+
+
+@pytest.mark.parametrize("system", ["magnet", "gene_mean"])
+def test_a_cell_that_lies_in_the_folder_of_another_is_told_of_though_it_does_not_know_its_name(system: str) -> None:
+    (folder,) = RUNS.glob(f"cells/{system}-*")
+    fold, config = Fold(0, ("S1", "S3"), ("S2",)), config_of(folder)
+    other = "gene_mean" if system == "magnet" else "magnet"
+    for sought, says in [
+        (Cell(other, config, fold, rivals_config()), "another system"),
+        (Cell(system, config, Fold(1, ("S1", "S3"), ("S2",)), rivals_config()), "another fold"),
+        (Cell(system, config, Fold(0, ("S1", "S2"), ("S3",)), rivals_config()), "another fold"),
+        (Cell(system, config.changed(data={"panel": 9}), fold, rivals_config()), "another data.panel"),
+    ]:
+        with pytest.raises(MagnetError, match=f"expected the cell that it is named after, found one of {says}"):
+            read(sought, folder)
+
+
 def test_cells_are_read_with_predictions_and_sums() -> None:
     fold = Fold(0, ("S1", "S3"), ("S2",))
     for system in ("magnet", "gene_mean"):
         (folder,) = RUNS.glob(f"cells/{system}-*")
-        result = read(Cell(system, FitConfig(), fold, rivals_config()), folder)
+        result = read(Cell(system, config_of(folder), fold, rivals_config()), folder)
         assert len(result.panel) == GENES
         assert result.prediction("S2").shape[1] == GENES
         np.testing.assert_array_equal(result.genes["gene_id"].to_numpy(), result.panel.ids)

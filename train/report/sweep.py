@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from magnet_core.checksums import FILES, check_files
 from train.places import SWEEP
 from train.report.folder import number_of, read_csv, read_json, read_toml_text
 from train.report.parts import Block, Code, Listing, Section, Table
@@ -16,6 +17,7 @@ from train.settings.search import SearchConfig
 from train.studies.numbers import NOTHING, number
 from train.sweep.record import BEST, TRIALS
 from train.sweep.study import DATABASE, open_study
+from train.sweep.trial_records import check_trials
 
 SHOWN = 10
 OF_THE_TRIAL = ("trial", "ended", "pcc_gene", "epochs", "reason")
@@ -24,6 +26,9 @@ OF_THE_TRIAL = ("trial", "ended", "pcc_gene", "epochs", "reason")
 def sweep_section(folder: Path) -> Section:
     """Read a sweep's folder; one without a trial is an error."""
     record = read_json(folder / SWEEP, ("settings", "slides", "space"))
+    read_back = [name for name in (TRIALS, BEST) if (folder / name).exists()]
+    remedy = "give 'train sweep' again: it writes them anew"
+    check_files(folder, read_back, record.get(FILES), remedy=remedy)  # of which sweeps of before say nothing
     trials = read_csv(folder / TRIALS, (*OF_THE_TRIAL, *record["space"]))
     whole = [row for row in trials if row["ended"] == "whole" and row["pcc_gene"]]
     whole.sort(key=lambda row: number_of(row["pcc_gene"]), reverse=True)
@@ -76,6 +81,7 @@ def search_of(folder: Path, space: Iterable[str]) -> list[Block]:
     if not (folder / DATABASE).is_file():
         return []
     with open_study(folder, SearchConfig()) as study:
+        check_trials(study, folder)
         return search_blocks(study, space)
 
 

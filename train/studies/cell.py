@@ -27,7 +27,7 @@ from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
 from magnet_core.resampling import BlockSums
 from magnet_core.sealed import write_sealed
-from magnet_core.settings import without
+from magnet_core.settings import differing, flat, without
 from train.data.folds import Fold
 from train.evaluation.scores import GENES
 from train.places import CELL, anew, read_result
@@ -144,9 +144,11 @@ def read(cell: Cell, folder: Path) -> CellResult:
     Checksums are compared with all files, also of predictions, whose values are read from their file later.
     """
     description, remedy = read_result(folder / CELL, ("panel", "patients")), anew(folder / CELL)
-    if (name := description.get(NAME, folder.name)) != folder.name:  # which cells of before do not have
+    name = description.get(NAME)
+    found = _other_than(cell, description) if name is None else f"'{name}'" if name != folder.name else ""
+    if found:
         raise MagnetError(
-            folder, expected="the cell that it is named after", found=f"'{name}'",
+            folder, expected="the cell that it is named after", found=found,
             remedy="give both folders their names, or delete this one and give the command again",
         )  # fmt: skip
     check_files(folder, files_of(cell), description.get(FILES), remedy=remedy)
@@ -164,6 +166,19 @@ def read(cell: Cell, folder: Path) -> CellResult:
             remedy=remedy,
         ) from error
     return CellResult(cell, folder, genes, blocks, description["patients"], panel)
+
+
+def _other_than(cell: Cell, description: Mapping[str, Any]) -> str:
+    """Say in what a cell of before, which does not know its name, is not the one that is sought; or nothing.
+
+    What is held out depends on how many patients there are, which the record does not say.
+    """
+    fold = {"index": cell.fold.index, "train": list(cell.fold.train), "test": list(cell.fold.test)}
+    sought, recorded = cell.settings(cell.fold.train), description.get("settings") or {}
+    neutral = [name for name in (*flat(recorded), *flat(sought)) if name.startswith("validation.")]
+    different = [name for name, value in (("system", cell.system), ("fold", fold)) if description.get(name) != value]
+    different += differing(recorded, sought, neutral=neutral)
+    return f"one of another {', '.join(different)}" if different else ""
 
 
 def tested(cell: Cell) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """What a sweep's folder holds beside its study.
 
-sweep.json  all that the sweep is, and the slides; one that goes on must be the same
+sweep.json  all that the sweep is, and the slides; one that goes on must be the same. With checksums of the other two
+trials/     a record of each trial, see `train.sweep.trial_records`
 trials.csv  every trial: how it ended, its value, epochs, seconds, and the settings that were searched
 best.toml   the settings of the best trial, a recipe for `train fit`
 """
@@ -14,6 +15,7 @@ import tomli_w
 from optuna.trial import FrozenTrial, TrialState
 
 from cache.store import package_versions
+from magnet_core.checksums import FILES, file_checksums
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_text
 from magnet_core.sealed import write_sealed
@@ -22,7 +24,8 @@ from train.places import SWEEP, read_result
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig, as_recorded
 from train.sweep.config import Sweep
 from train.sweep.objective import Bench
-from train.sweep.study import KEPT_EPOCH, REFUSED
+from train.sweep.study import DRAWING, KEPT_EPOCH, REFUSED, locked
+from train.sweep.trial_records import ending
 
 TRIALS, BEST = "trials.csv", "best.toml"
 NOT_OF_A_RECIPE = ("name", "overwrite", "device")
@@ -53,14 +56,6 @@ def check_record(sweep: Sweep, bench: Bench) -> None:
         )
 
 
-def ending(trial: FrozenTrial) -> str:
-    """How a trial ended, in a word."""
-    if REFUSED in trial.user_attrs:
-        return "refused"
-    words = {TrialState.COMPLETE: "whole", TrialState.PRUNED: "pruned", TrialState.FAIL: "dropped"}
-    return words.get(trial.state, "under way")
-
-
 def whole_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Trials that were trained to their end, the best first."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -68,12 +63,21 @@ def whole_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def write_results(study: optuna.Study, sweep: Sweep) -> None:
-    """Write the table of trials, and the recipe of the best one if there is one."""
+    """Write the table of trials, and the recipe of the best one if there is one; sweep.json keeps their checksums."""
+    with locked(sweep.folder / DRAWING):  # of several processes of one sweep each writes them
+        _write_results(study, sweep)
+
+
+def _write_results(study: optuna.Study, sweep: Sweep) -> None:
     rows = [_row(trial, sweep) for trial in study.get_trials(deepcopy=False)]
     text = pl.DataFrame(rows, infer_schema_length=None, strict=False).write_csv()
     write_text(sweep.folder / TRIALS, text)
+    names = [TRIALS]
     if best := whole_trials(study)[:1]:
         write_text(sweep.folder / BEST, recipe_text(sweep, best[0]))
+        names.append(BEST)
+    record = read_result(sweep.folder / SWEEP)
+    write_sealed(sweep.folder / SWEEP, {**record, FILES: file_checksums(sweep.folder, names)})
 
 
 def recipe_text(sweep: Sweep, trial: FrozenTrial) -> str:

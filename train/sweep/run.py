@@ -18,9 +18,10 @@ from train.settings.fit import FitConfig
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
-from train.sweep.record import check_record, ending, whole_trials, write_results
+from train.sweep.record import check_record, whole_trials, write_results
 from train.sweep.space import Value
-from train.sweep.study import REFUSED, finished, open_study
+from train.sweep.study import DATABASE, REFUSED, finished, open_study
+from train.sweep.trial_records import check_trials, ending, restore
 from train.sweep.trials import work
 from train.sweep.workers import run_workers
 
@@ -50,6 +51,9 @@ def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) 
         f"learnt from: {', '.join(slide.slide_id for slide in bench.side.learnt.slides)}"
     )
     with open_study(sweep.folder, sweep.search) as study:
+        if restored := restore(study, sweep):
+            notice(f"{sweep.folder / DATABASE} was lost: made anew from the records of {restored} trials")
+        check_trials(study, sweep.folder)
         num_finished = len(finished(study.get_trials(deepcopy=False)))
         if num_finished:
             notice(f"{num_finished} of {trials} trials are there")

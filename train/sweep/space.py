@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from optuna.trial import Trial
+from optuna.trial import BaseTrial
 
 from magnet_core.errors import MagnetError
 from magnet_core.registry import near_names
@@ -48,7 +48,7 @@ class Range:
         """The values that are tried on a configuration before any trial."""
         return (self.low, self.high)
 
-    def suggest(self, trial: Trial, name: str) -> Value:
+    def suggest(self, trial: BaseTrial, name: str) -> Value:
         """Draw a value for a trial."""
         if self.whole:
             step = 1 if self.step is None else int(self.step)
@@ -67,7 +67,7 @@ class Choice:
         """The values that are tried on a configuration before any trial."""
         return self.choices
 
-    def suggest(self, trial: Trial, name: str) -> Value:
+    def suggest(self, trial: BaseTrial, name: str) -> Value:
         """Draw a value for a trial."""
         return typing.cast(Value, trial.suggest_categorical(name, self.choices))
 

@@ -9,19 +9,23 @@ POSIX locks between them (NFS 4, or NFS 3 with lockd, mounted without `nolock`);
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DatabaseError
 
 from cache.lock import FileLock
+from magnet_core.environment import known_fault
+from magnet_core.errors import MagnetError
 from magnet_core.files import remove_left, replacing
 from magnet_core.seeding import named_rng
 from train.settings.search import SearchConfig
@@ -30,6 +34,7 @@ from train.sweep.space import Value
 
 STUDY = "sweep"
 DATABASE, DRAWING, WORKERS, SCRATCH = "study.db", "drawing.lock", "workers", "scratch"
+ANEW = f"delete {DATABASE}, and give 'train sweep' again: it is made anew from the records of its trials"
 LOCK_SECONDS = 300  # that SQLite waits for another process's transaction
 WORKER, REFUSED, KEPT_EPOCH = "worker", "refused", "kept_epoch"  # what a trial says of itself
 
@@ -53,8 +58,23 @@ def open_study(folder: Path, search: SearchConfig) -> Iterator[optuna.Study]:
         if not database.exists():  # which a full disk or a kill could leave half made
             with replacing(database) as partial, opened(partial) as storage:
                 optuna.create_study(storage=storage, study_name=STUDY, direction="maximize")
-    with opened(database) as storage:
-        yield optuna.load_study(storage=storage, study_name=STUDY, pruner=PRUNERS[search.pruner](search))
+    with ExitStack() as stack:
+        with whole(folder):
+            storage = stack.enter_context(opened(database))
+            study = optuna.load_study(storage=storage, study_name=STUDY, pruner=PRUNERS[search.pruner](search))
+        yield study
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Around what reads all of a study: a damaged one is one line."""
+    try:
+        yield
+    except (DatabaseError, OptunaError, LookupError, ValueError, TypeError, AssertionError) as error:
+        if known_fault(error):
+            raise
+        found = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise MagnetError(folder / DATABASE, expected="the study of a sweep", found=found, remedy=ANEW) from error
 
 
 @contextmanager

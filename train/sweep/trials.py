@@ -17,6 +17,7 @@ from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Objective
 from train.sweep.study import KEPT_EPOCH, REFUSED, Draw, Worker, scratch_folder
+from train.sweep.trial_records import write_trial
 
 
 def work(
@@ -52,11 +53,14 @@ def run_trial(study: optuna.Study, draw: Draw, sweep: Sweep, objective: Objectiv
         with naming(folder):
             outcome = objective.train(config, folder, report)
         trial.set_user_attr(KEPT_EPOCH, outcome.epoch)
+        write_trial(study, sweep, trial, "whole", outcome.score)
         study.tell(trial, outcome.score)
     except optuna.TrialPruned:
+        write_trial(study, sweep, trial, "pruned")
         study.tell(trial, state=TrialState.PRUNED)
     except (MagnetError, torch.OutOfMemoryError) as error:
         trial.set_user_attr(REFUSED, str(error).splitlines()[0])
+        write_trial(study, sweep, trial, "refused")
         study.tell(trial, state=TrialState.PRUNED)  # so that the sampler keeps away from there
     except KeyboardInterrupt:
         study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)  # it came while the study was told

@@ -96,7 +96,7 @@ def test_a_value_that_fits_in_some_combination_is_taken(tmp_path: Path) -> None:
         ("optim.name = {low = 1, high = 2}", r"optim.name: expected {choices = \[...\]}"),
         ("optim.name = {choices = []}", "expected one choice or more"),
         ("optim.name = {choices = ['sgd', 'adam']}", "expected one of sgd, adamw, found 'adam'"),
-        ("model.rounds = {low = 0, high = 2}", "model.rounds: expected 1 or more, found 0"),
+        ("model.rounds = {low = 0, high = 2}", "model.rounds: expected 1 to 256, found 0"),
         ("optim.momentum = {low = 0.5, high = 2.0}", "optim.momentum: expected 0 to 1, found 2.0"),
         ("data.panel = {choices = [10, 20]}", "found 'data.panel'; put it into"),
         ("data.normalise.log = {choices = [true, false]}", "found 'data.normalise'; put it into"),
@@ -114,7 +114,10 @@ def test_a_wrong_space_is_one_line(tmp_path: Path, space: str, says: str) -> Non
     [
         ("[spaces]", "expected a known table, found 'spaces'; did you mean space"),
         ("[search]\nsampler = 'cma'\n[space]\nhalo = {low = 0, high = 1}", "expected one of tpe, random, found 'cma'"),
-        ("[search]\nstartup = 0\n[space]\nhalo = {low = 0, high = 1}", "search.startup: expected 1 or more, found 0"),
+        (
+            "[search]\nstartup = 0\n[space]\nhalo = {low = 0, high = 1}",
+            "startup: expected 1 to 1,000,000, found 0",
+        ),
         ("[settings]\noptim.l = 1\n[space]\nhalo = {low = 0, high = 1}", "optim: expected a known setting, found 'l'"),
         ("[settings]\nhalo = 1\n[space]\nhalo = {low = 0, high = 1}", "expected 'halo' fixed or searched, found both"),
         (
