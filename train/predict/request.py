@@ -19,7 +19,6 @@ from train.learning.stage_one import StageOne
 from train.places import RUN, read_run
 from train.predict.drawing import DEFAULT_LEVEL, Drawing, read_level
 from train.predict.formats import GEOJSON, H5AD, OME_TIFF, find_format
-from train.predict.images import find_images
 from train.predict.made_as import stage_one_of
 from train.predict.members import (
     Member,
@@ -144,6 +143,8 @@ def accept(config: PredictConfig) -> Accepted:
     ]
     check_alike(members)
     if config.from_images:
+        from train.predict.images import find_images  # readers of sheets and counts take a moment to import
+
         samples, failed = find_images(
             config.samples, config.images, slides=config.slides, mpp=config.mpp, tissue=config.tissue, like=config.like
         )

@@ -255,6 +255,13 @@ def test_one_images_fault_is_one_line_and_the_others_go_on(setting: Setting, tmp
         (["--slide", "S1", "--mpp", "0.25"], r"--mpp: expected it with --image, found it with --slide"),
         (["--image", "{image}", "--views", "3"], r"--views: expected 1 or 8, found 3"),
         (["--image", "{image}", "--image", "b/new slide.svs"], r"expected a file name that no other image has"),
+        (
+            ["--image", "{image}", "--tissue", "x.geojson", "--like", "outs"],
+            r"--tissue: expected --tissue or --like, .* both",
+        ),
+        (["--image", "{image}", "--tissue", "absent.png"], r"--tissue absent.png: expected a file, found no such file"),
+        (["--image", "a.tif", "--image", "b.tif", "--like", "outs"], r"--like: expected one --image, found 2"),
+        (["--image", "{image}", "--like", "absent"], r"absent: expected a folder with binned_outputs/square_008um"),
         (["--image", "{image}", "--ensemble"], r"--ensemble: expected several trained runs, found 1"),
     ],
 )
