@@ -31,9 +31,9 @@ from magnet_core.levels import SPOT, find_target
 from magnet_core.records import Genes
 from magnet_core.registry import near_names
 from train.data.labels import read_labels
+from train.data.lattice import Lattice, lattice_of
 from train.evaluation.scores import GENES
 from train.places import CELL, WEIGHTS, anew, read_record, read_result
-from train.report.lattice import Lattice, lattice_of
 from train.report.predicted_file import DEVIATION, MEASURED, PredictedFile, open_predicted
 from train.report.table_cells import Cells, cells_of, panel_of
 from train.studies.cell import prediction_path

@@ -12,9 +12,9 @@ from magnet_core.levels import TARGETS
 from magnet_core.metrics import evaluate
 from tests.train.setting import edited
 from train.cli import app
+from train.data.lattice import Lattice, lattice_of
 from train.data.slide import open_slide_data
 from train.places import read_record
-from train.report.lattice import Lattice, lattice_of
 from train.report.slide_maps import MapSource, find_slide_maps, read_slide_maps
 from train.report.table_cells import cells_of
 from train.settings.fit import FitConfig

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.report.lattice import Lattice
+from train.data.lattice import Lattice
 
 # N rows of a slide, H × W cells of the raster, whose first is that of the top left corner
 

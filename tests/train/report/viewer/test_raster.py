@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from train.report.lattice import lattice_of
+from train.data.lattice import lattice_of
 from train.report.viewer.raster import outline, raster_of, turned_back
 
 
