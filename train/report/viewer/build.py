@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_core.errors import MagnetError
-from magnet_core.files import sync_below
+from magnet_core.files import naming, sync_below
 from train.report.slide_maps import MapSource
 from train.report.viewer.catalogue import Catalogue, Gene, catalogue, told_of
 
@@ -46,7 +46,7 @@ def build_viewer(sources: Sequence[tuple[str, MapSource]], page: Path) -> Viewer
     """Read the maps (title, source) and build their viewer; writes or replaces the folder beside the page."""
     page.parent.mkdir(parents=True, exist_ok=True)
     folder = page.with_name(f"{page.stem}{SUFFIX}")
-    with tempfile.TemporaryDirectory(dir=page.parent, prefix=f".{page.stem}-") as spooled:
+    with naming(page), tempfile.TemporaryDirectory(dir=page.parent, prefix=f".{page.stem}-") as spooled:
         told = catalogue(sources, Path(spooled) / "words")
         inside, beside = chosen(told.genes)
         key = hashlib.sha256(json.dumps(told.facts, sort_keys=True).encode()).hexdigest()[:16]
