@@ -18,7 +18,7 @@ from train.report.viewer.catalogue import Catalogue, Gene, catalogue, told_of
 
 WORDS_BYTES = 40_000_000  # of genes inside a page; the rest lies in a folder beside it
 SUFFIX = "-genes"
-PARTS_OF_BOKEH = ["bokeh", "bokeh-widgets", "bokeh-tables"]
+PARTS_OF_BOKEH = ["bokeh", "bokeh-widgets"]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The viewer's parts as Bokeh has them: maps, what one picks and changes them by, a table of genes, a scatter.
+"""The viewer's parts as Bokeh has them: maps, what one picks and changes them by, and a scatter.
 
 In: what a `Catalogue` tells of its slides. Out: a `Board` of models by the place of the page they stand in.
 """
@@ -12,23 +12,20 @@ import numpy as np
 from bokeh.models import (
     AutocompleteInput,
     Button,
-    Checkbox,
+    CheckboxGroup,
     ColumnDataSource,
     CustomJS,
-    DataTable,
     Div,
     InlineStyleSheet,
-    NumberFormatter,
     Select,
     Slider,
-    TableColumn,
     TextInput,
 )
 
-from train.report.viewer.maps import STYLE, Maps, scatter_of, source
+from train.report.viewer.maps import STYLE, Maps, scatter_of
 
-ORDERS = [("pcc", "PCC, best first"), ("mse", "MSE, best first"), ("mean", "mean, highest first"), ("gene", "name")]
 SCALES = [("one", "one for both maps"), ("own", "each map its own")]
+OUTLINE = "export default ({lines}, {active}) => lines.forEach((line) => { line.visible = active.length > 0 })"
 OPACITY = 0.85  # of the bins, at first
 # A button's label, and by how much it zooms, and moves right and down; None shows the whole again.
 MOVES = {
@@ -40,7 +37,6 @@ MOVES = {
     "↓ down": (1, 0, 0.25),
     "whole": None,
 }
-COLUMNS = {"pcc": "PCC", "mse": "MSE", "mean": "mean"}
 
 
 @dataclass(frozen=True)
@@ -56,32 +52,29 @@ def board(facts: Sequence[Mapping[str, Any]]) -> Board:
     style = InlineStyleSheet(css=STYLE)
     maps = Maps(aspect_of(facts[0]), style)
     panels, pickers = maps.panels(), pickers_of(facts, style)
-    table = source("gene", *COLUMNS)
     points = ColumnDataSource({"truth": [0.0, 1.0], "prediction": [0.0, 1.0], "barcode": ["", ""]})
     show = CustomJS(
         args={
             **pickers,
-            "table": table,
             "points": points,
             "panels": {kind: panel.callback_args for kind, panel in panels.items()},
             **{name: getattr(maps, name) for name in ("x", "y", "aspect", "bins", "picture", "outline")},
         },
         code=script("show.js"),
     )
-    for name in ("slide", "system", "gene", "scale", "order"):
+    for name in ("slide", "system", "gene", "scale"):
         pickers[name].js_on_change("value", show)
     pickers["filter"].js_on_change("value_input", show)
-    table.selected.js_on_change("indices", show)
-    places = {**pickers, "genes": gene_table(table, style), "scatter": scatter_of(points)}
+    places = {**pickers, "scatter": scatter_of(points)}
     opacity = Slider(title="Opacity of the bins", start=0, end=1, step=0.05, value=OPACITY, **look(style))
-    outlined = Checkbox(label="outline of the bins", active=True, stylesheets=[style])
+    outlined = CheckboxGroup(labels=["outline of the bins"], active=[0], stylesheets=[style])
     places |= {"opacity": opacity, "outlined": outlined}
     for kind, panel in panels.items():
         panel.bins.global_alpha = OPACITY
         opacity.js_link("value", panel.bins, "global_alpha")
-        for line in panel.lines:
-            outlined.js_link("active", line, "visible")
         places |= {f"{kind}_title": panel.title, f"{kind}_map": panel.plot, f"{kind}_legend": panel.legend}
+    lines = [line for panel in panels.values() for line in panel.lines]
+    outlined.js_on_change("active", CustomJS(args={"lines": lines}, code=OUTLINE))
     for index, (label, by) in enumerate(MOVES.items()):
         button = Button(label=label, stylesheets=[style])
         button.js_on_click(CustomJS(args={"x": maps.x, "y": maps.y, "by": by}, code=script("move.js")))
@@ -110,25 +103,8 @@ def pickers_of(facts: Sequence[Mapping[str, Any]], style: InlineStyleSheet) -> d
         ),
         "scale": Select(title="Colour scale", options=SCALES, value="one", **stretched),
         "filter": TextInput(title="Genes whose name has", **stretched),
-        "order": Select(title="Order", options=ORDERS, value="pcc", **stretched),
         "status": Div(disable_math=True, **stretched),
     }
-
-
-def gene_table(genes: ColumnDataSource, style: InlineStyleSheet) -> DataTable:
-    """Return a table of genes, whose headings sort and whose rows are selected."""
-    number = NumberFormatter(format="0.000", text_align="right", nan_format="–")
-    numbers = [TableColumn(field=name, title=title, formatter=number) for name, title in COLUMNS.items()]
-    columns = [TableColumn(field="gene", title="gene"), *numbers]
-    return DataTable(
-        source=genes,
-        columns=columns,
-        index_position=None,
-        reorderable=False,
-        height=420,
-        row_height=28,
-        **look(style),
-    )
 
 
 def aspect_of(facts: Mapping[str, Any]) -> float:

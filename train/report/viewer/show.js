@@ -78,33 +78,58 @@ const fit = (facts, {x, y, aspect}) => {
   y.setv(about(centre + down, centre - down))
 }
 
-const list = ({table, filter, order, gene}, genes, system) => {
+// The table of genes: its headings sort, its rows open maps, and arrow keys move from row to row.
+const HEADINGS = {gene: "gene", pcc: "PCC", mse: "MSE", mean: "mean"}
+let sorted = {by: "pcc", falls: true}
+
+const list = (args, genes, system) => {
+  const {filter, gene} = args, box = document.getElementById("genes"), {by, falls} = sorted
+  const of = {gene: (i) => genes.name[i].toLowerCase(), pcc: (i) => genes.pcc[i][system], mse: (i) => genes.mse[i][system],
+    mean: (i) => genes.mean[i]}
+  const compare = (a, b) => a == null || b == null ? (a == null) - (b == null) : (a < b ? -1 : a > b) * (falls ? -1 : 1)
   const text = filter.value_input.trim().toLowerCase()
-  const value = {
-    gene: (i) => genes.name[i].toLowerCase(), pcc: (i) => -(genes.pcc[i][system] ?? -9), mean: (i) => -(genes.mean[i] ?? -9),
-    mse: (i) => genes.mse[i][system] ?? 1e9,
-  }[order.value]
-  const kept = genes.name.map((_, i) => i)
-    .filter((i) => `${genes.name[i]} ${genes.id[i]}`.toLowerCase().includes(text))
-    .sort((a, b) => value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : a - b)
-  table.data = {
-    gene: kept.map((i) => genes.name[i]), pcc: kept.map((i) => genes.pcc[i][system] ?? NaN),
-    mse: kept.map((i) => genes.mse[i][system] ?? NaN), mean: kept.map((i) => genes.mean[i] ?? NaN),
+  const kept = genes.name.map((_, i) => i).filter((i) => `${genes.name[i]} ${genes.id[i]}`.toLowerCase().includes(text))
+    .sort((i, j) => compare(of[by](i), of[by](j)) || i - j)
+  const heads = Object.entries(HEADINGS).map(([name, title]) => `<th scope="col" class="${name === "gene" ? "" : "number"}"
+    aria-sort="${name !== by ? "none" : falls ? "descending" : "ascending"}"><button data-sort="${name}">${title}</button></th>`)
+  const rows = kept.map((i) => `<tr data-at="${i}"><td><button tabindex="-1">${escaped(genes.name[i])}</button></td>
+    ${["pcc", "mse", "mean"].map((name) => `<td class="number">${round(of[name](i))}</td>`).join("")}</tr>`)
+  box.innerHTML = `<table><thead><tr>${heads.join("")}</tr></thead><tbody>${rows.join("")}</tbody></table>`
+  box.onclick = ({target}) => {
+    const {sort} = target.closest("button")?.dataset ?? {}, {at} = target.closest("tr").dataset
+    if (at !== undefined) gene.value = genes.name[at]
+    if (!sort) return
+    sorted = {by: sort, falls: sort === by ? !falls : sort === "pcc" || sort === "mean"}
+    list(args, genes, system)
+    box.querySelector(`[data-sort=${sort}]`).focus()
   }
-  select(table, gene.value)
+  box.onkeydown = (event) => {
+    const row = event.target.closest("tbody tr")
+    const next = {ArrowDown: row?.nextElementSibling, ArrowUp: row?.previousElementSibling}[event.key]
+    if (!next) return
+    event.preventDefault()
+    next.querySelector("button").focus()
+  }
+  mark(genes, gene.value)
 }
 
-const select = (table, name) => {
-  const row = table.data.gene.indexOf(name)
-  const indices = row < 0 ? [] : [row]
-  if (indices.join() !== table.selected.indices.join()) table.selected.indices = indices
+// Sets off the row of the gene that is shown, which the Tab key comes to, and brings it to sight.
+const mark = (genes, name) => {
+  const box = document.getElementById("genes"), at = String(genes.name.indexOf(name))
+  const rows = [...box.querySelectorAll("tbody tr")], shown = rows.find((row) => row.dataset.at === at)
+  for (const row of rows) {
+    row.setAttribute("aria-current", row === shown)
+    row.querySelector("button").tabIndex = row === (shown ?? rows[0]) ? 0 : -1
+  }
+  const below = shown ? shown.offsetTop - box.scrollTop : 0
+  if (shown && (below < 40 || below > box.clientHeight - 40)) box.scrollTop = shown.offsetTop - box.clientHeight / 2
 }
 
 let all, current, latest = 0
 
 export default async (args, obj) => {
   all ??= JSON.parse(document.getElementById("maps").textContent)
-  const {slide, system, gene, scale, table, filter, order, bins, outline, picture, points, panels, status} = args
+  const {slide, system, gene, scale, filter, bins, outline, picture, points, panels, status} = args
   const facts = all[Number(slide.value)], genes = facts.genes
   if (current?.facts !== facts) {
     current = {facts}
@@ -115,15 +140,9 @@ export default async (args, obj) => {
     if (!genes.name.includes(gene.value)) gene.value = genes.name[facts.best]
     fit(facts, args)
   }
-  if (obj === table.selected) {
-    const row = table.selected.indices[0]
-    if (row === undefined || table.data.gene[row] === gene.value) return
-    gene.value = table.data.gene[row]
-    return
-  }
   const [which, at] = [facts.systems.indexOf(system.value), genes.name.indexOf(gene.value)]
   if (obj !== gene && obj !== scale) list(args, genes, which)
-  if (obj === filter || obj === order || which < 0 || at < 0) return
+  if (obj === filter || which < 0 || at < 0) return
   const turn = ++latest, shown = current
   shown.place ??= place(facts)
   const [{rows, names, barcode}, coded, url] = await Promise.all([
@@ -179,11 +198,11 @@ export default async (args, obj) => {
     shown.drawn = true
   }
   const step = Math.ceil(count / 4000)
-  const kept = facts.truth ? names.map((_, row) => row).filter((row) => row % step === 0 && Number.isFinite(truth[row])) : []
-  document.getElementById("points").hidden = !facts.truth
-  points.data = {truth: kept.map((row) => truth[row]), prediction: kept.map((row) => prediction[row]),
+  const kept = names.map((_, row) => row).filter((row) => row % step === 0 && Number.isFinite(truth[row]))
+  document.getElementById("points").hidden = !kept.length
+  if (kept.length) points.data = {truth: kept.map((row) => truth[row]), prediction: kept.map((row) => prediction[row]),
     barcode: kept.map((row) => names[row])}
-  select(table, gene.value)
+  mark(genes, gene.value)
   const [pcc, mse] = [genes.pcc[at][which], genes.mse[at][which]]
   const compared = facts.truth ? `PCC ${round(pcc)}, MSE ${round(mse)}, mean ${round(genes.mean[at])}` : "not measured"
   status.text = `<p role="status"><b>${escaped(gene.value)}</b> (${escaped(genes.id[at])}) on ${escaped(facts.title)},
