@@ -31,8 +31,7 @@ def write_geojson(prediction: SlidePrediction, path: Path, drawing: Drawing) -> 
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for number, feature in enumerate(features(prediction, drawing)):
-            file.write(",\n" if number else "\n")
-            json.dump(feature, file, ensure_ascii=False)
+            file.write((",\n" if number else "\n") + json.dumps(feature, ensure_ascii=False))
         file.write("\n]}\n")
 
 
