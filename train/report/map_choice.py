@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from magnet_core.errors import MagnetError
@@ -15,7 +16,11 @@ from magnet_core.registry import look_up
 from train.report.slide_maps import MapSource, find_columns, find_slide_maps
 from train.studies.plans import group as group_of
 
+# N rows of a slide, P genes
+
 GENES_SHOWN, OTHERS_SHOWN = 3, 3
+GENES_COMPARED = 60  # of the best, to find some whose maps are unlike
+ALIKE = 0.8  # correlation of two maps
 ALL = "all"
 _COLUMNS = ("group", "system", "slide_id", "gene_name", "pcc", "ceiling")
 
@@ -93,7 +98,10 @@ def of_slides(sources: Sequence[MapSource], request: MapRequest) -> list[MapSour
 
 
 def best_genes(source: MapSource, scores: pl.DataFrame) -> list[str]:
-    """The genes that ours predicts best on a slide, or on all test slides where that one was not tested."""
+    """The genes that ours predicts best on a slide, or on all test slides where that one was not tested.
+
+    One whose map is like that of a better one is passed over, unless there are too few others.
+    """
     ours = scores.filter(
         pl.col("group") == source.group,
         pl.col("system") == source.ours,
@@ -102,7 +110,22 @@ def best_genes(source: MapSource, scores: pl.DataFrame) -> list[str]:
     here = ours.filter(pl.col("slide_id") == source.slide_id)
     by_gene = (ours if here.is_empty() else here).group_by("gene_name", maintain_order=True).agg(pl.col("pcc").mean())
     best = by_gene.drop_nulls("pcc").sort("pcc", descending=True, maintain_order=True)["gene_name"].to_list()
-    return best[:GENES_SHOWN] or source.panel.names[:GENES_SHOWN].tolist()
+    best = best[:GENES_COMPARED] or source.panel.names[:GENES_SHOWN].tolist()
+    unlike = unlike_maps(source.read(best, [source.ours]).predictions[source.ours])
+    others = [place for place in range(len(best)) if place not in unlike]
+    return [best[place] for place in sorted((unlike + others)[:GENES_SHOWN])]
+
+
+def unlike_maps(values: np.ndarray) -> list[int]:
+    """Return columns of maps (N, P), from the first on, each of which is correlated with none before it."""
+    centred = values - values.mean(axis=0)
+    norms = np.linalg.norm(centred, axis=0)
+    alike = np.abs(centred.T @ centred) > ALIKE * np.outer(norms, norms)
+    kept: list[int] = []
+    for place in range(values.shape[1]):
+        if not alike[place, kept].any():
+            kept.append(place)
+    return kept
 
 
 def best_systems(source: MapSource, scores: pl.DataFrame) -> list[str]:
