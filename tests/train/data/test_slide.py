@@ -20,7 +20,7 @@ from magnet_core.expression import columns_of, expression
 from magnet_core.levels import find_target
 from magnet_core.records import Genes
 from magnet_core.settings.normalise import NormaliseConfig
-from train.data import slide as dataset
+from train.data import count_blocks
 from train.data.slide import LevelData, Slide, open_slide_data
 from train.settings.fit import DataConfig
 
@@ -55,7 +55,7 @@ def whole_counts(store: Store, level: str, num_genes: int) -> sparse.csr_matrix:
 def test_labels_and_means_read_block_by_block_are_those_of_all_rows(
     small_store: Store, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
-    monkeypatch.setattr(dataset, "_COUNT_ROWS", 7)
+    monkeypatch.setattr(count_blocks, "_ROWS", 7)
     slide = open_first(small_store)
     panel = Genes(np.append(slide.genes.ids[5:9], "absent"), np.append(slide.genes.names[5:9], "absent"))
     config = NormaliseConfig(library=library)  # type: ignore[arg-type]
