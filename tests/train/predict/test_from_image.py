@@ -25,6 +25,7 @@ from tests.train.setting import NUM_GENES, config, edited, parts
 from train.cli import app
 from train.learning.stage_one import StageOne
 from train.learning.trained_run import TrainedRun, save_run
+from train.model.whole_slide import predict_slide
 
 SIDE_PX = 640  # 160 µm: 400 bins
 
@@ -310,18 +311,35 @@ def test_an_ensemble_of_other_features_is_refused(setting: Setting, tmp_path: Pa
         predict(setting.runs["frozen"], other, "--ensemble", "--image", setting.image, "--mpp", 0.25)
 
 
-@pytest.mark.parametrize("mode", ["frozen", "full"])
-def test_eight_views_are_the_mean_over_the_turned_image(setting: Setting, tmp_path: Path, mode: str) -> None:
-    """A slide that is turned as a whole shows each bin so; its bins are where they were, turned."""
-    run, out = setting.runs[mode], tmp_path / "all.h5ad"
-    shown = predict(run, "--image", setting.image, "--mpp", 0.25, "--views", 8, "--out", out)
-    assert shown.exit_code == 0, shown.output
-    one = tmp_path / "one.h5ad"
-    predict(run, "--image", setting.image, "--mpp", 0.25, "--out", one)
-    averaged, single = read(out), read(one)
-    assert averaged.uns["magnet_hd"]["views"] == 8
-    difference = np.abs(averaged.X - single.X)
-    assert 1e-4 < difference.max() < np.ptp(single.X)
+def test_eight_views_are_the_mean_over_the_symmetries(small_store: Store, tmp_path: Path) -> None:
+    slide, predictor = parts(small_store, config(small_store, tmp_path, "encoder.mode=full"))
+    alone = [predict_slide(predictor, slide, symmetries=(symmetry,)) for symmetry in (0, 3, 5)]
+    assert np.abs(alone[0] - alone[1]).max() > 1e-4
+    together = predict_slide(predictor, slide, symmetries=(0, 3, 5))
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), atol=1e-6)
+
+
+def test_all_views_of_an_image_are_those_of_two_steps(setting: Setting, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    two_steps = RunConfig(
+        samples=setting.store.parent / "samples.csv",
+        store=store,
+        geometry=GeometryConfig(targets=(8,), sampling="all"),
+        embedding=EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2, views=8),
+        pixels=False,
+    )
+    assert extract(two_steps).failed == {}
+    run = setting.runs["frozen"]
+    for number, source in enumerate(
+        (("--image", setting.image, "--mpp", 0.25), ("--slide", "new-slide", "--store", store))
+    ):
+        shown = predict(run, *source, "--views", 8, "--out", tmp_path / f"{number}.h5ad")
+        assert shown.exit_code == 0, shown.output
+    tables = [read(tmp_path / f"{number}.h5ad") for number in (0, 1)]
+    np.testing.assert_array_equal(tables[0].X, tables[1].X)
+    assert tables[0].uns["magnet_hd"]["views"] == 8
+    with pytest.raises(MagnetError, match=r"expected features of every symmetry of a patch, found those of one view"):
+        predict(run, "--slide", "new-slide", "--store", setting.store, "--views", 8, "--out", tmp_path / "x.h5ad")
 
 
 def test_bins_of_space_ranger_are_predicted_by_their_barcodes_without_counts(
