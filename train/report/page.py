@@ -39,7 +39,7 @@ def write_report(folders: Sequence[Path], page: Path) -> Path:
 
 
 def find_maps(folders: Sequence[Path]) -> tuple[list[tuple[str, MapSource]], list[str]]:
-    """List the maps of all tables with their titles; and why others have none, a line each."""
+    """List the maps of all tables with their titles, whole slides first; and why others have none, a line each."""
     sources, lacking = list[tuple[str, MapSource]](), list[str]()
     for folder in folders:
         if not (folder / TABLE).is_file():
@@ -50,10 +50,13 @@ def find_maps(folders: Sequence[Path]) -> tuple[list[tuple[str, MapSource]], lis
             lacking.append(str(error))
             continue
         result = f", {folder.name}" if len(folders) > 1 else ""
-        sources += [
-            (f"{each.slide_id}, {each.group}{', whole' if each.whole else ''}{result}", each) for each in of_table
-        ]
-    return sources, lacking
+        sources += [(f"{each.slide_id}, {each.group}{kind_of(each)}{result}", each) for each in of_table]
+    return sorted(sources, key=lambda each: (each[1].learnt_from, not each[1].whole)), lacking
+
+
+def kind_of(source: MapSource) -> str:
+    """What sets a map off from those of test slides as a table has them."""
+    return (", whole" if source.whole else "") + (", learnt from" if source.learnt_from else "")
 
 
 def named_by_path(section: Section, folder: Path) -> Section:

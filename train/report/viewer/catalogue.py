@@ -127,8 +127,9 @@ class SlideCatalogue:
             picture = [*corner.tolist(), *size.tolist(), raster.angle]
         margin = MARGIN * max(raster.width_um, raster.height_um)
         return {
-            "slide": part.slide_id, "group": part.group, "whole": part.whole, "bins": len(part.barcodes),
-            "shape": list(raster.rows.shape), "step": raster.step_um, "left": raster.left_um, "top": raster.top_um,
+            "slide": part.slide_id, "group": part.group, "whole": part.whole, "learnt": part.learnt_from,
+            "bins": len(part.barcodes), "shape": list(raster.rows.shape), "step": raster.step_um,
+            "left": raster.left_um, "top": raster.top_um,
             "x": [raster.left_um - margin, raster.left_um + raster.width_um + margin],
             "y": [raster.top_um - margin, raster.top_um + raster.height_um + margin],
             "picture": picture, "truth": part.truth is not None, "deviation": part.deviation is not None,
@@ -182,5 +183,6 @@ def as_jpeg(pixels: np.ndarray) -> str:
 
 def told_of(facts: Mapping[str, Any]) -> str:
     """A slide in a few words, for those who read and do not look."""
-    kind = "whole slide, predicted" if facts["whole"] else "bins of the table"
+    kind = "what 'train predict' wrote" if facts["whole"] else "bins of the table"
+    kind += ", a slide that was learnt from" if facts["learnt"] else ""
     return f"{facts['slide']}, {facts['group']}: {kind}, {facts['bins']:,} rows, {len(facts['genes']['id'])} genes"

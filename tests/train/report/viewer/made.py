@@ -36,6 +36,7 @@ class MadeSource(MapSource):
             made.picture,
             None if made.deviation is None else made.deviation[:, columns],
             made.whole,
+            made.learnt_from,
         )
 
 

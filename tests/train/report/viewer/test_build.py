@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from magnet_core.errors import MagnetError
 from tests.train.report.reading import read_page
 from tests.train.report.viewer.made import made_page, made_source
+from train.report.page import kind_of
 from train.report.viewer import build, catalogue
 from train.report.viewer.catalogue import agreement, scale_of
+from train.report.viewer.raster import turned_back
 
 
 def facts_of(text: str) -> list[dict[str, Any]]:
@@ -93,6 +96,28 @@ def test_what_a_slide_is_told_of_is_what_its_values_say(tmp_path: Path) -> None:
     assert facts["systems"] == ["MagNet", "gene mean"]
     assert facts["best"] == 0
     assert (facts["truth"], facts["deviation"], facts["shape"]) == (True, False, [20, 20])
+
+
+def test_the_picture_turns_with_the_bins(tmp_path: Path) -> None:
+    source, angle = made_source(), 0.2
+    turned = replace(source.whole_map, centres_um=turned_back(source.whole_map.centres_um, -angle))
+    (facts,) = facts_of(made_page(tmp_path / "page.html", replace(source, whole_map=turned)))
+    left, top, width, height, by = facts["picture"]
+    middle = np.array([left + width / 2, top + height / 2])
+    shown = middle + turned_back(turned.centres_um - [width / 2, height / 2], by)  # Bokeh turns about the middle
+    first = [facts["left"] + facts["step"] / 2, facts["top"] + facts["step"] / 2]
+    np.testing.assert_allclose(shown[0], first, atol=1e-6)
+    assert by == pytest.approx(angle)
+
+
+def test_a_slide_that_was_learnt_from_is_said_to_be(tmp_path: Path) -> None:
+    source = made_source()
+    learnt = replace(source, learnt_from=True, whole_map=replace(source.whole_map, learnt_from=True))
+    assert kind_of(replace(learnt, whole=True)) == ", whole, learnt from"
+    assert kind_of(source) == ""
+    text = made_page(tmp_path / "page.html", learnt)
+    assert "a slide that was learnt from" in text
+    assert facts_of(text)[0]["learnt"]
 
 
 def test_bins_that_were_not_measured_are_left_out_of_a_score() -> None:
