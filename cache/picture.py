@@ -45,6 +45,10 @@ class StoredPicture:
     scale: float
     image: str
 
+    def at(self, mpp: float) -> Picture:
+        """Return the picture of a slide whose image has `mpp` µm/px."""
+        return Picture(self.pixels, mpp / self.scale)
+
 
 def write_picture(path: Path, picture: StoredPicture) -> None:
     """Write the file, whole or not at all."""

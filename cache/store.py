@@ -169,8 +169,7 @@ class Store:
             return None
         with self.geometry(slide_id) as geometry:
             header = geometry.header
-        stored = self.stored_picture(slide_id, header)
-        return Picture(stored.pixels, header["mpp"] / stored.scale)
+        return self.stored_picture(slide_id, header).at(header["mpp"])
 
     def stored_picture(self, slide_id: str, header: Mapping[str, Any]) -> StoredPicture:
         """Read a slide's picture; one of another image than that of the geometry with this `header` is an error."""

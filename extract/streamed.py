@@ -171,14 +171,8 @@ def stream_slide(
             for writer in writers:
                 if writer is not None:
                     writer.commit()
-    return Streamed(geometry_path, paths[0], paths[1:], _picture(folder / PICTURE, mpp))
-
-
-def _picture(path: Path, mpp: float) -> Picture | None:
-    if not path.exists():
-        return None
-    stored = read_picture(path)
-    return Picture(stored.pixels, mpp / stored.scale)
+    picture = read_picture(folder / PICTURE).at(mpp) if (folder / PICTURE).exists() else None
+    return Streamed(geometry_path, paths[0], paths[1:], picture)
 
 
 def require_room(folder: Path, nbytes: int, *, kept: Sequence[Path]) -> None:

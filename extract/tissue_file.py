@@ -4,7 +4,6 @@ In: a file. GeoJSON has polygons, with holes or without, in pixels of the full-r
 shows the whole slide at any size, and what is not black is tissue. Out: a mask of the whole slide.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from magnet_core.errors import MagnetError
+from magnet_core.sealed import read_json
 
 # h, w rows and columns of the mask
 
 PICTURES = (".png", ".tif", ".tiff")
 OUTLINES = (".geojson", ".json")
 _SHAPE_TOLERANCE = 0.02  # width ÷ height of a picture may differ from the slide's by so much
-_MOST_BYTES = 256 << 20
 _MOST_PX = 1 << 28
 _REMEDY = "export it again: from QuPath as GeoJSON, or as a picture of the whole slide with tissue in white"
 
@@ -31,7 +30,7 @@ def read_tissue(path: Path, size_px: tuple[int, int], *, mask_px: tuple[int, int
     if path.suffix.lower() in PICTURES:
         return _read_picture(path, size_px)
     if path.suffix.lower() in OUTLINES:
-        return _draw(path, list(_polygons(path, _read_json(path))), size_px, mask_px)
+        return _draw(path, list(_polygons(path, read_json(path, expected="GeoJSON", remedy=_REMEDY))), size_px, mask_px)
     raise MagnetError(
         f"--tissue {path}",
         expected=f"a name ending in {', '.join((*OUTLINES, *PICTURES))}",
@@ -59,15 +58,6 @@ def _read_picture(path: Path, size_px: tuple[int, int]) -> np.ndarray:
             remedy=_REMEDY,
         )
     return mask
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"{path.stat().st_size:,} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MagnetError(path, expected="GeoJSON", found=str(error), remedy=_REMEDY) from error
 
 
 def _polygons(path: Path, content: Any) -> Iterator[list[np.ndarray]]:

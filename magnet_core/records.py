@@ -4,11 +4,15 @@ Coordinates are (x, y) = (column, row) everywhere in this project. Vendors' file
 turns them once, here nothing does.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
+
+from magnet_core.errors import MagnetError
+from magnet_core.registry import near_names
 
 # N rows (bins or spots), G genes
 
@@ -45,6 +49,22 @@ class Genes:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def named(self, names: Sequence[str], *, where: str, expected: str, otherwise: str = "") -> np.ndarray:
+        """Return the columns (P,) int64 of genes that are given by names or ids, in their order.
+
+        An unknown one is an error that names those that come near; where none does, `otherwise` is the remedy.
+        """
+        column_of = {name: column for known in (self.ids, self.names) for column, name in enumerate(known.tolist())}
+        if unknown := [name for name in names if name not in column_of]:
+            near = near_names(unknown[0], self.names.tolist())
+            raise MagnetError(
+                where,
+                expected=expected,
+                found=", ".join(f"'{name}'" for name in unknown),
+                remedy=near if near.startswith("did you mean") or not otherwise else otherwise,
+            )
+        return np.array([column_of[name] for name in names], np.int64)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes
-from magnet_core.registry import near_names
 
 # N rows, P genes of a prediction
 
@@ -37,16 +36,8 @@ class Drawing:
 
     def columns(self, genes: Genes) -> list[int]:
         """Return the columns of the drawn genes among those of a prediction; one that is not there is an error."""
-        column_of = {name: column for names in (genes.ids, genes.names) for column, name in enumerate(names.tolist())}
-        unknown = [name for name in self.genes if name not in column_of]
-        if unknown:
-            raise MagnetError(
-                "--draw",
-                expected=f"genes of the {len(genes)} that are predicted",
-                found=", ".join(f"'{name}'" for name in unknown),
-                remedy=near_names(unknown[0], genes.names.tolist()),
-            )
-        return list(dict.fromkeys(column_of[name] for name in self.genes))
+        expected = f"genes of the {len(genes)} that are predicted"
+        return list(dict.fromkeys(genes.named(self.genes, where="--draw", expected=expected).tolist()))
 
 
 def read_level(text: str) -> Level:

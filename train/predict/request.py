@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from cache.store import Store
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes, Sample
-from magnet_core.registry import look_up, near_names
+from magnet_core.registry import look_up
 from train.learning.stage_one import StageOne
 from train.places import RUN, read_run
 from train.predict.drawing import DEFAULT_LEVEL, Drawing, read_level
@@ -211,18 +209,9 @@ def check_writable(folder: Path) -> None:
 
 def choose_genes(panel: Genes, config: PredictConfig, run: Path) -> Genes:
     """Return the genes of a panel that are asked for, in the order in which they are; all of it where none are."""
-    column_of = {name: column for names in (panel.ids, panel.names) for column, name in enumerate(names.tolist())}
-    unknown = [name for name in config.genes if name not in column_of]
-    if unknown:
-        near = near_names(unknown[0], panel.names.tolist())
-        raise MagnetError(
-            "--genes",
-            expected=f"genes of the run's panel of {len(panel)}",
-            found=", ".join(f"'{name}'" for name in unknown),
-            remedy=near if near.startswith("did you mean") else f"see 'panel' in {run / RUN}",
-        )
-    columns = np.array(list(dict.fromkeys(column_of[name] for name in config.genes)) or range(len(panel)), np.int64)
-    return Genes(panel.ids[columns], panel.names[columns])
+    expected, otherwise = f"genes of the run's panel of {len(panel)}", f"see 'panel' in {run / RUN}"
+    columns = list(dict.fromkeys(panel.named(config.genes, where="--genes", expected=expected, otherwise=otherwise)))
+    return Genes(panel.ids[columns], panel.names[columns]) if columns else panel
 
 
 def check_drawing(config: PredictConfig, genes: Genes) -> None:

@@ -29,7 +29,6 @@ from magnet_core.errors import MagnetError
 from magnet_core.expression import columns_of
 from magnet_core.levels import SPOT, find_target
 from magnet_core.records import Genes
-from magnet_core.registry import near_names
 from train.data.labels import read_labels
 from train.data.lattice import Lattice, lattice_of
 from train.evaluation.scores import GENES
@@ -293,16 +292,8 @@ def find_columns(panel: Genes, genes: Sequence[str] | None, *, where: str) -> np
     """Return the columns (P,) of genes, by names or ids, in a panel; all of them where none is named."""
     if genes is None:
         return np.arange(len(panel))
-    column_of = {name: column for names in (panel.ids, panel.names) for column, name in enumerate(names.tolist())}
-    if unknown := [gene for gene in genes if gene not in column_of]:
-        near = near_names(unknown[0], panel.names.tolist())
-        raise MagnetError(
-            where,
-            expected=f"genes of a panel of {len(panel)}",
-            found=", ".join(f"'{gene}'" for gene in unknown),
-            remedy=near if near.startswith("did you mean") else "correct them, or train with data.include",
-        )
-    return np.array([column_of[gene] for gene in genes], np.int64)
+    expected = f"genes of a panel of {len(panel)}"
+    return panel.named(genes, where=where, expected=expected, otherwise="correct them, or train with data.include")
 
 
 def _names_of(geometry: ArrayFile, level: str) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from magnet_core.errors import MagnetError
-from magnet_core.files import naming, sync_below
+from magnet_core.files import naming, replacing_folder
 from train.report.slide_maps import MapSource
 from train.report.viewer.catalogue import Catalogue, Gene, catalogue, told_of
 
@@ -68,7 +68,7 @@ def build_viewer(sources: Sequence[tuple[str, MapSource]], page: Path) -> Viewer
 def chosen(genes: Sequence[Gene]) -> tuple[list[Gene], list[Gene]]:
     """Part genes into those inside the page, the best of all slides, and the others."""
     inside, beside, left = list[Gene](), list[Gene](), WORDS_BYTES
-    for gene in sorted(genes, key=lambda each: -best_first(each.pcc)):
+    for gene in sorted(genes, key=lambda each: -each.pcc):
         left -= gene.length
         (inside if left >= 0 else beside).append(gene)
     return inside, beside
@@ -97,17 +97,13 @@ def write_beside(words: Iterator[tuple[str, str]], folder: Path, key: str, *, an
             found="other files",
             remedy="name another --out",
         )
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     if any_beside:
-        partial.mkdir()
-        for name, word in words:
-            (partial / f"{name}.js").write_text(f'(window.magnetWords ??= {{}})["{key}/{name}"] = "{word}"\n')
-        sync_below(partial)
-    if is_ours:
+        with replacing_folder(folder) as partial:
+            partial.mkdir()
+            for name, word in words:
+                (partial / f"{name}.js").write_text(f'(window.magnetWords ??= {{}})["{key}/{name}"] = "{word}"\n')
+    elif is_ours:
         shutil.rmtree(folder)
-    if any_beside:
-        partial.rename(folder)
 
 
 def embedded(told: Catalogue) -> tuple[str, str, dict[str, str]]:
