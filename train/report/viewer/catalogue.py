@@ -134,7 +134,7 @@ class SlideCatalogue:
             "y": [raster.top_um - margin, raster.top_um + raster.height_um + margin],
             "picture": picture, "truth": part.truth is not None, "deviation": part.deviation is not None,
             "systems": list(part.predictions), "ours": part.ours,
-            "outline": outline(raster).T.tolist(),
+            "outline": [[]] * 4 if part.lattice is None else outline(raster).T.tolist(),  # spots apart are seen without
         }  # fmt: skip
 
     def _note(self, gene_id: str, name: str, truth: np.ndarray | None, predictions: Sequence[np.ndarray]) -> None:

@@ -110,6 +110,16 @@ def test_the_picture_turns_with_the_bins(tmp_path: Path) -> None:
     assert by == pytest.approx(angle)
 
 
+def test_spots_that_stand_apart_have_no_outline(tmp_path: Path) -> None:
+    source = made_source(side=3)
+    places = np.random.default_rng(0).permutation(9)[:, None] * [70.0, 31.0] + 100
+    apart = replace(source.whole_map, centres_um=places, um=56, barcodes=np.array([f"{i}x1" for i in range(9)]))
+    (facts,) = facts_of(made_page(tmp_path / "page.html", replace(source, whole_map=apart)))
+    assert facts["outline"] == [[], [], [], []]
+    (facts,) = facts_of(made_page(tmp_path / "page.html", source))
+    assert [len(ends) for ends in facts["outline"]] == [4, 4, 4, 4]
+
+
 def test_a_slide_that_was_learnt_from_is_said_to_be(tmp_path: Path) -> None:
     source = made_source()
     learnt = replace(source, learnt_from=True, whole_map=replace(source.whole_map, learnt_from=True))
