@@ -40,21 +40,30 @@ $(STAMP):
 # No network: a small timm model with seeded random weights stands in for pre-trained ones.
 DEMO_BACKBONE := timm:test_mambaout
 
-demo: $(STAMP) demo/data/samples.csv ## synthetic slides through extract and train, in demo/
-	@echo 'demo [2/3] extract: grids, counts, pixels and frozen features -> demo/store'
+# The slide that fold 0 leaves out.
+DEMO_HELD_OUT = $$($(BIN)/python -c "import json; print(json.load(open('demo/runs/folds.json'))['folds'][0]['test'][0])")
+
+demo: $(STAMP) demo/data/samples.csv ## synthetic slides through extract and train, a whole slide from its image, a page
+	@echo 'demo [2/5] extract: grids, counts, pixels and frozen features -> demo/store'
 	@$(BIN)/extract run --samples demo/data/samples.csv --store demo/store \
 	  --backbone $(DEMO_BACKBONE) --weights random --targets 8 --bins 2000 --spots 300 --tokens 2
-	@echo 'demo [3/3] train: fold 0 on three slides, tested on the fourth -> demo/runs'
+	@echo 'demo [3/5] train: fold 0 on three slides, tested on the fourth -> demo/runs'
 	@$(BIN)/train fit --fold 0 --store demo/store --runs demo/runs --name demo --overwrite \
 	  --backbone $(DEMO_BACKBONE) --recipe recipes/demo.toml
+	@echo 'demo [4/5] predict: every bin of the slide that was left out, from its image -> demo/runs/demo/predictions'
+	@$(BIN)/train predict demo/runs/demo --samples demo/data/samples.csv --slide $(DEMO_HELD_OUT) --measured --overwrite
+	@echo 'demo [5/5] report: maps, tables and curves -> demo/report.html'
+	@$(BIN)/train report demo/runs/demo --out demo/report.html
 	@echo
-	@echo 'made:      demo/data/samples.csv and its slides, demo/store, demo/runs/demo: table.txt, .csv, figure.png'
-	@echo 'look at:   demo/runs/demo/figure.png, and .venv/bin/cache info demo/store'
-	@echo 'try next:  .venv/bin/train fit --fold 1 --store demo/store --runs demo/runs \'
-	@echo '             --backbone $(DEMO_BACKBONE) --recipe recipes/demo.toml --set model.rounds=3'
+	@echo 'made:      demo/data/samples.csv and its slides, demo/store, demo/runs/demo: table.txt, .csv, figure.png,'
+	@echo "           predictions/$(DEMO_HELD_OUT).h5ad, for scanpy and squidpy"
+	@echo 'look at:   demo/report.html in a browser, and .venv/bin/cache info demo/store'
+	@echo 'try next, the bin encoder fine-tuned too (minutes):'
+	@echo '           .venv/bin/train fit --fold 0 --store demo/store --runs demo/runs --name finetuned \'
+	@echo '             --backbone $(DEMO_BACKBONE) --recipe recipes/demo.toml --bins finetuned --set optim.epochs=4'
 
 demo/data/samples.csv: | $(STAMP)
-	@echo 'demo [1/3] synth: four Visium HD slides of 1 mm, with known truth -> demo/data'
+	@echo 'demo [1/5] synth: four Visium HD slides of 1 mm, with known truth -> demo/data'
 	@$(BIN)/extract synth demo/data --slides 4 --seed 0 --size-mm 1.0
 
 # Two small encoders, seeded random weights again; cells that are finished are not computed again.

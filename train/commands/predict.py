@@ -106,5 +106,7 @@ def show_written(written: "Written") -> None:
     """Say where a prediction is, and how to see it."""
     paths = ", ".join(map(str, written.paths))
     typer.echo(f"{written.slide_id}: {written.rows:,} rows of {written.um} µm × {written.genes} genes -> {paths}")
+    if written.agreement:
+        typer.echo(f"{written.slide_id}: {written.agreement}")
     if written.script:
         typer.echo(f"see it: python -c {shlex.quote(written.script)}")

@@ -48,7 +48,7 @@ TissueOption = Annotated[
 LikeOption = Annotated[
     Path | None,
     typer.Option(
-        help="Space Ranger's outs: predict its bins in tissue, by their barcodes; no counts are read.",
+        help="Space Ranger's outs: predict its bins in tissue, by their barcodes; with --measured their counts too.",
         rich_help_panel=FROM_IMAGES,
     ),
 ]
@@ -65,7 +65,9 @@ EnsembleOption = Annotated[
 ViewsOption = Annotated[int, typer.Option(help="8: the mean over all symmetries of a patch; 8 times the work.")]
 OutOption = Annotated[Path | None, typer.Option(help="The file; left out: RUN/predictions/SLIDE.h5ad.")]
 GenesOption = Annotated[str | None, typer.Option(help="Keep these genes only, such as SGPP1,DPEP1.")]
-MeasuredOption = Annotated[bool, typer.Option("--measured", help="Add what was measured as a layer.")]
+MeasuredOption = Annotated[
+    bool, typer.Option("--measured", help="Add what was measured as a layer, and say how well it agrees.")
+]
 FormatOption = Annotated[
     str,
     typer.Option(

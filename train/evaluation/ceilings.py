@@ -6,8 +6,10 @@ import polars as pl
 from magnet_core.ceiling import noise_ceiling
 from magnet_core.records import Genes
 from magnet_core.seeding import named_rng
+from magnet_core.settings.normalise import NormaliseConfig
 from train.data.fold_sides import FoldSides
 from train.data.raw_counts import read_counts
+from train.data.slide import Slide
 
 # P panel genes
 
@@ -17,12 +19,16 @@ def ceilings(sides: FoldSides, system: str) -> pl.DataFrame:
     panel, normalise = sides.training.panel, sides.training.normalise
     tables = []
     for slide in sides.test_slides:
-        counts, library = read_counts(slide, panel, normalise)
-        if normalise.library == "none":  # the labels know of none; what is dealt out is the panel alone
-            library = np.asarray(counts.sum(axis=1)).ravel()
-        ceiling = noise_ceiling(counts, library, normalise, named_rng(0, "ceiling", slide.slide_id))
-        tables.append(_ceiling_table(system, slide.slide_id, panel, ceiling))
+        tables.append(_ceiling_table(system, slide.slide_id, panel, slide_ceiling(slide, panel, normalise)))
     return pl.concat(tables)
+
+
+def slide_ceiling(slide: Slide, panel: Genes, normalise: NormaliseConfig) -> np.ndarray:
+    """The noise ceiling (P,) of a slide's fine rows; NaN for a gene that does not vary."""
+    counts, library = read_counts(slide, panel, normalise)
+    if normalise.library == "none":  # the labels know of none; what is dealt out is the panel alone
+        library = np.asarray(counts.sum(axis=1)).ravel()
+    return noise_ceiling(counts, library, normalise, named_rng(0, "ceiling", slide.slide_id))
 
 
 def _ceiling_table(system: str, slide_id: str, panel: Genes, ceiling: np.ndarray) -> pl.DataFrame:

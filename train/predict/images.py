@@ -29,13 +29,16 @@ def find_images(
     mpp: str = "",
     tissue: Path | None = None,
     like: Path | None = None,
+    measured: bool = False,
 ) -> tuple[list[Sample], dict[str, str]]:
     """Return the images with all their files, and errors of others by slide id; a single one's is raised.
 
-    `slides` are those of the sheet that are meant; none: all. `tissue` and `like` are of a single image, see `Sample`.
+    `slides` are those of the sheet that are meant; none: all. `tissue` and `like` are of a single image, see `Sample`;
+    with `measured` it gets the counts of `like`, too.
     """
     if sheet is None:
-        samples = [replace(sample, tissue=tissue, like=like) for sample in _of_options(images, mpp)]
+        counts, places = (like, None) if measured else (None, like)
+        samples = [replace(each, tissue=tissue, counts=counts, like=places) for each in _of_options(images, mpp)]
     else:
         samples = read_samples(sheet)
         samples = select(samples, slides) if slides else samples

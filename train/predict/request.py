@@ -42,7 +42,7 @@ class PredictConfig:
     images    files of slides that are in no store, `samples` a sheet of such
     mpp       µm/px of the images, as in a sheet: `0.5`, or `0.5!` whatever the files state
     tissue    of the one image: a file that says where its tissue is
-    like      of the one image: Space Ranger's outputs, whose bins it gets
+    like      of the one image: Space Ranger's outputs, whose bins it gets, and with `measured` their counts
     views     1, or 8: the mean over all symmetries in which patches can be seen
     store     None: the one the run was trained on
     out       file of the only slide, in the first format; None: RUN/predictions/<slide_id>.h5ad
@@ -144,7 +144,13 @@ def accept(config: PredictConfig) -> Accepted:
         from train.predict.images import find_images  # readers of sheets and counts take a moment to import
 
         samples, failed = find_images(
-            config.samples, config.images, slides=config.slides, mpp=config.mpp, tissue=config.tissue, like=config.like
+            config.samples,
+            config.images,
+            slides=config.slides,
+            mpp=config.mpp,
+            tissue=config.tissue,
+            like=config.like,
+            measured=config.measured,
         )
         check_files(config, [*(sample.slide_id for sample in samples), *failed])
         made = [stage_one_of(member.folder, member.description, config.store) for member in members]

@@ -26,6 +26,7 @@ from train.learning.trained_run import TrainedRun, load_run
 from train.model.predictor import Predictor
 from train.model.whole_slide import Advance, predict_slide
 from train.places import WEIGHTS
+from train.predict.agreement import Agreement
 from train.predict.encoded_level import EncodedLevel
 from train.predict.formats import H5AD, find_format
 from train.predict.from_image import ImageEncoder
@@ -42,7 +43,10 @@ log = logger(__name__)
 
 @dataclass(frozen=True)
 class Written:
-    """A prediction that was written: of which slide, how many rows and genes, where, and a script that shows it."""
+    """A prediction that was written: of which slide, how many rows and genes, where, and a script that shows it.
+
+    agreement  with what was measured, where that was asked for and is there
+    """
 
     slide_id: str
     rows: int
@@ -50,6 +54,7 @@ class Written:
     genes: int
     paths: list[Path]
     script: str
+    agreement: Agreement | None
 
 
 def predict_slides(
@@ -111,6 +116,8 @@ def predict_one(runs: Sequence[TrainedRun], opened: Opened, accepted: Accepted, 
     if said := sampling_notice(slide, header):
         notice(said)
     values, deviation = predict_members(runs, opened.slides, accepted, config)
+    columns = accepted.members[0].columns
+    measured = measured_labels(run, slide, columns) if config.measured else None
     prediction = SlidePrediction(
         values,
         accepted.genes,
@@ -118,7 +125,7 @@ def predict_one(runs: Sequence[TrainedRun], opened: Opened, accepted: Accepted, 
         header,
         run,
         source_of(accepted, config),
-        measured_labels(run, slide, accepted.members[0].columns) if config.measured else None,
+        measured,
         deviation,
         opened.picture,
     )
@@ -132,6 +139,9 @@ def predict_one(runs: Sequence[TrainedRun], opened: Opened, accepted: Accepted, 
         len(accepted.genes),
         list(files.values()),
         showing(files[H5AD], prediction) if H5AD in files else "",
+        None
+        if measured is None
+        else Agreement.of(values, measured, slide, run.panel, columns, normalise=run.config.data.normalise),
     )
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from extract.pipeline import run as extract
 from extract.sinks import FeatureSink
 from extract.stream import TILE_PX
 from magnet_core.errors import MagnetError
+from magnet_core.metrics import evaluate
 from magnet_core.records import Genes
 from magnet_core.slides import ScaledSlide
 from tests.train.conftest import BACKBONE
@@ -354,9 +356,16 @@ def test_bins_of_space_ranger_are_predicted_by_their_barcodes_without_counts(
     sheet = tmp_path / "samples.csv"
     sheet.write_text(f"slide_id,image,counts\nS1,{image},{data / 'outs'}\n")
     out = tmp_path / "counts.h5ad"
-    shown = predict(setting.runs["frozen"], "--samples", sheet, "--out", out, "--measured")
+    shown = predict(setting.runs["frozen"], "--image", image, "--like", data / "outs", "--out", out, "--measured")
     assert shown.exit_code == 0, shown.output
     like, counted = read(tmp_path / "like.h5ad"), read(out)
+    shown = predict(setting.runs["frozen"], "--samples", sheet, "--out", out, "--measured", "--overwrite")
+    np.testing.assert_array_equal(read(out).layers["measured"], counted.layers["measured"])
+    pcc = re.search(r"S1: PCC with .* (\S+) per gene \(noise ceiling (\S+)\), (\S+) per row", shown.output)
+    expected = evaluate(counted.X, counted.layers["measured"])
+    assert pcc is not None
+    assert (pcc[1], pcc[3]) == (f"{expected.pcc_gene:.3f}", f"{expected.pcc_bin:.3f}")
+    assert 0 < float(pcc[2]) < 1
     np.testing.assert_array_equal(like.obs_names, counted.obs_names)
     np.testing.assert_array_equal(like.X, counted.X)
     assert counted.layers["measured"].max() > 0
