@@ -22,7 +22,7 @@ from magnet_core.records import Genes
 ORIGIN = "uns/magnet_hd"
 MEASURED, DEVIATION = "layers/measured", "layers/deviation"
 _PARTS = ("X", "obs/", "var/", "obsm/spatial_um", "uns/spatial/", f"{ORIGIN}/", f"{MEASURED}?", f"{DEVIATION}?")
-_TOLD = ("slide_id", "target_um", "geometry_digest", "weights", "sampling")
+_TOLD = ("slide_id", "target_um", "geometry_digest", "sampling")
 _EXPECTED, _REMEDY = "a prediction as 'train predict' writes it", "predict the slide again with --overwrite"
 
 
@@ -31,14 +31,16 @@ class PredictedFile:
     """What a file is of.
 
     genes     ids and names (P,)
-    origin    of `uns['magnet_hd']` slide_id, target_um, geometry_digest, weights and sampling, as far as they are there
+    origin    of `uns['magnet_hd']` slide_id, target_um, geometry_digest and sampling, as far as they are there
     panel     ids of all genes of the run, of which the file may have a part
+    weights   fingerprints of those of the run, or of each member of an ensemble
     """
 
     path: Path
     genes: Genes
     origin: dict[str, Any]
     panel: np.ndarray
+    weights: tuple[str, ...] = ()
 
     @property
     def slide_id(self) -> str:
@@ -94,7 +96,9 @@ def open_predicted(path: Path) -> PredictedFile:
         told = {name: _plain(origin[name][()]) for name in _TOLD if name in origin and origin[name].shape == ()}
         genes = Genes(var["gene_ids"].to_numpy(str), var.index.to_numpy(str))
         told["slide_id"], told["target_um"] = str(told["slide_id"]), int(told["target_um"])
-        return PredictedFile(path, genes, told, np.asarray(read_elem(origin["panel"])).astype(str))
+        panel = np.asarray(read_elem(origin["panel"])).astype(str)
+        weights = np.atleast_1d(read_elem(origin["weights"])).astype(str).tolist() if "weights" in origin else []
+        return PredictedFile(path, genes, told, panel, tuple(weights))
 
 
 @contextmanager

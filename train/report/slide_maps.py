@@ -265,27 +265,29 @@ def open_store(record: Mapping[str, Any], store: Path | None) -> Store | None:
 def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: Store | None) -> Iterator[MapSource]:
     """Return files of `train predict` beside a table or its cells; none that says no more than the cells do.
 
-    The first of several files of a slide counts, and those of other weights than the table's run has do not.
+    The first of several files of a slide counts, an ensemble's before others. Those of other weights than the table's
+    runs have do not.
     """
+    runs = {cells.folders[cells.ours]: cells for cells in folds}
+    trained = {file_fingerprint(run / WEIGHTS): cells for run, cells in runs.items() if (run / WEIGHTS).is_file()}
+    files = [
+        open_predicted(path) for place in (folder, *runs) for path in sorted((place / PREDICTIONS).glob("*.h5ad"))
+    ]
     told: set[str] = set()
-    for cells in folds:
-        run = cells.folders[cells.ours]
-        paths = [path for place in (folder, run) for path in sorted((place / PREDICTIONS).glob("*.h5ad"))]
-        for file in map(open_predicted, paths):
-            if file.target_um != cells.target_um or file.slide_id in told:
-                continue
-            if not (run / WEIGHTS).is_file() or file.origin.get("weights") != file_fingerprint(run / WEIGHTS):
-                if len(folds) == 1:
-                    notice(f"{file.path}: left out, as it was predicted by other weights than {run} has")
-                continue
-            if store is not None and file.slide_id in cells.test and _has_these_rows(store, file):
-                continue
-            told.add(file.slide_id)
-            systems = {cells.ours: cells.names[cells.ours]}
-            learnt_from = file.slide_id in cells.train
-            yield FileSource(
-                group, file.slide_id, cells.ours, file.genes, systems, True, learnt_from, file, cells, store
-            )
+    for file in sorted(files, key=lambda each: len(each.weights) == 1):
+        if file.target_um != folds[0].target_um or file.slide_id in told:
+            continue
+        members = [trained[weights] for weights in file.weights if weights in trained]
+        if not members or len(members) < len(file.weights):
+            notice(f"{file.path}: left out, as it was predicted by other weights than the runs of {folder} have")
+            continue
+        cells = members[0]
+        if store is not None and members == [cells] and file.slide_id in cells.test and _has_these_rows(store, file):
+            continue
+        told.add(file.slide_id)
+        systems = {cells.ours: cells.names[cells.ours]}
+        learnt_from = any(file.slide_id in each.train for each in members)
+        yield FileSource(group, file.slide_id, cells.ours, file.genes, systems, True, learnt_from, file, cells, store)
 
 
 def find_columns(panel: Genes, genes: Sequence[str] | None, *, where: str) -> np.ndarray:

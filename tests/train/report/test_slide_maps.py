@@ -27,9 +27,10 @@ def source_of(folder: Path, group: str, slide_id: str) -> MapSource:
     return next(each for each in find_slide_maps(folder) if (each.group, each.slide_id) == (group, slide_id))
 
 
-def predict(folder: Path, slide_id: str, *options: str) -> None:
-    """Predict a slide with a cell's run, into the folder of the table."""
-    command = ["predict", str(folder), "--slide", slide_id, *options]
+def predict(runs: Path | list[Path], slide_id: str, *options: str) -> None:
+    """Predict a slide with a cell's run, or with several, into the folder of the first."""
+    folders = map(str, [runs] if isinstance(runs, Path) else runs)
+    command = ["predict", *folders, "--slide", slide_id, *options]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
 
@@ -137,6 +138,21 @@ def test_what_was_predicted_of_other_slides_is_a_map_too(mapped: Path, copy_of: 
     np.testing.assert_array_equal(measured.truth, drawn.truth)
     np.testing.assert_array_equal(measured.predictions["MagNet"], drawn.predictions["MagNet"])
     assert (measured.um, measured.lattice is not None) == (8, True)
+
+
+def test_what_an_ensemble_of_folds_predicted_comes_first_with_the_sd_between_them(mapped: Path, copy_of: Copy) -> None:
+    folder = copy_of(mapped)
+    runs = [our_run(folder, fold) for fold in (0, 1)]
+    slide_id = read_record(folder)["folds"]["0"]["test"][0]
+    predict(runs, slide_id, "--ensemble")
+    predict(runs[1], slide_id)
+    (source,) = [each for each in find_slide_maps(folder) if each.whole]
+    assert (source.slide_id, source.learnt_from) == (slide_id, True)  # by the other fold
+    drawn = source.read()
+    assert drawn.deviation is not None
+    assert drawn.deviation.max() > 0
+    (runs[1] / "model.safetensors").unlink()
+    assert not any(each.whole for each in find_slide_maps(folder))
 
 
 def test_a_prediction_by_other_weights_is_left_out(mapped: Path, copy_of: Copy) -> None:
