@@ -25,27 +25,30 @@ PICTURE_BYTES = 3_000_000  # of all sections; base64 makes 4 MB of them
 TOGETHER_NOTE = "Rows can be compared where target, genes and slides are the same."
 
 
-def write_report(folders: Sequence[Path], page: Path) -> Path:
-    """Write the page of these results, whole or not at all."""
+def write_report(folders: Sequence[Path], page: Path, *, store: Path | None = None, genes: Sequence[str] = ()) -> Path:
+    """Write the page of these results, whole or not at all.
+
+    `store` is where that of the tables has moved to; maps of `genes`, by names or ids, come into it before others.
+    """
     names = Counter(folder.name for folder in folders)
     sections = []
     for folder in folders:
         section = read_section(folder, picture_bytes=PICTURE_BYTES // len(folders))
         sections.append(section if names[folder.name] == 1 else named_by_path(section, folder))
-    sources, lacking = find_maps(folders)
-    viewer = build_viewer(sources, page) if sources else None
+    sources, lacking = find_maps(folders, store=store)
+    viewer = build_viewer(sources, page, wanted=genes) if sources else None
     write_text(page, render(sections, viewer=viewer, lacking=lacking))
     return page
 
 
-def find_maps(folders: Sequence[Path]) -> tuple[list[tuple[str, MapSource]], list[str]]:
+def find_maps(folders: Sequence[Path], *, store: Path | None = None) -> tuple[list[tuple[str, MapSource]], list[str]]:
     """List the maps of all tables with their titles, whole slides first; and why others have none, a line each."""
     sources, lacking = list[tuple[str, MapSource]](), list[str]()
     for folder in folders:
         if not (folder / TABLE).is_file():
             continue
         try:
-            of_table = find_slide_maps(folder)
+            of_table = find_slide_maps(folder, store=store)
         except MagnetError as error:
             lacking.append(str(error))
             continue

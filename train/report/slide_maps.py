@@ -270,9 +270,7 @@ def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: St
     """
     runs = {cells.folders[cells.ours]: cells for cells in folds}
     trained = {file_fingerprint(run / WEIGHTS): cells for run, cells in runs.items() if (run / WEIGHTS).is_file()}
-    files = [
-        open_predicted(path) for place in (folder, *runs) for path in sorted((place / PREDICTIONS).glob("*.h5ad"))
-    ]
+    files = [open_predicted(path) for place in (folder, *runs) for path in sorted((place / PREDICTIONS).glob("*.h5ad"))]
     told: set[str] = set()
     for file in sorted(files, key=lambda each: len(each.weights) == 1):
         if file.target_um != folds[0].target_um or file.slide_id in told:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from magnet_core.errors import MagnetError
 from magnet_core.files import naming, replacing_folder
+from magnet_core.registry import look_up
 from train.report.slide_maps import MapSource
 from train.report.viewer.catalogue import Catalogue, Gene, catalogue, told_of
 
@@ -42,33 +43,42 @@ class Viewer:
     num_genes: int
 
 
-def build_viewer(sources: Sequence[tuple[str, MapSource]], page: Path) -> Viewer:
-    """Read the maps (title, source) and build their viewer; writes or replaces the folder beside the page."""
+def build_viewer(sources: Sequence[tuple[str, MapSource]], page: Path, *, wanted: Sequence[str] = ()) -> Viewer:
+    """Read the maps (title, source) and build their viewer; writes or replaces the folder beside the page.
+
+    The genes `wanted`, by names or ids, come into the page before others; one that no map has is an error.
+    """
     page.parent.mkdir(parents=True, exist_ok=True)
     folder = page.with_name(f"{page.stem}{SUFFIX}")
     with naming(page), tempfile.TemporaryDirectory(dir=page.parent, prefix=f".{page.stem}-") as spooled:
         told = catalogue(sources, Path(spooled) / "words")
-        inside, beside = chosen(told.genes)
+        inside, beside = chosen(told.genes, wanted)
         key = hashlib.sha256(json.dumps(told.facts, sort_keys=True).encode()).hexdigest()[:16]
         words = told.words | dict(read_words(told, inside))
         write_beside(read_words(told, beside), folder, key, any_beside=bool(beside))
     for facts in told.facts:
         pcc = [best_first(each[facts["systems"].index(facts["ours"])]) for each in facts["genes"]["pcc"]]
         is_inside = [f"{facts['word']}-gene-{index}" in words for index in range(len(pcc))]
+        is_wanted = [
+            bool({*each} & {*wanted}) for each in zip(facts["genes"]["id"], facts["genes"]["name"], strict=True)
+        ]
         facts |= {
             "page": key,
             "folder": folder.name,
-            "best": max(range(len(pcc)), key=lambda i: (is_inside[i], pcc[i])),
+            "best": max(range(len(pcc)), key=lambda i: (is_inside[i], is_wanted[i], pcc[i])),
         }
     library, script, places = embedded(told)
     lines = [told_of(each) for each in told.facts]
     return Viewer(library, script, places, as_json(told.facts), words, lines, folder.name, len(beside), len(told.genes))
 
 
-def chosen(genes: Sequence[Gene]) -> tuple[list[Gene], list[Gene]]:
-    """Part genes into those inside the page, the best of all slides, and the others."""
+def chosen(genes: Sequence[Gene], wanted: Sequence[str] = ()) -> tuple[list[Gene], list[Gene]]:
+    """Part genes into those inside the page, the wanted ones and the best of all slides, and the others."""
+    known = dict.fromkeys(name for gene in genes for name in gene.called)
+    for name in wanted:
+        look_up(known, name, where="--genes")
     inside, beside, left = list[Gene](), list[Gene](), WORDS_BYTES
-    for gene in sorted(genes, key=lambda each: -each.pcc):
+    for gene in sorted(genes, key=lambda each: (not set(each.called) & set(wanted), -each.pcc)):
         left -= gene.length
         (inside if left >= 0 else beside).append(gene)
     return inside, beside

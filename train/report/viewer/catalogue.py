@@ -28,12 +28,16 @@ JPEG_QUALITY = 82
 
 @dataclass(frozen=True)
 class Gene:
-    """One gene of one slide: the name of its word, where that lies in the file of all, and how well it is predicted."""
+    """One gene of one slide: the name of its word, where that lies in the file of all, and how well it is predicted.
+
+    called  its id and its name, as a user may call it
+    """
 
     name: str
     start: int
     length: int
     pcc: float
+    called: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,9 @@ def catalogue(sources: Sequence[tuple[str, MapSource]], spool: Path) -> Catalogu
         for index, (title, source) in enumerate(sources):
             slide = SlideCatalogue(f"map-{index}", title)
             for part in in_parts(source):
-                for word, name, pcc in slide.words_of(part):
-                    genes.append(Gene(name, file.tell(), len(word), pcc))
+                called = zip(part.genes.ids.tolist(), part.genes.names.tolist(), strict=True)
+                for each, (word, name, pcc) in zip(called, slide.words_of(part), strict=True):
+                    genes.append(Gene(name, file.tell(), len(word), pcc, each))
                     file.write(word.encode("ascii"))
             facts.append(slide.facts())
             words |= slide.words

@@ -69,8 +69,8 @@ def made_source(
     )
 
 
-def made_page(page: Path, *sources: MadeSource) -> str:
+def made_page(page: Path, *sources: MadeSource, wanted: Sequence[str] = ()) -> str:
     """Write a page of nothing but these maps and return its text."""
-    viewer = build_viewer([(f"{each.slide_id} <shown>", each) for each in sources], page)
+    viewer = build_viewer([(f"{each.slide_id} <shown>", each) for each in sources], page, wanted=wanted)
     write_text(page, render([Section("made up", "nowhere", [], [])], viewer=viewer))
     return page.read_text(encoding="utf-8")

@@ -55,6 +55,17 @@ def test_genes_beyond_a_pages_size_lie_in_a_folder_beside_it(tmp_path: Path, mon
     assert not folder.exists()  # its genes are in the page again
 
 
+def test_genes_that_are_wanted_are_inside_and_shown_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, source = tmp_path / "page.html", made_source()
+    whole = words_of(made_page(page, source))
+    monkeypatch.setattr(build, "WORDS_BYTES", len(whole["map-0-gene-2"]) + 10)
+    text = made_page(page, source, wanted=[source.panel.names[2]])
+    assert [name for name in words_of(text) if "gene" in name] == ["map-0-gene-2"]
+    assert facts_of(text)[0]["best"] == 2
+    with pytest.raises(MagnetError, match="--genes: .*'NONE'"):
+        made_page(page, source, wanted=["NONE"])
+
+
 def test_a_folder_of_others_beside_a_page_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "page-genes").mkdir()
     (tmp_path / "page-genes" / "mine.txt").write_text("mine")
