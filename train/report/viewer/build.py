@@ -59,9 +59,8 @@ def build_viewer(sources: Sequence[tuple[str, MapSource]], page: Path, *, wanted
     for facts in told.facts:
         pcc = [best_first(each[facts["systems"].index(facts["ours"])]) for each in facts["genes"]["pcc"]]
         is_inside = [f"{facts['word']}-gene-{index}" in words for index in range(len(pcc))]
-        is_wanted = [
-            bool({*each} & {*wanted}) for each in zip(facts["genes"]["id"], facts["genes"]["name"], strict=True)
-        ]
+        called = zip(facts["genes"]["id"], facts["genes"]["name"], strict=True)
+        is_wanted = [not {*wanted}.isdisjoint(each) for each in called]
         facts |= {
             "page": key,
             "folder": folder.name,
