@@ -61,7 +61,7 @@ def shares_of_the_oracle(folder: Path, results: Path) -> list[Row]:
     script("accuracy.py", data, store, "--runs", runs, "--variants", "full", "--out", frozen)
     all_epochs = ["--set", "validation.share=0"]  # the same number for every variant
     script("accuracy.py", data, store, "--runs", folder / "ablations", *all_epochs, "--out", results / "ablations.json")
-    settings = ["--set", "encoder.mode=full", "--set", f"optim.epochs={TRAINED_EPOCHS}"]
+    settings = [*all_epochs, "--set", "encoder.mode=full", "--set", f"optim.epochs={TRAINED_EPOCHS}"]
     script("accuracy.py", data, store, "--runs", folder / "trained", "--variants", "full", *settings, "--out", trained)
     of_frozen, of_trained = (
         next(row for row in json.loads(path.read_text()) if row["system"] == "full") for path in (frozen, trained)
