@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from magnet_core.metrics import evaluate
 from train.report.slide_maps import MapSource, SlideMap
 from train.report.viewer.coding import coded_rows, coded_text, coded_values
 from train.report.viewer.raster import outline, raster_of, turned_back
@@ -97,12 +98,13 @@ class SlideCatalogue:
         if not self._place:
             self._place = self._placed(part)
         titles = list(part.predictions)
+        scores = scores_of(part)
         for column, (gene_id, gene_name) in enumerate(zip(part.genes.ids, part.genes.names, strict=True)):
             truth = None if part.truth is None else part.truth[:, column]
             predictions = [part.predictions[title][:, column] for title in titles]
             deviation = None if part.deviation is None else part.deviation[:, column]
             name = f"{self.name}-gene-{len(self._genes['id'])}"
-            self._note(str(gene_id), str(gene_name), truth, predictions)
+            self._note(str(gene_id), str(gene_name), truth, predictions, [each[column] for each in scores])
             pcc = self._genes["pcc"][-1][titles.index(part.ours)]
             yield (
                 coded_values([each for each in (truth, *predictions, deviation) if each is not None]),
@@ -142,13 +144,19 @@ class SlideCatalogue:
             "outline": [[]] * 4 if part.lattice is None else outline(raster).T.tolist(),  # spots apart are seen without
         }  # fmt: skip
 
-    def _note(self, gene_id: str, name: str, truth: np.ndarray | None, predictions: Sequence[np.ndarray]) -> None:
+    def _note(
+        self,
+        gene_id: str,
+        name: str,
+        truth: np.ndarray | None,
+        predictions: Sequence[np.ndarray],
+        scores: Sequence[np.ndarray],
+    ) -> None:
         low, high = scale_of(predictions[0] if truth is None else truth)
-        scores = [(None, None) if truth is None else agreement(each, truth) for each in predictions]
         mean = predictions[0] if truth is None else truth
         told = {
             "id": gene_id, "name": name, "low": low, "high": high, "mean": finite(np.nanmean(mean, dtype=np.float64)),
-            "pcc": [pcc for pcc, _ in scores], "mse": [mse for _, mse in scores],
+            "pcc": [finite(pcc) for pcc, _ in scores], "mse": [finite(mse) for _, mse in scores],
         }  # fmt: skip
         for key, value in told.items():
             self._genes[key].append(value)
@@ -161,15 +169,12 @@ def scale_of(values: np.ndarray) -> tuple[float, float]:
     return finite(low) or 0.0, finite(max(high, low + 1e-3)) or 1.0
 
 
-def agreement(prediction: np.ndarray, truth: np.ndarray) -> tuple[float | None, float | None]:
-    """PCC and MSE of a gene over the bins that were measured; None where there is none."""
-    measured = np.isfinite(truth) & np.isfinite(prediction)
-    ours, theirs = prediction[measured].astype(np.float64), truth[measured].astype(np.float64)
-    if len(ours) < 2:
-        return None, None
-    spread = ours.std() * theirs.std()
-    pcc = np.mean((ours - ours.mean()) * (theirs - theirs.mean())) / spread if spread > 0 else np.nan
-    return finite(pcc), finite(np.mean((ours - theirs) ** 2))
+def scores_of(part: SlideMap) -> list[np.ndarray]:
+    """PCC and MSE (P, 2) of each system's genes as tables have them; NaN where nothing was measured."""
+    if part.truth is None:
+        return [np.full((len(part.genes), 2), np.nan)] * len(part.predictions)
+    metrics = [evaluate(prediction, part.truth) for prediction in part.predictions.values()]
+    return [np.stack([each.gene_pcc, each.gene_mse], axis=1) for each in metrics]
 
 
 def finite(value: float) -> float | None:

@@ -12,7 +12,7 @@ from tests.train.report.reading import read_page
 from tests.train.report.viewer.made import made_page, made_source
 from train.report.page import kind_of
 from train.report.viewer import build, catalogue
-from train.report.viewer.catalogue import agreement, scale_of
+from train.report.viewer.catalogue import scale_of, scores_of
 from train.report.viewer.raster import turned_back
 
 
@@ -102,7 +102,7 @@ def test_what_a_slide_is_told_of_is_what_its_values_say(tmp_path: Path) -> None:
     made = source.whole_map
     assert made.truth is not None
     expected = np.corrcoef(made.truth[:, 1], made.predictions["MagNet"][:, 1])[0, 1]
-    assert facts["genes"]["pcc"][1] == [pytest.approx(expected, abs=1e-3), None]  # a constant has none
+    assert facts["genes"]["pcc"][1] == [pytest.approx(expected, abs=1e-3), 0]  # a constant explains nothing
     assert facts["genes"]["mean"][1] == pytest.approx(made.truth[:, 1].mean(), rel=1e-3)
     assert facts["systems"] == ["MagNet", "gene mean"]
     assert facts["best"] == 0
@@ -142,10 +142,16 @@ def test_a_slide_that_was_learnt_from_is_said_to_be(tmp_path: Path) -> None:
 
 
 def test_bins_that_were_not_measured_are_left_out_of_a_score() -> None:
-    truth = np.array([1, 2, 3, np.nan, 5], np.float32)
-    pcc, mse = agreement(np.array([1, 2, 3, 900, 5], np.float32), truth)
-    assert (pcc, mse) == (1, 0)
-    assert agreement(truth, np.full(5, np.nan, np.float32)) == (None, None)
+    made = made_source().read()
+    assert made.truth is not None
+    truth = made.truth.copy()
+    truth[3, 0] = np.nan
+    truth[:, 1] = np.nan
+    ours = np.where(np.isnan(truth), np.float32(900), truth)
+    predictions = {"ours": ours, "constant": np.ones_like(truth)}
+    of_ours, of_constant = scores_of(replace(made, truth=truth, predictions=predictions))
+    np.testing.assert_allclose(of_ours, [[1, 0], [np.nan, np.nan], [1, 0]], atol=1e-6)
+    np.testing.assert_array_equal(of_constant[:, 0], [0, np.nan, 0])  # as in tables
 
 
 def test_colours_differ_also_where_all_values_are_equal() -> None:
