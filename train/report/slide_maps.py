@@ -61,6 +61,8 @@ class SlideMap:
     whole        whether it is what `train predict` wrote, the whole slide where its store held that; else the bins
                  that the table was made on, which may be windows
     learnt_from  whether the run saw the slide's labels in training
+    elsewhere    (P,) mean PCC of `ours` on the slides that its run was tested on, NaN where unknown; of what
+                 `train predict` wrote alone
     """
 
     group: str
@@ -76,6 +78,7 @@ class SlideMap:
     deviation: np.ndarray | None = None
     whole: bool = False
     learnt_from: bool = False
+    elsewhere: np.ndarray | None = None
 
     @cached_property
     def lattice(self) -> Lattice | None:
@@ -191,7 +194,18 @@ class FileSource(MapSource):
             self.group, self.slide_id, round(self.file.side_um()), centres_um, barcodes, chosen, truth,
             {self.ours: values}, self.ours,
             self._picture(), self.file.values(columns, of=DEVIATION), whole=True, learnt_from=self.learnt_from,
+            elsewhere=self._elsewhere(chosen),
         )  # fmt: skip
+
+    def _elsewhere(self, genes: Genes) -> np.ndarray:
+        folder = self.cells.folders[self.ours]
+        try:
+            tested = pl.read_parquet(folder / GENES, columns=["gene_id", "pcc"]).cast({"pcc": pl.Float64})
+        except (OSError, pl.exceptions.PolarsError) as error:
+            remedy = anew(folder / CELL)
+            raise MagnetError(folder / GENES, expected="scores", found=str(error), remedy=remedy) from error
+        means = dict(tested.group_by("gene_id").agg(pl.col("pcc").fill_nan(None).mean()).iter_rows())
+        return np.array([means.get(gene) for gene in genes.ids.tolist()], float)
 
     def _picture(self) -> Picture | None:
         """Read the picture that the store has of the slide, else that in the file."""

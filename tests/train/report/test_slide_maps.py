@@ -136,6 +136,9 @@ def test_what_was_predicted_of_other_slides_is_a_map_too(mapped: Path, copy_of: 
     predict(run, other, "--measured", "--overwrite")
     measured = next(each for each in find_slide_maps(folder) if each.whole).read(drawn.genes.names.tolist())
     np.testing.assert_array_equal(measured.truth, drawn.truth)
+    tested = pl.read_parquet(run / "genes.parquet").filter(pl.col("gene_id") == drawn.genes.ids[0])
+    assert drawn.elsewhere is not None
+    assert drawn.elsewhere[0] == pytest.approx(tested["pcc"].fill_nan(None).mean())
     np.testing.assert_array_equal(measured.predictions["MagNet"], drawn.predictions["MagNet"])
     assert (measured.um, measured.lattice is not None) == (8, True)
 

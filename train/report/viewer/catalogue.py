@@ -25,6 +25,7 @@ VALUES_AT_ONCE = 40_000_000  # of one array of a map: 160 MB
 SCALE = (1, 99)  # percentiles between which colours differ
 MARGIN = 0.04  # of the bins' width around them, before one zooms
 JPEG_QUALITY = 82
+_OF_GENE = ("name", "id", "low", "high", "mean", "pcc", "mse", "elsewhere")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class SlideCatalogue:
         self.name, self.title = name, title
         self.words: dict[str, str] = {}
         self._place: dict[str, Any] = {}
-        self._genes: dict[str, list[Any]] = {key: [] for key in ("name", "id", "low", "high", "mean", "pcc", "mse")}
+        self._genes: dict[str, list[Any]] = {key: [] for key in _OF_GENE}
 
     def words_of(self, part: SlideMap) -> Iterator[tuple[str, str, float]]:
         """Yield the word of each gene, its name, and the PCC of the main system."""
@@ -105,6 +106,7 @@ class SlideCatalogue:
             deviation = None if part.deviation is None else part.deviation[:, column]
             name = f"{self.name}-gene-{len(self._genes['id'])}"
             self._note(str(gene_id), str(gene_name), truth, predictions, [each[column] for each in scores])
+            self._genes["elsewhere"].append(None if part.elsewhere is None else finite(part.elsewhere[column]))
             pcc = self._genes["pcc"][-1][titles.index(part.ours)]
             yield (
                 coded_values([each for each in (truth, *predictions, deviation) if each is not None]),

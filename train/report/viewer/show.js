@@ -205,7 +205,9 @@ export default async (args, obj) => {
   mark(genes, gene.value)
   const [pcc, mse] = [genes.pcc[at][which], genes.mse[at][which]]
   const compared = facts.truth ? `PCC ${round(pcc)}, MSE ${round(mse)}, mean ${round(genes.mean[at])}` : "not measured"
+  const elsewhere = facts.truth || genes.elsewhere[at] === null ? ""
+    : `; where this run was tested, the gene has a PCC of ${round(genes.elsewhere[at])} on average`
   const learnt = facts.learnt ? "; this slide was learnt from, so that they say little of others" : ""
   status.text = `<p role="status"><b>${escaped(gene.value)}</b> (${escaped(genes.id[at])}) on ${escaped(facts.title)},
-    ${count.toLocaleString("en")} rows, predicted by ${escaped(system.value)}: ${compared}${learnt}.</p>`
+    ${count.toLocaleString("en")} rows, predicted by ${escaped(system.value)}: ${compared}${elsewhere}${learnt}.</p>`
 }

@@ -37,6 +37,7 @@ class MadeSource(MapSource):
             None if made.deviation is None else made.deviation[:, columns],
             made.whole,
             made.learnt_from,
+            None if made.elsewhere is None else made.elsewhere[columns],
         )
 
 
@@ -63,6 +64,7 @@ def made_source(
         picture,
         None if measured else np.abs(noise),
         not measured,
+        elsewhere=None if measured else np.full(len(names), 0.5),
     )
     return MadeSource(
         "8 µm", slide_id, "MagNet", genes, {"MagNet": "magnet", "gene mean": "gene_mean"}, not measured, False, made

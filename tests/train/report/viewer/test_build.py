@@ -150,7 +150,7 @@ def test_bins_that_were_not_measured_are_left_out_of_a_score() -> None:
     ours = np.where(np.isnan(truth), np.float32(900), truth)
     predictions = {"ours": ours, "constant": np.ones_like(truth)}
     of_ours, of_constant = scores_of(replace(made, truth=truth, predictions=predictions))
-    np.testing.assert_allclose(of_ours, [[1, 0], [np.nan, np.nan], [1, 0]], atol=1e-6)
+    np.testing.assert_allclose(of_ours, np.array([[1, 0], [np.nan, np.nan], [1, 0]]), atol=1e-6)
     np.testing.assert_array_equal(of_constant[:, 0], [0, np.nan, 0])  # as in tables
 
 
