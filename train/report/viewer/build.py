@@ -57,7 +57,11 @@ def build_viewer(sources: Sequence[tuple[str, MapSource]], page: Path, *, wanted
         words = told.words | dict(read_words(told, inside))
         write_beside(read_words(told, beside), folder, key, any_beside=bool(beside))
     for facts in told.facts:
-        pcc = [best_first(each[facts["systems"].index(facts["ours"])]) for each in facts["genes"]["pcc"]]
+        ours = facts["systems"].index(facts["ours"])
+        pcc = [
+            best_first(elsewhere if each[ours] is None else each[ours])
+            for each, elsewhere in zip(facts["genes"]["pcc"], facts["genes"]["elsewhere"], strict=True)
+        ]
         is_inside = [f"{facts['word']}-gene-{index}" in words for index in range(len(pcc))]
         called = zip(facts["genes"]["id"], facts["genes"]["name"], strict=True)
         is_wanted = [not {*wanted}.isdisjoint(each) for each in called]

@@ -95,7 +95,7 @@ class SlideCatalogue:
         self._genes: dict[str, list[Any]] = {key: [] for key in _OF_GENE}
 
     def words_of(self, part: SlideMap) -> Iterator[tuple[str, str, float]]:
-        """Yield the word of each gene, its name, and the PCC of the main system."""
+        """Yield the word of each gene, its name, and the PCC of the main system, here or where its run was tested."""
         if not self._place:
             self._place = self._placed(part)
         titles = list(part.predictions)
@@ -108,6 +108,8 @@ class SlideCatalogue:
             self._note(str(gene_id), str(gene_name), truth, predictions, [each[column] for each in scores])
             self._genes["elsewhere"].append(None if part.elsewhere is None else finite(part.elsewhere[column]))
             pcc = self._genes["pcc"][-1][titles.index(part.ours)]
+            if pcc is None:
+                pcc = self._genes["elsewhere"][-1]
             yield (
                 coded_values([each for each in (truth, *predictions, deviation) if each is not None]),
                 name,

@@ -64,7 +64,7 @@ def made_source(
         picture,
         None if measured else np.abs(noise),
         not measured,
-        elsewhere=None if measured else np.full(len(names), 0.5),
+        elsewhere=None if measured else np.linspace(0.5, 0.7, len(names)),
     )
     return MadeSource(
         "8 µm", slide_id, "MagNet", genes, {"MagNet": "magnet", "gene mean": "gene_mean"}, not measured, False, made

@@ -215,7 +215,7 @@ def test_a_slide_that_was_not_measured_has_its_deviation(made: Path, opened: Ope
     page = opened(made)
     page.get_by_label("Slide", exact=True).select_option("B <shown>")
     page.get_by_role("status").filter(has_text="not measured; where this run was tested").wait_for()
-    assert "the gene has a PCC of 0.500 on average" in page.get_by_role("status").inner_text()
+    assert "the gene has a PCC of 0.700 on average" in page.get_by_role("status").inner_text()
     shown = [kind for kind in KINDS if page.locator(f"#map-{kind}").is_visible()]
     assert shown == ["prediction", "deviation"]
     page.get_by_label("System", exact=True).select_option("gene mean")
