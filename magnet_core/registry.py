@@ -7,14 +7,18 @@ from typing import TypeVar
 from magnet_core.errors import MagnetError
 
 Entry = TypeVar("Entry")
+LISTED = 40  # names in a line
 
 
 def near_names(name: str, known: Iterable[str]) -> str:
-    """Say which known names come closest to `name`, upper and lower case being the same, else list them all."""
+    """Say which known names come closest to `name`, in upper or lower case, else list them, the first of many."""
     names = sorted(known)
     folded = difflib.get_close_matches(name.casefold(), {each.casefold() for each in names}, n=3, cutoff=0.5)
     close = [each for match in folded for each in names if each.casefold() == match]
-    return f"did you mean {' or '.join(close)}?" if close else f"choose one of: {', '.join(names)}"
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    more = f", … ({len(names):,} in all)" if len(names) > LISTED else ""
+    return f"choose one of: {', '.join(names[:LISTED])}{more}"
 
 
 def look_up(table: Mapping[str, Entry], name: str, *, where: str) -> Entry:

@@ -62,12 +62,12 @@ def predict_command(
     device: DeviceOption = "auto",
 ) -> None:
     """Predict slides of a store, or images: AnnData for scanpy and squidpy, and files for other tools."""
-    gene_names = split_names("--genes", genes or None) or ()
+    gene_names = split_names("--genes", genes) or ()
     format_names = split_names("--format", f"{formats},spatialdata" if zarr else formats) or ()
     check_source(slide or [], image or [], samples, mpp)
     check_place(image or [], tissue, like)
     check_views(views)
-    drawn = split_names("--draw", draw or None) or ()
+    drawn = split_names("--draw", draw) or ()
     with importing():
         from train.predict.request import PredictConfig, accept
 
@@ -109,4 +109,4 @@ def show_written(written: "Written") -> None:
     if written.agreement:
         typer.echo(f"{written.slide_id}: {written.agreement}")
     if written.script:
-        typer.echo(f"see it: python -c {shlex.quote(written.script)}")
+        typer.echo(f"see it, where squidpy is installed: python -c {shlex.quote(written.script)}")

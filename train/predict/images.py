@@ -4,12 +4,14 @@ In: files, or a sheet. Out: one `Sample` an image, and the error of each that la
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from cache.fingerprint import digest
 from extract.samples import FOLDER_NAME, check_files, read_mpp, read_samples, select
-from magnet_core.console import logger
+from magnet_core.console import logger, notice
 from magnet_core.errors import MagnetError
 from magnet_core.paths import no_file
 from magnet_core.records import Sample
@@ -17,6 +19,7 @@ from magnet_core.records import Sample
 log = logger(__name__)
 
 _SUFFIXES = re.compile(r"(\.ome)?\.[A-Za-z0-9]{1,5}$", re.IGNORECASE)
+_LETTERS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss", "ø": "o"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 OPTION, MPP = "--image", "--mpp"
 
@@ -42,6 +45,13 @@ def find_images(
     else:
         samples = read_samples(sheet)
         samples = select(samples, slides) if slides else samples
+    if measured and not any(sample.counts for sample in samples):
+        raise MagnetError(
+            "--measured",
+            expected="counts to compare with",
+            found="images alone",
+            remedy="name Space Ranger's outs with --like, or counts in the sheet of --samples; or leave it out",
+        )
     found, failed = [], {}
     for sample in samples:
         try:
@@ -57,9 +67,15 @@ def find_images(
 
 
 def image_id(path: Path) -> str:
-    """Name the slide of an image after its file; what cannot be in a folder's name becomes a dash."""
-    name = _UNSAFE.sub("-", _SUFFIXES.sub("", path.name)).strip("-._")[:100].rstrip(".")
-    return name if FOLDER_NAME.fullmatch(name) else "slide"
+    """Name the slide of an image after its file; what cannot be in a folder's name becomes a dash.
+
+    Letters lose their accents; a name of which nothing is left is told apart by a digest.
+    """
+    called = _SUFFIXES.sub("", path.name)
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFC", called).translate(_LETTERS))
+    name = _UNSAFE.sub("-", "".join(each for each in plain if not unicodedata.combining(each)))
+    name = name.strip("-._")[:100].rstrip(".")
+    return name if FOLDER_NAME.fullmatch(name) else f"slide-{digest({'image': called})[:6]}"
 
 
 def _of_options(images: Sequence[Path], stated: str) -> list[Sample]:
@@ -67,6 +83,8 @@ def _of_options(images: Sequence[Path], stated: str) -> list[Sample]:
     samples: dict[str, Sample] = {}
     for path in dict.fromkeys(images):
         slide_id = image_id(path)
+        if slide_id != _SUFFIXES.sub("", path.name):
+            notice(f"{path.name}: its slide is called '{slide_id}'")
         if slide_id.lower() in samples:
             other = samples[slide_id.lower()].image
             raise MagnetError(

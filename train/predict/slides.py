@@ -30,6 +30,7 @@ from train.predict.agreement import Agreement
 from train.predict.encoded_level import EncodedLevel
 from train.predict.formats import H5AD, find_format
 from train.predict.from_image import ImageEncoder
+from train.predict.learnt import runs_that_learnt
 from train.predict.matching_slide import open_slide_for
 from train.predict.moments import Moments
 from train.predict.opened import Opened
@@ -115,6 +116,9 @@ def predict_one(runs: Sequence[TrainedRun], opened: Opened, accepted: Accepted, 
     header = slide.fine.geometry_header
     if said := sampling_notice(slide, header):
         notice(said)
+    if learnt := runs_that_learnt(accepted.members, slide.slide_id, header):
+        names = ", ".join(folder.name for folder in learnt)
+        notice(f"{slide.slide_id}: was learnt from (by {names}): how well it is predicted says little of other slides")
     values, deviation = predict_members(runs, opened.slides, accepted, config)
     columns = accepted.members[0].columns
     measured = measured_labels(run, slide, columns) if config.measured else None

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from cache.store import Store
+from magnet_core.console import logger
 from magnet_core.errors import MagnetError
 from magnet_core.files import write_text
 from magnet_core.resampling import metric_titles
@@ -21,6 +23,8 @@ from train.report.study import study_section
 from train.report.sweep import sweep_section
 from train.report.viewer.build import Viewer, build_viewer
 
+log = logger(__name__)
+
 PICTURE_BYTES = 3_000_000  # of all sections; base64 makes 4 MB of them
 TOGETHER_NOTE = "Rows can be compared where target, genes and slides are the same."
 
@@ -30,6 +34,9 @@ def write_report(folders: Sequence[Path], page: Path, *, store: Path | None = No
 
     `store` is where that of the tables has moved to; maps of `genes`, by names or ids, come into it before others.
     """
+    if store is not None:
+        Store(store)  # that there is none is told before anything is read
+    folders = list({folder.resolve(): folder for folder in folders}.values())
     names = Counter(folder.name for folder in folders)
     sections = []
     for folder in folders:
@@ -50,6 +57,7 @@ def find_maps(folders: Sequence[Path], *, store: Path | None = None) -> tuple[li
         try:
             of_table = find_slide_maps(folder, store=store)
         except MagnetError as error:
+            log.warning("no maps: %s", error)
             lacking.append(str(error))
             continue
         result = f", {folder.name}" if len(folders) > 1 else ""

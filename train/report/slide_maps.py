@@ -24,7 +24,7 @@ from cache.picture import Picture
 from cache.reader import ArrayFile
 from cache.store import Store
 from magnet_core.checksums import FILES, check_files
-from magnet_core.console import notice
+from magnet_core.console import logger, notice
 from magnet_core.errors import MagnetError
 from magnet_core.expression import columns_of
 from magnet_core.levels import SPOT, find_target
@@ -38,6 +38,8 @@ from train.report.table_cells import Cells, cells_of, panel_of
 from train.studies.cell import prediction_path
 
 # N rows of a slide, P genes that were asked for
+
+log = logger(__name__)
 
 PREDICTIONS = "predictions"
 _SAME = 1e-3  # part by which an error that is computed again may differ from the recorded one
@@ -277,21 +279,24 @@ def open_store(record: Mapping[str, Any], store: Path | None) -> Store | None:
 
 
 def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: Store | None) -> Iterator[MapSource]:
-    """Return files of `train predict` beside a table or its cells; none that says no more than the cells do.
+    """Yield files of `train predict` beside a table or its cells; none that says no more than the cells do.
 
-    The first of several files of a slide counts, an ensemble's before others. Those of other weights than the table's
-    runs have do not.
+    Slides that were tested come first. The first of several files of a slide counts, an ensemble's before others. Those
+    of other weights than the table's runs have do not.
     """
     runs = {cells.folders[cells.ours]: cells for cells in folds}
     trained = {file_fingerprint(run / WEIGHTS): cells for run, cells in runs.items() if (run / WEIGHTS).is_file()}
-    files = [open_predicted(path) for place in (folder, *runs) for path in sorted((place / PREDICTIONS).glob("*.h5ad"))]
+    paths = [path for place in (folder, *runs) for path in sorted((place / PREDICTIONS).glob("*.h5ad"))]
+    files = [file for file in map(opened_or_told, paths) if file is not None]
+    tested = {slide_id for cells in folds for slide_id in cells.test}
     told: set[str] = set()
-    for file in sorted(files, key=lambda each: len(each.weights) == 1):
+    for file in sorted(files, key=lambda each: (each.slide_id not in tested, len(each.weights) == 1)):
         if file.target_um != folds[0].target_um or file.slide_id in told:
             continue
         members = [trained[weights] for weights in file.weights if weights in trained]
         if not members or len(members) < len(file.weights):
-            notice(f"{file.path}: left out, as it was predicted by other weights than the runs of {folder} have")
+            reason = f"it was predicted by other weights than the runs of {folder} have"
+            notice(f"{file.path}: left out, as {reason}; name the table of all its runs")
             continue
         cells = members[0]
         if store is not None and members == [cells] and file.slide_id in cells.test and _has_these_rows(store, file):
@@ -300,6 +305,15 @@ def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: St
         systems = {cells.ours: cells.names[cells.ours]}
         learnt_from = any(file.slide_id in each.train for each in members)
         yield FileSource(group, file.slide_id, cells.ours, file.genes, systems, True, learnt_from, file, cells, store)
+
+
+def opened_or_told(path: Path) -> PredictedFile | None:
+    """Look at a file of `train predict`; a damaged one is told of, and the others are shown."""
+    try:
+        return open_predicted(path)
+    except MagnetError as error:
+        log.error("left out: %s", error)
+        return None
 
 
 def find_columns(panel: Genes, genes: Sequence[str] | None, *, where: str) -> np.ndarray:

@@ -28,6 +28,7 @@ from train.cli import app
 from train.learning.stage_one import StageOne
 from train.learning.trained_run import TrainedRun, save_run
 from train.model.whole_slide import predict_slide
+from train.predict.images import image_id
 
 SIDE_PX = 640  # 160 µm: 400 bins
 
@@ -265,6 +266,8 @@ def test_one_images_fault_is_one_line_and_the_others_go_on(setting: Setting, tmp
         (["--image", "{image}", "--tissue", "absent.png"], r"--tissue absent.png: expected a file, found no such file"),
         (["--image", "a.tif", "--image", "b.tif", "--like", "outs"], r"--like: expected one --image, found 2"),
         (["--image", "{image}", "--like", "absent"], r"absent: expected a folder with binned_outputs/square_008um"),
+        (["--image", "{image}", "--measured"], r"--measured: expected counts to compare with, .* with --like"),
+        (["--image", "{image}", "--genes", ""], r"--genes: expected names with commas between, found ''"),
         (["--image", "{image}", "--ensemble"], r"--ensemble: expected several trained runs, found 1"),
     ],
 )
@@ -273,6 +276,20 @@ def test_mistakes_are_one_line(setting: Setting, options: list[str], says: str) 
         predict(setting.runs["frozen"], *(option.format(image=setting.image) for option in options))
     assert "\n" not in str(caught.value)
     assert not list(setting.runs["frozen"].rglob("*.lmdb*"))
+
+
+@pytest.mark.parametrize(
+    ("file", "slide_id"),
+    [
+        ("S1.ome.tif", "S1"),
+        ("Präparat Größe 1.tif", "Praeparat-Groesse-1"),
+        ("Pra\u0308parat é.svs", "Praeparat-e"),
+        ("切片.tif", "slide-[0-9a-f]{6}"),
+    ],
+)
+def test_a_slide_is_called_after_its_file_in_letters_that_every_folder_takes(file: str, slide_id: str) -> None:
+    assert re.fullmatch(slide_id, image_id(Path(file)))
+    assert image_id(Path("组织.tif")) != image_id(Path(file))
 
 
 def test_a_disk_without_room_is_told_of_before_anything_is_encoded(

@@ -92,6 +92,21 @@ def test_the_file_holds_what_the_run_predicts_in_the_stores_order(
     np.testing.assert_allclose(table.obsm["spatial"] * mpp, slide.fine.centres_um)
 
 
+def test_a_slide_that_was_learnt_from_is_said_to_be_under_whatever_name(
+    fitted: Fitted, small_store: Store, tmp_path: Path
+) -> None:
+    run = fitted(8)
+    sides = json.loads((trained_run(run) / "cell.json").read_text())["fold"]
+    learnt, tested = sides["train"][0], sides["test"][0]
+    told = predict(run, "--slide", learnt, "--out", tmp_path / "a.h5ad").output
+    assert f"{learnt}: was learnt from (by {trained_run(run).name})" in told
+    assert "learnt from" not in predict(run, "--slide", tested, "--out", tmp_path / "b.h5ad").output
+    data = small_store.root.parent / "data" / learnt
+    image = shutil.copy(data / f"{learnt}_tissue_image.btf", tmp_path / "other name.btf")
+    told = predict(run, "--image", image, "--like", data / "outs", "--out", tmp_path / "c.h5ad").output
+    assert "other-name: was learnt from" in told
+
+
 def test_all_slides_go_into_the_runs_folder_and_what_is_there_is_not_replaced_unasked(
     fitted: Fitted, small_store: Store, tmp_path: Path
 ) -> None:
