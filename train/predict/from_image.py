@@ -127,9 +127,10 @@ def teller(sample: Sample, folder: Path) -> Callable[[Mapping[str, int], int], N
 
     def tell(rows: Mapping[str, int], nbytes: int) -> None:
         of_levels = ", ".join(f"{count:,} {name}" for name, count in rows.items())
+        goes_on = any(folder.glob("*.lmdb.partial"))
         notice(
             f"{sample.slide_id}: {of_levels} rows; features take {human_bytes(nbytes)} in {folder} until the "
-            "prediction is written"
+            f"prediction is written{'; going on after what an earlier command encoded' if goes_on else ''}"
         )
 
     return tell

@@ -40,6 +40,11 @@ NOTE = (
     "with its 95 %, paired."
 )
 
+CEILING_NOTE = (
+    "Over the bins that the table was made on; maps of whole slides have scores of their own. The ceiling is estimated "
+    "from the counts, for a single gene to some 0.03, so that one may lie above it."
+)
+
 
 def study_section(folder: Path, *, picture_bytes: int) -> Section:
     """Read a study's folder; an unfinished study is an error."""
@@ -189,8 +194,13 @@ def gene_blocks(shown: Mapping[str, Line], others: Mapping[str, Line], genes: pl
         for group, line in others.items()
         if (plot := against_system(group, ours[group], theirs[group], name=shown[group].title, other_name=line.title))
     ]
-    titled = {"Genes against their noise ceiling": of_ceiling, "Genes against the best of the others": of_system}
-    blocks: list[Block] = [Plots(title, plots, note_on(plots)) for title, plots in titled.items() if plots]
+    titled = {
+        "Genes against their noise ceiling": (of_ceiling, CEILING_NOTE),
+        "Genes against the best of the others": (of_system, ""),
+    }
+    blocks: list[Block] = [
+        Plots(title, plots, f"{note_on(plots)} {note}".strip()) for title, (plots, note) in titled.items() if plots
+    ]
     return blocks + [block for group, table in ours.items() for block in best_and_worst(names[group], table)]
 
 

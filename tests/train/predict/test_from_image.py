@@ -160,7 +160,9 @@ def test_what_was_stopped_goes_on_and_encodes_nothing_twice(
     assert [path.name for path in tmp_path.iterdir()] == [".x.features"]
     monkeypatch.setattr(FeatureSink, "_encode", counted)
     before = sum(encoded)
-    assert predict(*command).exit_code == 0
+    shown = predict(*command)
+    assert shown.exit_code == 0
+    assert "going on after what an earlier command encoded" in shown.output
     total = sum(encoded)
     again = total - before
     encoded.clear()
