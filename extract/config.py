@@ -41,6 +41,7 @@ Targets = Annotated[tuple[int, ...], BeforeValidator(_check_targets)]  # µm
 Sha256 = Annotated[
     str, Field(pattern=r"^([0-9a-f]{64})?$", description="64 hexadecimal digits, as sha256sum says them")
 ]
+Stain = Literal["as_is", "matched"]
 Length = Annotated[float, Field(gt=0, le=MOST_PATCH_UM)]
 
 
@@ -49,7 +50,7 @@ OUTPUT_NEUTRAL = (
     "samples", "store", "slides", "device", "batch_size", "workers", "compile", "pixels", "embedding.weights_sha256"
 )  # fmt: skip
 # Later settings; at these values the bytes are those of before, and so are the digests, from which they are left out.
-LATER = {"own": 0}
+LATER = {"own": 0, "stain": "as_is"}
 # In the place of these the digest of features has the checksum of the weights that they lead to.
 BY_CHECKSUM = ("embedding.weights", "embedding.seed")
 
@@ -123,6 +124,7 @@ class RunConfig(Settings):
     workers     threads that decode the slide
     compile     let torch compile the encoder first: slower to start, faster after
     pixels      keep the pixels of fine rows, for training an encoder; a store without gets them from a later run
+    stain       as_is, or matched: the colours of all slides are brought to one stain, see `magnet_core.slides.stain`
     """
 
     samples: Path = Path("samples.csv")
@@ -135,6 +137,7 @@ class RunConfig(Settings):
     workers: int = Field(default=2, ge=1, le=MOST_WORKERS)
     compile: bool = False
     pixels: bool = True
+    stain: Stain = "as_is"
 
     def deciding(self, part: Literal["geometry", "embedding"]) -> dict[str, Any]:
         """Return the settings on which the bytes of a geometry file, or of a feature file, depend.

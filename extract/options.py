@@ -54,6 +54,9 @@ PixelsOption = Annotated[
     bool | None,
     _option("--pixels/--no-pixels", default="pixels", text="Keep pixels of bins and spots; to train encoders only."),
 ]
+StainOption = Annotated[
+    str | None, _option(default=RUN.stain, text="matched: the colours of all slides are brought to one stain.")
+]
 TargetsOption = Annotated[
     str | None, _option(default=",".join(map(str, GEOMETRY.targets)), text="Prediction targets in µm, comma-separated.")
 ]

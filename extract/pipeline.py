@@ -53,6 +53,7 @@ from magnet_core.levels import CENTRE, REGION, SPOT, own_square_um
 from magnet_core.prefetch import read_ahead
 from magnet_core.records import Genes, Sample
 from magnet_core.slides import ScaledSlide, SlideImage, open_slide
+from magnet_core.slides.stain import stain_table
 from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP, patch_px
 
 log = logger(__name__)
@@ -195,7 +196,8 @@ def extract_slide(
         sinks = open_sinks(
             levels, encoder, config, geometry=geometry, features=features, background=background, pace=pace
         )
-        patches = pour(ScaledSlide(slide, mpp), levels, sinks, workers=config.workers, title=sample.slide_id)
+        seen = as_seen(slide, mpp, config, slide_id=sample.slide_id)
+        patches = pour(seen, levels, sinks, workers=config.workers, title=sample.slide_id)
         background.flush()
         keep_picture(picture_path, slide, slide_settings["image"], slide_id=sample.slide_id)
         for writer in (geometry, features):
@@ -218,6 +220,14 @@ def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[lis
         log.warning("%s: %s", sample.slide_id, coarse)
     check_inside(levels, ScaledSlide(slide, resolution.mpp), sample)
     return levels, counts.genes, resolution
+
+
+def as_seen(slide: SlideImage, mpp: float, config: RunConfig, *, slide_id: str) -> ScaledSlide:
+    """The slide as encoders see it: at their resolution and, where that is asked for, in the stain of all slides."""
+    colours = stain_table(slide, mpp) if config.stain == "matched" else None
+    if config.stain == "matched" and colours is None:
+        log.warning("%s: no tissue was found by colour, so that its stain stays as it is", slide_id)
+    return ScaledSlide(slide, mpp, colours=colours)
 
 
 def open_sinks(

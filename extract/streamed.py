@@ -33,7 +33,7 @@ from extract.geometry import geometry_header, geometry_settings, read_levels, wr
 from extract.levels import Level
 from extract.pace import Pace, Saves
 from extract.picture import keep_picture
-from extract.pipeline import encode_batch_size, features_header, holds_geometry, lay_slide, open_sinks, pour
+from extract.pipeline import as_seen, encode_batch_size, features_header, holds_geometry, lay_slide, open_sinks, pour
 from extract.sinks import FeatureSink, SampledSink, Sink
 from magnet_core.backbones.encoder import Encoder
 from magnet_core.backbones.own_square import OwnSquare
@@ -42,7 +42,7 @@ from magnet_core.device import pick_precision
 from magnet_core.errors import PlaceError
 from magnet_core.records import Sample
 from magnet_core.sampled_rows import scale_rows
-from magnet_core.slides import ScaledSlide, open_slide
+from magnet_core.slides import open_slide
 from magnet_core.units import WORKING_MPP
 
 # N rows of the level, n of them
@@ -166,7 +166,8 @@ def stream_slide(
                 *(Pace(fine.encoder, fine.config) for fine in encoders.fine),
             ]
             sinks = _open_all(levels, encoders, config, writers=writers, background=background, paces=paces)
-            pour(ScaledSlide(slide, mpp), levels, sinks, workers=config.workers, title=f"{sample.slide_id}: encode")
+            seen = as_seen(slide, mpp, config, slide_id=sample.slide_id)
+            pour(seen, levels, sinks, workers=config.workers, title=f"{sample.slide_id}: encode")
             background.flush()
             for writer in writers:
                 if writer is not None:

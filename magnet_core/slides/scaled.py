@@ -28,6 +28,7 @@ class ScaledSlide:
 
     size_px  width and height in output pixels
     scale    output pixels per level-0 pixel, mpp / out_mpp
+    colours  what each value of red, green and blue is replaced by, (3, 256) uint8, see `magnet_core.slides.stain`
 
     Pillow takes positions in single precision, which would give an output pixel other weights in another window.
     Positions are therefore rounded to what is exact; where a level is copied, to whole pixels. So that the rounded
@@ -35,8 +36,11 @@ class ScaledSlide:
     than 1/100 of an output pixel (copied: 3/4), however large the slide.
     """
 
-    def __init__(self, slide: SlideImage, mpp: float, out_mpp: float = WORKING_MPP) -> None:
+    def __init__(
+        self, slide: SlideImage, mpp: float, out_mpp: float = WORKING_MPP, *, colours: np.ndarray | None = None
+    ) -> None:
         self._slide = slide
+        self._colours = colours
         self._level = _nearest_finer_level(slide.downsamples, out_mpp / mpp)
         self._true_step = out_mpp / mpp / slide.downsamples[self._level]  # level pixels per output pixel
         copied = abs(self._true_step - 1) <= SAME_MPP
@@ -53,6 +57,12 @@ class ScaledSlide:
 
     def read(self, x: int, y: int, w: int, h: int) -> np.ndarray:
         """Read a window as (h, w, 3) uint8; (x, y) is its top-left in output pixels; white outside the slide."""
+        window = self._read(x, y, w, h)
+        if self._colours is None:
+            return window
+        return np.stack([self._colours[colour][window[..., colour]] for colour in range(3)], axis=-1)
+
+    def _read(self, x: int, y: int, w: int, h: int) -> np.ndarray:
         if self._true_step == 1.0:
             return self._slide.read_level(self._level, x, y, w, h)
         window = np.empty((h, w, 3), np.uint8)

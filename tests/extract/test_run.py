@@ -22,6 +22,7 @@ from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.errors import MagnetError
 from magnet_core.levels import feature_name, own_square_um
 from magnet_core.slides import ScaledSlide, open_slide
+from magnet_core.slides.stain import stain_table
 from magnet_core.symmetry import turn
 from tests.cache.versions import as_version_1
 
@@ -56,6 +57,22 @@ def assert_same(first: Path, second: Path) -> None:
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_a_matched_stain_is_that_of_pixels_and_of_features(store: Store, small_samples: Path, tmp_path: Path) -> None:
+    matched = config(small_samples, tmp_path, stain="matched", slides=("S1",))
+    assert run(matched).failed == {}
+    raw, seen = store.geometry("S1"), Store(tmp_path).geometry("S1")
+    with open_slide(small_samples.parent / "S1" / "S1_tissue_image.btf") as slide:
+        table = stain_table(slide, raw.header["mpp"])
+    assert table is not None
+    for level in (level for level, facts in raw.header["levels"].items() if facts["pixels"]):
+        before, after = raw.read(f"{level}/pixels"), seen.read(f"{level}/pixels")
+        for colour in range(3):
+            np.testing.assert_array_equal(after[..., colour], table[colour][before[..., colour]])
+    features = [each.features("S1", BACKBONE) for each in (store, Store(tmp_path))]
+    assert features[0].header["settings_digest"] != features[1].header["settings_digest"]
+    assert run(matched.changed(stain="as_is")).failed.keys() == {"S1"}  # a slide that is laid stays as it is
 
 
 def test_pixels_and_features_are_those_of_the_patch_at_the_rows_coordinates(store: Store, small_samples: Path) -> None:

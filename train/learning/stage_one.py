@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from magnet_core.files import plain_json
 
-LAID = ("neighbours", "context_hops", "bin_patch_um", "spot_patch_um", "region_patch_um")
+STAIN = "stain"
+LAID = ("neighbours", "context_hops", "bin_patch_um", "spot_patch_um", "region_patch_um", STAIN)
 
 
 @dataclass(frozen=True)

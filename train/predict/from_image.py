@@ -23,7 +23,7 @@ from magnet_core.console import human_bytes, notice
 from magnet_core.levels import find_target
 from magnet_core.records import Genes, Sample
 from train.data.slide import LevelData, Slide, require_levels
-from train.learning.stage_one import StageOne
+from train.learning.stage_one import STAIN, StageOne
 from train.learning.trained_run import TrainedRun
 from train.model.build import rebuild_encoder
 from train.predict.encoded_level import EncodedLevel
@@ -92,8 +92,10 @@ class ImageEncoder:
 def extraction(made: StageOne, run: TrainedRun, config: PredictConfig) -> RunConfig:
     """Settings of stage one: those that the run's features were made with, for every row of its target."""
     weights, settings = made.weights, made.settings
+    laid = {name: value for name, value in made.laid.items() if name != STAIN}
     return RunConfig(
-        geometry=GeometryConfig(targets=(run.config.data.target,), sampling="all", **made.laid),
+        geometry=GeometryConfig(targets=(run.config.data.target,), sampling="all", **laid),
+        stain=made.laid.get(STAIN, "as_is"),
         embedding=EmbeddingConfig(
             backbone=with_revision(made.backbone, weights.get("revision")),
             weights=weights["source"],

@@ -2,7 +2,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anndata
@@ -26,7 +26,7 @@ from tests.train.conftest import BACKBONE
 from tests.train.setting import NUM_GENES, config, edited, parts
 from train.cli import app
 from train.learning.stage_one import StageOne
-from train.learning.trained_run import TrainedRun, save_run
+from train.learning.trained_run import TrainedRun, load_run, save_run
 from train.model.whole_slide import predict_slide
 from train.predict.images import image_id
 
@@ -102,6 +102,34 @@ def test_an_image_is_predicted_as_in_two_steps(setting: Setting, tmp_path: Path,
     np.testing.assert_array_equal(table.obsm["spatial"], expected.obsm["spatial"])
     assert table.uns["magnet_hd"]["sampling"] == "all"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.h5ad", "two.h5ad"]  # features are gone
+
+
+def test_an_image_is_brought_to_the_stain_that_a_run_was_trained_on(
+    setting: Setting, small_store: Store, tmp_path: Path
+) -> None:
+    sheet = tmp_path / "samples.csv"
+    sheet.write_text(f"slide_id,image,mpp\nnew-slide,{setting.image},0.25\n")
+    matched = RunConfig(
+        samples=sheet,
+        store=tmp_path / "store",
+        geometry=GeometryConfig(targets=(8,), sampling="all"),
+        embedding=EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2),
+        stain="matched",
+    )
+    assert extract(matched).failed == {}
+    run = shutil.copytree(setting.runs["frozen"], tmp_path / "run")
+    store = Store(matched.store)
+    headers = store.geometry("new-slide").header["settings"], store.features("new-slide", BACKBONE).header
+    trained = load_run(run)
+    (run / "run.json").unlink()
+    (run / "model.safetensors").unlink()
+    digest = headers[1]["settings_digest"]
+    save_run(run, replace(trained, features_settings_digest=digest, stage_one=StageOne.of(*headers)), extra={})
+    predict(run, "--image", setting.image, "--mpp", 0.25, "--out", tmp_path / "a.h5ad")
+    predict(run, "--slide", "new-slide", "--store", store.root, "--out", tmp_path / "b.h5ad")
+    np.testing.assert_allclose(read(tmp_path / "a.h5ad").X, read(tmp_path / "b.h5ad").X, rtol=0, atol=1e-5)
+    with pytest.raises(MagnetError, match="expected the settings of the training store"):
+        predict(run, "--slide", "new-slide", "--store", setting.store, "--out", tmp_path / "c.h5ad")
 
 
 def test_each_tile_is_decoded_once_and_no_pixels_are_kept(

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from magnet_core.slides.stain import MEAN, SD, optical_density, table_of
+
+
+def stained(mean: np.ndarray, sd: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Pixels (T, 3) of a tissue of these densities, none of which is beyond what a pixel can show."""
+    drawn = np.random.default_rng(seed).uniform(-1.7, 1.7, (20_000, 3))
+    density = mean + sd * drawn / drawn.std(axis=0)
+    assert density.min() > 0
+    return np.rint(256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)
+
+
+def literal(values: np.ndarray) -> np.ndarray:
+    """The statistics of the reference given to each colour, pixel by pixel."""
+    density = -np.log((values.astype(np.float64) + 1) / 256)
+    matched = (density - density.mean(axis=0)) / density.std(axis=0) * SD + MEAN
+    return np.rint(256 * np.exp(-matched.clip(0)) - 1).clip(0, 255)
+
+
+@pytest.mark.parametrize("mean", [(0.6, 0.9, 0.5), (0.45, 0.7, 0.8)])
+def test_tissue_of_any_stain_gets_the_statistics_of_the_reference(mean: tuple[float, float, float]) -> None:
+    pixels = stained(np.array(mean), np.array([0.2, 0.3, 0.15]))
+    table = table_of(pixels)
+    matched = np.stack([table[colour][pixels[:, colour]] for colour in range(3)], axis=1)
+    np.testing.assert_array_equal(matched, literal(pixels))
+    density = optical_density(matched)
+    np.testing.assert_allclose(density.mean(axis=0), MEAN, atol=0.02)
+    np.testing.assert_allclose(density.std(axis=0), SD, atol=0.02)
+
+
+def test_what_differs_between_two_stains_of_one_tissue_is_gone() -> None:
+    one = stained(np.array([0.6, 0.9, 0.5]), np.array([0.2, 0.3, 0.15]), seed=1)
+    other = stained(np.array([0.8, 0.7, 0.6]), np.array([0.3, 0.25, 0.2]), seed=1)
+    matched = [np.stack([table_of(each)[c][each[:, c]] for c in range(3)], axis=1).astype(int) for each in (one, other)]
+    assert np.abs(one.astype(int) - other).mean() > 15
+    assert np.abs(matched[0] - matched[1]).mean() < 1.5
+
+
+def test_a_table_keeps_the_order_of_light_and_dark_and_takes_a_slide_of_one_colour() -> None:
+    for pixels in (stained(np.array([0.6, 0.9, 0.5]), np.array([0.2, 0.3, 0.15])), np.full((50, 3), 180, np.uint8)):
+        table = table_of(pixels)
+        assert (table.shape, table.dtype) == ((3, 256), np.uint8)
+        assert (np.diff(table.astype(int), axis=1) >= 0).all()
