@@ -9,14 +9,16 @@ def stained(mean: np.ndarray, sd: np.ndarray, *, seed: int = 0) -> np.ndarray:
     drawn = np.random.default_rng(seed).uniform(-1.7, 1.7, (20_000, 3))
     density = mean + sd * drawn / drawn.std(axis=0)
     assert density.min() > 0
-    return np.rint(256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)
+    values: np.ndarray = np.rint(256 * np.exp(-density) - 1).clip(0, 255).astype(np.uint8)
+    return values
 
 
 def literal(values: np.ndarray) -> np.ndarray:
     """The statistics of the reference given to each colour, pixel by pixel."""
     density = -np.log((values.astype(np.float64) + 1) / 256)
     matched = (density - density.mean(axis=0)) / density.std(axis=0) * SD + MEAN
-    return np.rint(256 * np.exp(-matched.clip(0)) - 1).clip(0, 255)
+    result: np.ndarray = np.rint(256 * np.exp(-matched.clip(0)) - 1).clip(0, 255)
+    return result
 
 
 @pytest.mark.parametrize("mean", [(0.6, 0.9, 0.5), (0.45, 0.7, 0.8)])
@@ -41,5 +43,6 @@ def test_what_differs_between_two_stains_of_one_tissue_is_gone() -> None:
 def test_a_table_keeps_the_order_of_light_and_dark_and_takes_a_slide_of_one_colour() -> None:
     for pixels in (stained(np.array([0.6, 0.9, 0.5]), np.array([0.2, 0.3, 0.15])), np.full((50, 3), 180, np.uint8)):
         table = table_of(pixels)
-        assert (table.shape, table.dtype) == ((3, 256), np.uint8)
+        assert table.shape == (3, 256)
+        assert table.dtype == np.uint8
         assert (np.diff(table.astype(int), axis=1) >= 0).all()

@@ -1,16 +1,11 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import anndata
 import numpy as np
 import pytest
 import tifffile
-import torch
-from typer.testing import CliRunner, Result
 
 from cache.store import Store
 from extract import sinks
@@ -20,68 +15,16 @@ from extract.sinks import FeatureSink
 from extract.stream import TILE_PX
 from magnet_core.errors import MagnetError
 from magnet_core.metrics import evaluate
-from magnet_core.records import Genes
 from magnet_core.slides import ScaledSlide
 from tests.train.conftest import BACKBONE
+from tests.train.predict.from_image import Setting, make_setting, predict, read, untrained
 from tests.train.setting import NUM_GENES, config, edited, parts
-from train.cli import app
-from train.learning.stage_one import StageOne
-from train.learning.trained_run import TrainedRun, load_run, save_run
 from train.model.whole_slide import predict_slide
-from train.predict.images import image_id
-
-SIDE_PX = 640  # 160 µm: 400 bins
-
-
-@dataclass(frozen=True)
-class Setting:
-    """An image in no store, the same in one by `extract run`, and runs that were not trained, by the encoder's mode."""
-
-    image: Path
-    store: Path
-    runs: Mapping[str, Path]
 
 
 @pytest.fixture(scope="module")
 def setting(small_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    folder = tmp_path_factory.mktemp("from_image")
-    whole = tifffile.imread(small_store.root.parent / "data/S2/S2_tissue_image.btf")
-    image = folder / "new slide.tif"
-    tifffile.imwrite(image, whole[400 : 400 + SIDE_PX, 400 : 400 + SIDE_PX])
-    sheet = folder / "samples.csv"
-    sheet.write_text(f"slide_id,image,mpp\nnew-slide,{image},0.25\n")
-    two_steps = RunConfig(
-        samples=sheet,
-        store=folder / "store",
-        geometry=GeometryConfig(targets=(8,), sampling="all"),
-        embedding=EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2),
-    )
-    assert extract(two_steps).failed == {}
-    runs = {mode: untrained(small_store, folder / mode, f"encoder.mode={mode}") for mode in ("frozen", "full")}
-    return Setting(image, two_steps.store, runs)
-
-
-def untrained(store: Store, folder: Path, *settings: str, seed: int = 0, genes: slice = slice(NUM_GENES)) -> Path:
-    """A run with drawn weights, as training leaves it; where its encoder is trained, its weights are moved a little."""
-    folder.mkdir()
-    slide, predictor = parts(store, config(store, folder, *settings))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for values in predictor.parameters():
-            values.add_(0.02 * torch.randn(values.shape, generator=generator))
-    made = StageOne.of(slide.fine.geometry_header["settings"], slide.features_header)
-    panel = Genes(slide.genes.ids[genes], slide.genes.names[genes])
-    digest = slide.features_header["settings_digest"]
-    save_run(folder, TrainedRun(config(store, folder, *settings), panel, predictor, digest, made), extra={})
-    return folder
-
-
-def predict(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["predict", *map(str, arguments)], catch_exceptions=False)
-
-
-def read(path: Path) -> anndata.AnnData:
-    return anndata.read_h5ad(path)
+    return make_setting(small_store, tmp_path_factory.mktemp("from_image"))
 
 
 @pytest.mark.parametrize(("mode", "within"), [("frozen", 0.0), ("full", 1e-5)])
@@ -102,34 +45,6 @@ def test_an_image_is_predicted_as_in_two_steps(setting: Setting, tmp_path: Path,
     np.testing.assert_array_equal(table.obsm["spatial"], expected.obsm["spatial"])
     assert table.uns["magnet_hd"]["sampling"] == "all"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.h5ad", "two.h5ad"]  # features are gone
-
-
-def test_an_image_is_brought_to_the_stain_that_a_run_was_trained_on(
-    setting: Setting, small_store: Store, tmp_path: Path
-) -> None:
-    sheet = tmp_path / "samples.csv"
-    sheet.write_text(f"slide_id,image,mpp\nnew-slide,{setting.image},0.25\n")
-    matched = RunConfig(
-        samples=sheet,
-        store=tmp_path / "store",
-        geometry=GeometryConfig(targets=(8,), sampling="all"),
-        embedding=EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2),
-        stain="matched",
-    )
-    assert extract(matched).failed == {}
-    run = shutil.copytree(setting.runs["frozen"], tmp_path / "run")
-    store = Store(matched.store)
-    headers = store.geometry("new-slide").header["settings"], store.features("new-slide", BACKBONE).header
-    trained = load_run(run)
-    (run / "run.json").unlink()
-    (run / "model.safetensors").unlink()
-    digest = headers[1]["settings_digest"]
-    save_run(run, replace(trained, features_settings_digest=digest, stage_one=StageOne.of(*headers)), extra={})
-    predict(run, "--image", setting.image, "--mpp", 0.25, "--out", tmp_path / "a.h5ad")
-    predict(run, "--slide", "new-slide", "--store", store.root, "--out", tmp_path / "b.h5ad")
-    np.testing.assert_allclose(read(tmp_path / "a.h5ad").X, read(tmp_path / "b.h5ad").X, rtol=0, atol=1e-5)
-    with pytest.raises(MagnetError, match="expected the settings of the training store"):
-        predict(run, "--slide", "new-slide", "--store", setting.store, "--out", tmp_path / "c.h5ad")
 
 
 def test_each_tile_is_decoded_once_and_no_pixels_are_kept(
@@ -306,20 +221,6 @@ def test_mistakes_are_one_line(setting: Setting, options: list[str], says: str) 
         predict(setting.runs["frozen"], *(option.format(image=setting.image) for option in options))
     assert "\n" not in str(caught.value)
     assert not list(setting.runs["frozen"].rglob("*.lmdb*"))
-
-
-@pytest.mark.parametrize(
-    ("file", "slide_id"),
-    [
-        ("S1.ome.tif", "S1"),
-        ("Präparat Größe 1.tif", "Praeparat-Groesse-1"),
-        ("Pra\u0308parat é.svs", "Praeparat-e"),
-        ("切片.tif", "slide-[0-9a-f]{6}"),
-    ],
-)
-def test_a_slide_is_called_after_its_file_in_letters_that_every_folder_takes(file: str, slide_id: str) -> None:
-    assert re.fullmatch(slide_id, image_id(Path(file)))
-    assert image_id(Path("组织.tif")) != image_id(Path(file))
 
 
 def test_a_disk_without_room_is_told_of_before_anything_is_encoded(
