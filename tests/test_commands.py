@@ -160,7 +160,7 @@ def test_a_signal_during_a_run_is_one_line_and_leaves_a_store_that_resumes(
     samples = synthesise(tmp_path / "data", SynthConfig(slides=1, seed=1, size_mm=0.4, genes=60))
     store = tmp_path / "store"
     encoder = ["--backbone", "timm:resnet18", "--weights", "random", "--tokens", "1", "--device", "cpu"]
-    rows = ["--targets", "8", "--bins", "400", "--spots", "20"]  # seconds of encoding, however fast the machine
+    rows = ["--targets", "8", "--bins", "200", "--spots", "20"]  # seconds of encoding, however fast the machine
     command = ["extract", "run", "--samples", str(samples), "--store", str(store), *encoder, *rows]
     process = start(*command)
     while not any(store.rglob("*.lmdb.partial")):
