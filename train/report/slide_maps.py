@@ -288,10 +288,10 @@ def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: St
     trained = {file_fingerprint(run / WEIGHTS): cells for run, cells in runs.items() if (run / WEIGHTS).is_file()}
     paths = [path for place in (folder, *runs) for path in sorted((place / PREDICTIONS).glob("*.h5ad"))]
     files = [file for file in map(opened_or_told, paths) if file is not None]
-    tested = {slide_id for cells in folds for slide_id in cells.test}
+    tested, targets = {slide_id for cells in folds for slide_id in cells.test}, {cells.target_um for cells in folds}
     told: set[str] = set()
     for file in sorted(files, key=lambda each: (each.slide_id not in tested, len(each.weights) == 1)):
-        if file.target_um != folds[0].target_um or file.slide_id in told:
+        if file.target_um not in targets or file.slide_id in told:
             continue
         members = [trained[weights] for weights in file.weights if weights in trained]
         if not members or len(members) < len(file.weights):
