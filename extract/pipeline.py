@@ -224,8 +224,10 @@ def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[lis
 
 def as_seen(slide: SlideImage, mpp: float, config: RunConfig, *, slide_id: str) -> ScaledSlide:
     """The slide as encoders see it: at their resolution and, where that is asked for, in the stain of all slides."""
-    colours = stain_table(slide, mpp) if config.stain == "matched" else None
-    if config.stain == "matched" and colours is None:
+    if config.stain == "as_is":
+        return ScaledSlide(slide, mpp)
+    colours = stain_table(slide, mpp)
+    if colours is None:
         log.warning("%s: no tissue was found by colour, so that its stain stays as it is", slide_id)
     return ScaledSlide(slide, mpp, colours=colours)
 

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from cache.store import Store
-from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
+from extract.config import EmbeddingConfig, GeometryConfig, RunConfig, Stain
 from extract.pipeline import run as extract
 from magnet_core.records import Genes
 from tests.train.conftest import BACKBONE
@@ -36,6 +36,13 @@ def make_setting(small_store: Store, folder: Path) -> Setting:
     whole = tifffile.imread(small_store.root.parent / "data/S2/S2_tissue_image.btf")
     image = folder / "new slide.tif"
     tifffile.imwrite(image, whole[400 : 400 + SIDE_PX, 400 : 400 + SIDE_PX])
+    store = extracted(image, folder)
+    runs = {mode: untrained(small_store, folder / mode, f"encoder.mode={mode}") for mode in ("frozen", "full")}
+    return Setting(image, store, runs)
+
+
+def extracted(image: Path, folder: Path, *, stain: Stain = "as_is") -> Path:
+    """The store of an image, every bin of it."""
     sheet = folder / "samples.csv"
     sheet.write_text(f"slide_id,image,mpp\nnew-slide,{image},0.25\n")
     two_steps = RunConfig(
@@ -43,10 +50,10 @@ def make_setting(small_store: Store, folder: Path) -> Setting:
         store=folder / "store",
         geometry=GeometryConfig(targets=(8,), sampling="all"),
         embedding=EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2),
+        stain=stain,
     )
     assert extract(two_steps).failed == {}
-    runs = {mode: untrained(small_store, folder / mode, f"encoder.mode={mode}") for mode in ("frozen", "full")}
-    return Setting(image, two_steps.store, runs)
+    return two_steps.store
 
 
 def untrained(store: Store, folder: Path, *settings: str, seed: int = 0, genes: slice = slice(NUM_GENES)) -> Path:

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from cache.store import Store
-from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
-from extract.pipeline import run as extract
 from magnet_core.errors import MagnetError
 from tests.train.conftest import BACKBONE
-from tests.train.predict.from_image import make_setting, predict, read
+from tests.train.predict.from_image import extracted, make_setting, predict, read
 from train.learning.stage_one import StageOne
 from train.learning.trained_run import load_run, save_run
 
@@ -18,18 +16,8 @@ from train.learning.trained_run import load_run, save_run
 def test_an_image_is_brought_to_the_stain_that_a_run_was_trained_on(small_store: Store, tmp_path: Path) -> None:
     (tmp_path / "setting").mkdir()
     setting = make_setting(small_store, tmp_path / "setting")
-    sheet = tmp_path / "samples.csv"
-    sheet.write_text(f"slide_id,image,mpp\nnew-slide,{setting.image},0.25\n")
-    matched = RunConfig(
-        samples=sheet,
-        store=tmp_path / "store",
-        geometry=GeometryConfig(targets=(8,), sampling="all"),
-        embedding=EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2),
-        stain="matched",
-    )
-    assert extract(matched).failed == {}
     run = shutil.copytree(setting.runs["frozen"], tmp_path / "run")
-    store = Store(matched.store)
+    store = Store(extracted(setting.image, tmp_path, stain="matched"))
     headers = store.geometry("new-slide").header["settings"], store.features("new-slide", BACKBONE).header
     trained = load_run(run)
     (run / "run.json").unlink()
