@@ -42,7 +42,7 @@ def bins_in_tissue(slide: SlideImage, mpp: float, *, slide_id: str, tissue: Path
             f"slide '{slide_id}'",
             expected="H&E-stained tissue, as the slide has no counts" if tissue is None else "tissue within the slide",
             found=f"none on {(tissue or slide.path).name} ({size_um[0] / 1e3:.1f} × {size_um[1] / 1e3:.1f} mm)",
-            remedy="check image and mpp, give its counts, or leave it out of samples.csv"
+            remedy="check image and µm/px, leave it out, or draw its tissue ('train predict --tissue')"
             if tissue is None
             else "give corners in pixels of the full-resolution image, or leave --tissue out",
         )

@@ -156,14 +156,21 @@ class _BetweenBars(logging.Handler):
 
 
 Bar = tqdm | LogBar  # what shows how far the work is
+_ELAPSED_ALONE = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # tqdm's, without the time that is left
 
 
-def progress(*iterable: Any, **options: Any) -> Any:
-    """Return a tqdm bar on a terminal, a `LogBar` elsewhere, and after `speak(quiet=True)` one that is never shown."""
-    shown = {"disable": True} if not _bars else {}
+def progress(*iterable: Any, even: bool = True, **options: Any) -> Any:
+    """Return a tqdm bar on a terminal, a `LogBar` elsewhere, and after `speak(quiet=True)` one that is never shown.
+
+    Of steps that are not `even`, as cells of different systems are, the time that is left is not estimated.
+    """
+    if not _bars:
+        options["disable"] = True
     if not sys.stderr.isatty():
-        return LogBar(*iterable, **{**options, **shown})
-    return tqdm(*iterable, mininterval=0.3, dynamic_ncols=True, **{**options, **shown})
+        return LogBar(*iterable, even=even, **options)
+    if not even:
+        options["bar_format"] = _ELAPSED_ALONE
+    return tqdm(*iterable, mininterval=0.3, dynamic_ncols=True, **options)
 
 
 def human_bytes(count: float) -> str:

@@ -17,7 +17,7 @@ class LogBar:
     """Takes what `tqdm` takes as far as this project uses it, and has its methods.
 
     A line is written every `EVERY_S` seconds and at the end; work that is not to leave anything on a terminal
-    (`leave=False`) and took less time writes none.
+    (`leave=False`) and took less time writes none. Of steps that are not `even` no time left is said.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class LogBar:
         initial: int = 0,
         leave: bool | None = True,
         disable: bool = False,
+        even: bool = True,
     ) -> None:
         self.total = len(iterable) if total is None and isinstance(iterable, Sized) and len(iterable) else total
         self.n = initial
@@ -39,6 +40,7 @@ class LogBar:
         self._unit = unit
         self._initial = initial
         self._leave = leave is not False
+        self._even = even
         self._postfix = ""
         self._start = self._said = time.monotonic()
 
@@ -82,7 +84,7 @@ class LogBar:
             parts.append(f"{100 * self.n // self.total} %")
         if ended:
             parts.append(f"in {human_seconds(seconds)}")
-        elif self.total and steps > 0:
+        elif self.total and steps > 0 and self._even:
             parts.append(f"{human_seconds(seconds / steps * (self.total - self.n))} left")
         return "  ".join(filter(None, [*parts, self._postfix]))
 

@@ -124,7 +124,7 @@ def run_cells(cells: Sequence[Cell], runs: Path, *, raises: bool = False) -> Res
     ordered = sorted(missing.items(), key=lambda item: (data_key(item[1].config.data), item[1].fold.index))
     faults = Faults(raises)
     folds = OpenFold()
-    with progress(total=len(ordered), desc="cells", unit="cell", disable=not ordered) as bar:
+    with progress(total=len(ordered), desc="cells", unit="cell", even=False, disable=not ordered) as bar:
         taken = [item for item in ordered if not _run_cell(*item, folds, bar, wait=False, faults=faults)]
         for folder, cell in taken:
             _run_cell(folder, cell, folds, bar, wait=True, faults=faults)

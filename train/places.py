@@ -128,5 +128,12 @@ def check_result(folder: Path) -> None:
         folder,
         expected=f"{TABLE} (of train fit, cv or study), {SWEEP} (of train sweep)",
         found="none of them",
-        remedy="give the command that made the folder again: it goes on where it was stopped",
+        remedy=f"name a result in it: {', '.join(map(str, inside[:3]))}"
+        if (inside := _results_in(folder))
+        else "name a result's folder; where its command was stopped, give that again: it goes on",
     )
+
+
+def _results_in(folder: Path) -> list[Path]:
+    """Folders of finished tables and sweeps, a level below."""
+    return sorted(path.parent for name in (TABLE, SWEEP) for path in folder.glob(f"*/{name}"))

@@ -109,6 +109,19 @@ def test_a_bar_in_a_log_says_how_far_it_is(capsys: pytest.CaptureFixture[str], m
     ]
 
 
+def test_no_time_left_is_guessed_of_uneven_steps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar = LogBar(total=4, unit="cell", even=False)
+    bar.n = 1
+    assert bar.line() == "1/4 cells  25 %"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for even in (True, False):
+        with progress(total=4, initial=1, unit="cell", even=even) as shown:
+            shown.update()
+        assert ("<" in capsys.readouterr().err) == even
+
+
 def test_short_work_that_leaves_nothing_and_what_is_not_to_be_shown_write_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from cache.store import Store
+from magnet_core.console import notice
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes, Sample
 from magnet_core.registry import look_up
@@ -101,9 +102,10 @@ class PredictConfig:
         """What maps show."""
         return Drawing(self.draw or self.genes, read_level(self.above))
 
-    def paths(self, slide_id: str) -> list[Path]:
-        """All files that are written for a slide."""
-        return list(self.files(slide_id).values())
+    def files_to_write(self, slide_id: str) -> dict[str, Path]:
+        """Those of a slide's files that are not there yet; with `overwrite` all of them."""
+        files = self.files(slide_id)
+        return files if self.overwrite else {name: path for name, path in files.items() if not path.exists()}
 
     def features_folder(self, slide_id: str) -> Path:
         """Where the features of an image wait until its prediction is written."""
@@ -152,7 +154,8 @@ def accept(config: PredictConfig) -> Accepted:
             like=config.like,
             measured=config.measured,
         )
-        check_files(config, [*(sample.slide_id for sample in samples), *failed])
+        unwritten = choose_unwritten(config, [*(sample.slide_id for sample in samples), *failed])
+        samples = [sample for sample in samples if sample.slide_id in unwritten]
         made = [stage_one_of(member.folder, member.description, config.store) for member in members]
         check_made_alike(members, made)
         return Accepted(members, genes, images=samples, stage_one=made[0], failed=failed)
@@ -179,12 +182,14 @@ def choose_slides(store: Store, config: PredictConfig) -> list[str]:
     slide_ids = current if ALL in config.slides else list(dict.fromkeys(config.slides))
     for slide_id in slide_ids:
         look_up(dict.fromkeys(ids_in_store), slide_id, where=f"{store.root}: slide")
-    check_files(config, slide_ids)
-    return slide_ids
+    return choose_unwritten(config, slide_ids)
 
 
-def check_files(config: PredictConfig, slide_ids: Sequence[str]) -> None:
-    """Refuse files that are there, and folders that cannot be written, before anything is predicted."""
+def choose_unwritten(config: PredictConfig, slide_ids: Sequence[str]) -> list[str]:
+    """Return the slides that lack a file, and say which have all; where none lacks one, that is an error.
+
+    So the command that was stopped, given again, goes on. Folders that cannot be written are an error, too.
+    """
     if config.out is not None and (len(slide_ids) > 1 or not config.out.name.endswith(config.suffix)):
         raise MagnetError(
             "--out",
@@ -192,16 +197,21 @@ def check_files(config: PredictConfig, slide_ids: Sequence[str]) -> None:
             found=f"{len(slide_ids)} slides and '{config.out}'",
             remedy="leave --out out, to have a file a slide in the run's folder",
         )
-    existing = [path for slide_id in slide_ids for path in config.paths(slide_id) if path.exists()]
-    if existing and not config.overwrite:
+    unwritten = [slide_id for slide_id in slide_ids if config.files_to_write(slide_id)]
+    if slide_ids and not unwritten:
+        existing = [path for slide_id in slide_ids for path in config.files(slide_id).values()]
         raise MagnetError(
             existing[0],
             expected="no such file yet",
             found=f"it is there, one of {len(existing)}" if len(existing) > 1 else "it is there",
-            remedy="pass --overwrite, or leave the slide out" if config.out is None else "pass --overwrite",
+            remedy="pass --overwrite",
         )
-    for folder in dict.fromkeys(path.parent for slide_id in slide_ids for path in config.paths(slide_id)):
+    for slide_id in slide_ids:
+        if kept := [path.name for path in config.files(slide_id).values() if path.exists() and not config.overwrite]:
+            notice(f"{slide_id}: {', '.join(kept)} there already, and left so (--overwrite makes all anew)")
+    for folder in dict.fromkeys(path.parent for slide_id in unwritten for path in config.files(slide_id).values()):
         check_writable(folder)
+    return unwritten
 
 
 def check_writable(folder: Path) -> None:

@@ -133,7 +133,7 @@ def predict_one(runs: Sequence[TrainedRun], opened: Opened, accepted: Accepted, 
         deviation,
         opened.picture,
     )
-    files = config.files(slide.slide_id)
+    files = config.files_to_write(slide.slide_id)
     for name, path in files.items():
         find_format(name).write(prediction, path, config.drawing)
     return Written(

@@ -124,6 +124,19 @@ def test_all_slides_go_into_the_runs_folder_and_what_is_there_is_not_replaced_un
     assert list(anndata.read_h5ad(paths[0]).var_names) == [gene]
 
 
+def test_the_same_command_again_makes_what_is_missing_and_leaves_what_is_there(fitted: Fitted, tmp_path: Path) -> None:
+    folder = shutil.copytree(fitted(8), tmp_path / "run")
+    of_first, of_second = (folder / "predictions" / f"{name}.h5ad" for name in ("S1", "S2"))
+    assert predict(folder, "--slide", "S1").exit_code == 0
+    written = of_first.read_bytes()
+    shown = predict(folder, "--slide", "S1", "--slide", "S2")
+    assert shown.exit_code == 0, shown.output
+    assert "S1: S1.h5ad there already, and left so (--overwrite makes all anew)" in shown.output
+    assert of_second.is_file() and "S2.h5ad there" not in shown.output
+    assert predict(folder, "--slide", "S1", "--format", "h5ad,parquet").exit_code == 0
+    assert of_first.read_bytes() == written and of_first.with_suffix(".parquet").is_file()
+
+
 def test_all_formats_of_one_prediction_lie_beside_each_other(fitted: Fitted, tmp_path: Path) -> None:
     names = load_run(fitted(8)).panel.names
     formats = "parquet,h5ad,ome-tiff,geojson"

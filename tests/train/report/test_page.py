@@ -246,6 +246,8 @@ def test_a_folder_without_a_finished_result_is_one_line(study: Path, fitted: Pat
         write_report([tmp_path / "none"], out)
     with pytest.raises(MagnetError, match=r"study.json \(of train fit, cv or study\), sweep.json \(of train sweep\)"):
         write_report([study, tmp_path], out)
+    with pytest.raises(MagnetError, match=f"found none of them; name a result in it: .*{study.name}"):
+        write_report([study.parent], out)
     folder = copied(study, tmp_path)
     (folder / "genes.parquet").unlink()
     with pytest.raises(MagnetError, match="table: expected a finished result with genes.parquet, found no such file"):
