@@ -8,7 +8,9 @@ it, with the outline of each bin or spot. A shift by 16 µm, swapped axes or a w
 import math
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
@@ -30,7 +32,7 @@ LEGACY_PITCH_UM, LEGACY_DIAMETER_UM = 200.0, 100.0
 BIN_WINDOW_UM, SPOT_WINDOW_PITCHES = 160.0, 2.5  # side of a window: in µm for bins, in pitches for spots
 _EDGE_CANDIDATES = 300  # rows at the edge of the tissue among which the one of most contrast is shown
 _NICE_LENGTHS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
-_TITLE_SIZE, _TEXT_SIZE = 19, 16
+_TITLE_SIZE, _TEXT_SIZE = 17, 14
 
 
 def draw_overlay(slide: SlideImage, mpp: float, counts: SlideCounts, *, title: Sequence[str]) -> Image.Image:
@@ -115,8 +117,9 @@ def covered_by(points_px: np.ndarray, size: tuple[int, int], *, side_px: float) 
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The font of our figures; Pillow's own lacks µ."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def _finest(counts: SlideCounts) -> Assay:
@@ -228,7 +231,6 @@ def _scale_bar(draw: ImageDraw.ImageDraw, size: tuple[int, int], mpp: float) -> 
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[float, float], text: str, *, size: int = _TEXT_SIZE) -> float:
-    """Write a line and return its length; Pillow's own font lacks two of our signs."""
-    plain = text.replace("µ", "u").replace("×", "x")
-    draw.text(place, plain, fill=INK, font=_font(size))
-    return draw.textlength(plain, font=_font(size))
+    """Write a line and return its length."""
+    draw.text(place, text, fill=INK, font=_font(size))
+    return draw.textlength(text, font=_font(size))

@@ -262,7 +262,7 @@ def test_mistakes_are_one_line(mapped: Path, tmp_path: Path) -> None:
         "maps", mapped, "--genes", f"{gene},SYNX"
     )
     assert f"did you mean {gene}" in refused("maps", mapped, "--genes", gene.lower())
-    assert "--slides: expected a known name, found 'S9'; did you mean" in refused("maps", mapped, "--slides", "S9")
+    assert "found 'S9'; name one of " in refused("maps", mapped, "--slides", "S9")
     assert "--systems: expected a known name, found 'magnets'; did you mean" in refused(
         "maps", mapped, "--systems", "magnets"
     )
