@@ -15,9 +15,9 @@ from pathlib import Path
 
 import lmdb
 
-from tests.faults.readers import Seen, read_run, read_store, seen_again, seen_by, verdict
+from tests.faults.readers import Seen, read_run, read_store, read_sweep, seen_again, seen_by, verdict
 from tests.faults.record import Row
-from tests.faults.setting import Attacked, Base, copy_store, finished_study
+from tests.faults.setting import Attacked, Base, copy_store, finished_study, finished_sweep
 
 META_BYTES = 8192  # LMDB's two meta pages
 MOST_OF_A_VALUE = 1 << 16  # of a block's bytes, where a flip falls
@@ -38,7 +38,7 @@ class Target:
 
 
 def targets(base: Base, folder: Path) -> Iterator[Target]:
-    """A store, a trained run and a table with its cells, each a copy that may be damaged."""
+    """A store, a trained run, a table with its cells and a sweep, each a copy that may be damaged."""
     store = copy_store(base, folder / "store")
     yield _target("store", store, lambda: seen_by(read_store, store), store.glob("**/*"), {"runs"})
     run = folder / "run"
@@ -49,6 +49,8 @@ def targets(base: Base, folder: Path) -> Iterator[Target]:
     cells = [path for path in (folder / "study" / "runs").rglob("*") if path.suffix not in {".png", ".md", ".tex"}]
     others = {"run.json", "model.safetensors", "tensorboard", "table.txt", "table.csv"}
     yield _target("table", folder / "study", lambda: seen_again(study, folder / "study"), iter(cells), others)
+    sweep = finished_sweep(base, folder / "search")
+    yield _target("sweep", sweep, lambda: seen_by(read_sweep, sweep), sweep.glob("*"), {"report.html"})
 
 
 def _target(name: str, folder: Path, see: Callable[[], Seen], paths: Iterator[Path], others: set[str]) -> Target:

@@ -16,6 +16,7 @@ from tests.faults.children import Child, Ended
 from tests.faults.facts import differences, digest, facts_of_arrays
 from tests.faults.setting import BACKBONE, Attacked
 from train.learning.trained_run import load_run
+from train.report.sweep import sweep_section
 
 Reader = Callable[[Path], dict[str, str]]
 
@@ -51,6 +52,11 @@ def read_run(folder: Path) -> dict[str, str]:
     settings = json.dumps(run.config.plain(), sort_keys=True, default=str)
     own = str(run.predictor.own)
     return facts | {"panel": digest(panel.encode()), "settings": digest(settings.encode()), "own": own}
+
+
+def read_sweep(folder: Path) -> dict[str, str]:
+    """What the page shows of a sweep: its trials, the recipe of the best, and how the search went."""
+    return {"section": digest(repr(sweep_section(folder)).encode())}
 
 
 def seen_by(reader: Reader, folder: Path) -> Seen:

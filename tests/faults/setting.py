@@ -193,6 +193,13 @@ def finished_study(base: Base, folder: Path) -> Attacked:
     return Attacked("train study", study_line(base, "runs"), "runs/table")
 
 
+def finished_sweep(base: Base, folder: Path) -> Path:
+    """Run a sweep to its end in a folder; return the folder of its results."""
+    attacked = commands(base)["train sweep"]
+    attacked.run_whole(folder)
+    return folder / attacked.changes / "sweep"
+
+
 def copy_store(base: Base, to: Path, *slides: str) -> Path:
     """Copy the store with the files of some slides, by default of all."""
     to.mkdir(parents=True)
