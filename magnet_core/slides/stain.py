@@ -44,7 +44,8 @@ def tissue_pixels(slide: SlideImage, mpp: float) -> np.ndarray:
     corners = np.rint((chosen + 0.5) / scale * seen.scale - WINDOW_PX / 2).astype(int)
     windows = [seen.read(int(x), int(y), WINDOW_PX, WINDOW_PX).reshape(-1, 3) for y, x in corners]
     pixels = np.concatenate([np.empty((0, 3), np.uint8), *windows])
-    return pixels[optical_density(pixels).mean(axis=1) > GLASS]
+    tissue: np.ndarray = pixels[optical_density(pixels).mean(axis=1) > GLASS]
+    return tissue
 
 
 def table_of(tissue: np.ndarray) -> np.ndarray:

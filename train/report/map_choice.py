@@ -92,14 +92,13 @@ def of_slides(sources: Sequence[MapSource], request: MapRequest) -> list[MapSour
     if ALL in request.slides:
         return list(by_slide.values())
     if request.slides:
-        for slide_id in request.slides:
-            if slide_id not in by_slide:
-                raise MagnetError(
-                    "--slides",
-                    expected=f"a slide that was {'predicted whole' if request.whole else 'tested, or predicted whole'}",
-                    found=f"'{slide_id}'",
-                    remedy=f"name one of {', '.join([*by_slide][:8])}, or predict it: train predict RUN --slide {slide_id}",
-                )
+        if unknown := [slide_id for slide_id in request.slides if slide_id not in by_slide]:
+            raise MagnetError(
+                "--slides",
+                expected=f"a slide that was {'predicted whole' if request.whole else 'tested, or predicted whole'}",
+                found=f"'{unknown[0]}'",
+                remedy=f"name one of {', '.join([*by_slide][:8])}, or give 'train predict RUN --slide {unknown[0]}'",
+            )
         return [by_slide[slide_id] for slide_id in request.slides]
     known = [each for each in sources if set(request.genes) <= {*each.panel.names.tolist(), *each.panel.ids.tolist()}]
     return [(known or sources)[0]]

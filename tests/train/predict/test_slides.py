@@ -132,9 +132,11 @@ def test_the_same_command_again_makes_what_is_missing_and_leaves_what_is_there(f
     shown = predict(folder, "--slide", "S1", "--slide", "S2")
     assert shown.exit_code == 0, shown.output
     assert "S1: S1.h5ad there already, and left so (--overwrite makes all anew)" in shown.output
-    assert of_second.is_file() and "S2.h5ad there" not in shown.output
+    assert of_second.is_file()
+    assert "S2.h5ad there" not in shown.output
     assert predict(folder, "--slide", "S1", "--format", "h5ad,parquet").exit_code == 0
-    assert of_first.read_bytes() == written and of_first.with_suffix(".parquet").is_file()
+    assert of_first.read_bytes() == written
+    assert of_first.with_suffix(".parquet").is_file()
 
 
 def test_all_formats_of_one_prediction_lie_beside_each_other(fitted: Fitted, tmp_path: Path) -> None:
