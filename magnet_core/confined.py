@@ -141,8 +141,7 @@ def serve() -> None:
         request = json.loads(line)
         module, _, name = request["function"].partition(":")
         function = getattr(importlib.import_module(module), name)
-        with contextlib.suppress(OSError, ValueError):  # there are systems that do not limit addresses
-            resource.setrlimit(resource.RLIMIT_AS, (request["max_bytes"], resource.RLIM_INFINITY))
+        limit_addresses(request["max_bytes"])
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])  # whose signal ends the process, also within a library
         try:
             result = function(*request["arguments"])
@@ -151,6 +150,14 @@ def serve() -> None:
         else:
             answer(result=result)
         signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def limit_addresses(nbytes: int) -> None:
+    """Let this process have so many bytes of addresses, or fewer where its user may not have as many."""
+    _, most = resource.getrlimit(resource.RLIMIT_AS)  # which only the system's keeper may raise
+    allowed = nbytes if most == resource.RLIM_INFINITY else min(nbytes, most)
+    with contextlib.suppress(OSError, ValueError):  # there are systems that do not limit addresses
+        resource.setrlimit(resource.RLIMIT_AS, (allowed, most))
 
 
 def _words(kind: type[BaseException], error: BaseException) -> str:

@@ -173,6 +173,7 @@ def fuzz(target: Target, folder: Path, *, minutes: float, seed: int) -> Row:
     seeds = [Path(path) for path in json.loads(told.read_text())]
     first, until, known = 0, time.monotonic() + 60 * minutes, len(corpus_of(target))
     hangs = crashes = 0
+    peak_before = _peak_mib()
     while first < known or time.monotonic() < until:
         case.set(first)
         cases = partial(cases_of, target, seeds, until=until, seed=seed)
@@ -201,12 +202,14 @@ def fuzz(target: Target, folder: Path, *, minutes: float, seed: int) -> Row:
         else:
             row.traceback += 1
     row.facts["kinds"] = dict(kinds.most_common())
-    row.facts |= {"minutes": minutes, "hangs": hangs, "crashes": crashes, "peak_mib": _peak_mib()}
+    if (peak := _peak_mib()) > max(peak_before, MOST_BYTES >> 20):
+        row.fail("traceback", f"a process had {peak} MiB, more than {MOST_BYTES >> 20}")
+    row.facts |= {"minutes": minutes, "hangs": hangs, "crashes": crashes, "peak_mib": peak}
     return row.close()
 
 
 def _peak_mib() -> int:
-    """Most memory that a child has had so far."""
+    """Most memory that a child, or one that it has started, has had so far."""
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
 
 

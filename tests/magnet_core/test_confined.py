@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from magnet_core.confined import confined
 from magnet_core.errors import MagnetError
 
 HERE = os.getpid()
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def total(values: list[int]) -> dict[str, int]:
@@ -27,6 +29,10 @@ def spin() -> None:
 
 def hoard() -> int:
     return len(bytearray(8 << 30))
+
+
+def hoard_of(nbytes: int) -> int:
+    return len(bytearray(nbytes))
 
 
 def hoard_in_pieces() -> int:
@@ -113,3 +119,14 @@ def test_a_folder_in_which_the_user_stands_is_not_imported_from(
     with pytest.raises(MagnetError, match="crashes"):
         call(leave)  # so that the next call starts a process here
     assert call(total, [4])["total"] == 4
+
+
+def test_memory_is_bounded_where_a_user_may_not_have_all_of_it_either() -> None:
+    """As under `ulimit -v` of a cluster, which a process without privileges cannot raise."""
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "from tests.magnet_core.test_confined import call, hoard_of\n"
+        "print(call(hoard_of, 1 << 20), call(hoard_of, 3 << 30))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "MagnetError: file: expected order, found what asks for absurd memory; mend it" in done.stderr
