@@ -77,11 +77,18 @@ def _facts_of_hdf5(path: Path) -> dict[str, str]:
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and "versions" not in name:
-            facts[name] = digest(repr(item[()].tolist() if hasattr(item[()], "tolist") else item[()]).encode())
+            facts[name] = digest(_content_of(item[()]))
 
     with h5py.File(path) as file:
         file.visititems(visit)
     return facts
+
+
+def _content_of(value: Any) -> bytes:
+    """Bytes that tell a dataset's value from others; text is of variable length, and lies elsewhere."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return f"{value.dtype} {value.shape} ".encode() + _bytes_of(value)
+    return repr(value.tolist() if hasattr(value, "tolist") else value).encode()
 
 
 def _lasting(value: Any) -> Any:
