@@ -96,15 +96,15 @@ def seams_on_real_sections(folder: Path, sections: Path) -> list[Row]:
 
 def gains_over_rivals(folder: Path) -> list[Row]:
     """What MagNet gains over each other system on the same features: with all its interval, at 55 µm by itself."""
-    data, store = folder / "study-data", folder / "study-store"
+    data, store = folder / "study-data", folder / "study-store-matched"
     if not (data / "samples.csv").exists():
         command("extract", "synth", data, "--slides", 8, "--size-mm", 1.0)
-    size = ["--bins", 3000, "--spots", 400, "--tokens", 2]
+    size = ["--bins", 3000, "--spots", 400, "--tokens", 2, "--stain", "matched"]  # gained on slides of no table
     command(*EXTRACT, "--samples", data / "samples.csv", "--store", store, *size)
-    study = ["--store", store, "--runs", folder / "study", "--backbone", BACKBONE, "--set", "data.panel=100"]
+    study = ["--store", store, "--runs", folder / "study-matched", "--backbone", BACKBONE, "--set", "data.panel=100"]
     study += ["--set", f"validation.patience={PATIENCE}"]  # rivals learn for up to 100 epochs, most are best in a few
     command("train", "study", "baselines", *study, "--recipe", "recipes/study-small.toml")
-    table = pl.read_csv(folder / "study" / "study-baselines" / "table.csv")
+    table = pl.read_csv(folder / "study-matched" / "study-baselines" / "table.csv")
     rows = []
     for row in table.drop_nulls("ours_minus_system_mean").iter_rows(named=True):
         is_of_spots = row["group"].startswith("55")
