@@ -124,12 +124,13 @@ def check_result(folder: Path) -> None:
             found="a fit of version 0.1",
             remedy="give 'train fit' with its settings again, under another --name; 'train predict' reads it as it is",
         )
+    inside = ", ".join(map(str, _results_in(folder)[:3]))
     raise MagnetError(
         folder,
         expected=f"{TABLE} (of train fit, cv or study), {SWEEP} (of train sweep)",
         found="none of them",
-        remedy=f"name a result in it: {', '.join(map(str, inside[:3]))}"
-        if (inside := _results_in(folder))
+        remedy=f"name a result in it: {inside}"
+        if inside
         else "name a result's folder; where its command was stopped, give that again: it goes on",
     )
 

@@ -3,9 +3,9 @@
 In: a slide and its µm/px. Out: a table by which each colour of its pixels is replaced. The optical density of each
 colour, over the tissue, gets the mean and the standard deviation of a reference, as Reinhard et al. 2001 ("Color
 transfer between images") do in a space of their own; density is what a dye adds to (Beer and Lambert). Far below the
-mean it falls to zero in proportion, so that white stays white. A slide's table needs no
-other slide and no labels. Statistics are of pixels as encoders see them: of a smaller picture, whose pixels are means,
-the spread says how dense cells lie, which is not the stain's.
+mean it falls to zero in proportion, so that white stays white. A slide's table needs no other slide and no labels.
+Statistics are of pixels as encoders see them: of a smaller picture, whose pixels are means, the spread says how dense
+cells lie, which is not the stain's.
 """
 
 from math import ceil
@@ -22,7 +22,7 @@ LOOKED_AT_UM = 4.0  # side of a pixel of the picture that tissue is found on
 WINDOWS, WINDOW_PX = 100, 128  # of tissue, evenly over it, that statistics are taken of
 GLASS = 0.12  # a pixel of less density, mean over colours, is a gap in the tissue
 LEVELS = 256
-# Of red, green and blue over the tissue of H&E: the middle of several laboratories' sections.
+# Of red, green and blue over tissue: near those of the slides on which it was chosen (benchmarks/README.md).
 MEAN = np.array([0.30, 0.62, 0.36])
 SD = np.array([0.33, 0.33, 0.18])
 PALEST = 0.25  # part of the mean, of the slide and of the reference, where a spread is wider

@@ -55,7 +55,7 @@ def kills(order: Order) -> Iterator[Row]:
 
 def flips(order: Order) -> Iterator[Row]:
     """Flip bits of a store, of a trained run, of a table with its cells, and of a sweep."""
-    full, cut = {"store": 500, "run": 300, "table": 200, "sweep": 200}, {"store": 30, "run": 20, "table": 3, "sweep": 5}
+    full, cut = {"store": 500, "run": 500, "table": 200, "sweep": 200}, {"store": 30, "run": 20, "table": 3, "sweep": 5}
     counts = {name: order.times(full[name], cut[name]) for name in full}
     yield from flip(order.base, order.folder, flips=counts, seed=SEED)
 

@@ -262,7 +262,9 @@ def test_mistakes_are_one_line(mapped: Path, tmp_path: Path) -> None:
         "maps", mapped, "--genes", f"{gene},SYNX"
     )
     assert f"did you mean {gene}" in refused("maps", mapped, "--genes", gene.lower())
-    assert "found 'S9'; name one of " in refused("maps", mapped, "--slides", "S9")
+    assert "--slides: expected a slide that was tested, or predicted whole, found 'S9'; name one of " in refused(
+        "maps", mapped, "--slides", "S9"
+    )
     assert "--systems: expected a known name, found 'magnets'; did you mean" in refused(
         "maps", mapped, "--systems", "magnets"
     )
