@@ -1,17 +1,21 @@
 """All claims of accuracy in one go: shares of the oracle, ablations, seams, rivals; resumable, hours on two CPU cores.
 
 In: a folder to work in and, for seams on real H&E, a folder of sections (see `semisynthetic.py`). Out: rows of what,
-ratio, goal, holds in `results/accuracy.json`, and the table of ablations in `results/ablations.json`. Each step is a
-command that anyone may give; what is made, extracted, fitted or predicted already is not done again.
+ratio, goal, holds in `results/accuracy.json`, written anew after each part with the rows of all that are done, and the
+table of ablations in `results/ablations.json`. Each step is a command that anyone may give; what is made, extracted,
+fitted or predicted already is not done again.
 
     python benchmarks/bench_accuracy.py bench-accuracy --sections SECTIONS
+    python benchmarks/bench_accuracy.py bench-accuracy --parts rivals-16,rivals-55
 """
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 import typer
@@ -25,23 +29,38 @@ BEFORE = ["--before", "data.own=false", "--before", "data.contexts=paired"]
 CLASSES = ("housekeeping", "marker", "domain", "boundary")
 FROZEN_GOAL, CLASS_GOAL, TRAINED_GOAL = 0.72, 0.62, 0.75
 TRAINED_EPOCHS = 10
+ALL_EPOCHS = ["--set", "validation.share=0"]  # the same number for every variant
 PATIENCE = 20  # epochs without a better score on held-out patients, for every system alike
+PARTS = ("shares", "ablations", "seams-synthetic", "seams-real", "rivals-8", "rivals-16", "rivals-55")
 
 Row = dict[str, Any]
 
 
-def main(folder: Path = Path("bench-accuracy"), sections: Path | None = None, results: Path = HERE / "results") -> None:
-    """Run all steps, collect their rows, and write them."""
+def main(
+    folder: Path = Path("bench-accuracy"),
+    sections: Path | None = None,
+    parts: Annotated[str, typer.Option(help="which to do, by comma; the others' rows stay")] = ",".join(PARTS),
+    results: Path = HERE / "results",
+) -> None:
+    """Do the parts in turn, and write the rows of each as soon as it is done."""
     folder.mkdir(parents=True, exist_ok=True)
     prepare(folder)
-    rows = shares_of_the_oracle(folder, results)
-    rows += seams(folder, "synthetic", folder / "data", "--fold", "0")
-    if sections is not None:
-        rows += seams_on_real_sections(folder, sections)
-    rows += gains_over_rivals(folder)
-    for row in rows:
-        print(f"{row['what']}: {row['ratio']} (goal {row['goal']}, holds: {row['holds']})")
-    (results / "accuracy.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    makers: dict[str, Callable[[], list[Row]]] = {
+        "shares": partial(shares_of_the_oracle, folder),
+        "ablations": partial(ablations, folder, results),
+        "seams-synthetic": partial(seams, folder, "synthetic", folder / "data", "--fold", "0"),
+        "seams-real": partial(seams_on_real_sections, folder, sections),
+        **{f"rivals-{target}": partial(gains_over_rivals, folder, target) for target in (8, 16, 55)},
+    }
+    out = results / "accuracy.json"
+    done: list[Row] = json.loads(out.read_text()) if out.exists() else []
+    for part in parts.split(","):
+        of_part = [{"part": part, **row} for row in makers[part]()]
+        for row in of_part:
+            print(f"{row['what']}: {row['ratio']} (goal {row['goal']}, holds: {row['holds']})")
+        done = [row for row in done if row["part"] != part] + of_part
+        done.sort(key=lambda row: PARTS.index(row["part"]))
+        out.write_text(json.dumps(done, indent=2, ensure_ascii=False) + "\n")
 
 
 def prepare(folder: Path) -> None:
@@ -54,21 +73,31 @@ def prepare(folder: Path) -> None:
     command(*EXTRACT, *samples, "--store", folder / "store-all", "--targets", 8, "--sampling", "all", *some)
 
 
-def shares_of_the_oracle(folder: Path, results: Path) -> list[Row]:
+def shares_of_the_oracle(folder: Path) -> list[Row]:
     """PCC per gene of the model as a share of the oracle's, with frozen features and with the encoder trained."""
-    data, store, runs = folder / "data", folder / "store", folder / "runs"
+    data, store = folder / "data", folder / "store"
     frozen, trained = folder / "frozen.json", folder / "trained.json"
-    script("accuracy.py", data, store, "--runs", runs, "--variants", "full", "--out", frozen)
-    all_epochs = ["--set", "validation.share=0"]  # the same number for every variant
-    script("accuracy.py", data, store, "--runs", folder / "ablations", *all_epochs, "--out", results / "ablations.json")
-    settings = [*all_epochs, "--set", "encoder.mode=full", "--set", f"optim.epochs={TRAINED_EPOCHS}"]
+    script("accuracy.py", data, store, "--runs", folder / "runs", "--variants", "full", "--out", frozen)
+    settings = [*ALL_EPOCHS, "--set", "encoder.mode=full", "--set", f"optim.epochs={TRAINED_EPOCHS}"]
     script("accuracy.py", data, store, "--runs", folder / "trained", "--variants", "full", *settings, "--out", trained)
-    of_frozen, of_trained = (
-        next(row for row in json.loads(path.read_text()) if row["system"] == "full") for path in (frozen, trained)
-    )
+    of_frozen, of_trained = row_of_full(frozen), row_of_full(trained)
     rows = [at_least("full model ÷ oracle, frozen random features", of_frozen["all ÷ oracle"], FROZEN_GOAL)]
     rows += [at_least(f"... of {each} genes", of_frozen[f"{each} ÷ oracle"], CLASS_GOAL) for each in CLASSES]
     return [*rows, at_least("full model ÷ oracle, encoder trained", of_trained["all ÷ oracle"], TRAINED_GOAL)]
+
+
+def ablations(folder: Path, results: Path) -> list[Row]:
+    """What each part of the model is worth: a table of its own, of which the full model's share is a row here."""
+    out, runs = results / "ablations.json", folder / "ablations"
+    script("accuracy.py", folder / "data", folder / "store", "--runs", runs, *ALL_EPOCHS, "--out", out)
+    share = row_of_full(out)["all ÷ oracle"]
+    return [at_least("full model ÷ oracle, frozen random features, all epochs", share, FROZEN_GOAL)]
+
+
+def row_of_full(table: Path) -> Row:
+    """The full model's row of a table of `accuracy.py`."""
+    rows: list[Row] = json.loads(table.read_text())
+    return next(row for row in rows if row["system"] == "full")
 
 
 def seams(folder: Path, name: str, data: Path, *options: object) -> list[Row]:
@@ -82,9 +111,12 @@ def seams(folder: Path, name: str, data: Path, *options: object) -> list[Row]:
     return [row | {"what": f"{name}: {row['what']}"} for row in rows if "after" in row["what"] and row["goal"]]
 
 
-def seams_on_real_sections(folder: Path, sections: Path) -> list[Row]:
+def seams_on_real_sections(folder: Path, sections: Path | None) -> list[Row]:
     """Seams on real H&E with counts drawn from it: one section held out, two of another patient learnt from."""
     data = folder / "real"
+    if sections is None:
+        print("seams-real: left out, no --sections given")
+        return []
     if not (data / "samples.csv").exists():
         script("semisynthetic.py", sections, data)
     samples = ["--samples", data / "samples.csv", "--targets", 8]
@@ -94,20 +126,21 @@ def seams_on_real_sections(folder: Path, sections: Path) -> list[Row]:
     return seams(folder, "real", data, "--fold", "1", "--set", "data.panel=180")
 
 
-def gains_over_rivals(folder: Path) -> list[Row]:
+def gains_over_rivals(folder: Path, target: int) -> list[Row]:
     """What MagNet gains over each other system on the same features: with all its interval, at 55 µm by itself."""
-    data, store = folder / "study-data", folder / "study-store-matched"
+    data, store, runs = folder / "study-data", folder / "study-store-matched", folder / "study-matched"
     if not (data / "samples.csv").exists():
         command("extract", "synth", data, "--slides", 8, "--size-mm", 1.0)
     size = ["--bins", 3000, "--spots", 400, "--tokens", 2, "--stain", "matched"]  # gained on slides of no table
     command(*EXTRACT, "--samples", data / "samples.csv", "--store", store, *size)
-    study = ["--store", store, "--runs", folder / "study-matched", "--backbone", BACKBONE, "--set", "data.panel=100"]
+    name = f"{target}um"
+    study = ["--store", store, "--runs", runs, "--name", name, "--targets", target, "--backbone", BACKBONE]
+    study += ["--set", "data.panel=100"]
     study += ["--set", f"validation.patience={PATIENCE}"]  # rivals learn for up to 100 epochs, most are best in a few
     command("train", "study", "baselines", *study, "--recipe", "recipes/study-small.toml")
-    table = pl.read_csv(folder / "study-matched" / "study-baselines" / "table.csv")
     rows = []
-    for row in table.drop_nulls("ours_minus_system_mean").iter_rows(named=True):
-        is_of_spots = row["group"].startswith("55")
+    for row in pl.read_csv(runs / name / "table.csv").drop_nulls("ours_minus_system_mean").iter_rows(named=True):
+        is_of_spots = target == 55
         gain = row["ours_minus_system_mean" if is_of_spots else "ours_minus_system_low"]
         what = f"MagNet − {row['system']}, {row['group']}" + ("" if is_of_spots else ", lower end of the 95 % interval")
         rows.append(at_least(what, round(gain, 4), 0.0))
