@@ -37,6 +37,16 @@ from extract.options import (
 from extract.synthetic.config import SynthConfig
 from magnet_core.commandline import command_line
 from magnet_core.console import importing
+from magnet_core.engine.options import (
+    AddressOption,
+    EngineName,
+    EngineOption,
+    JobsOption,
+    NeedsOption,
+    ShardOption,
+    choose_engine,
+)
+from magnet_core.engine.shard import Shard
 from magnet_core.errors import MagnetError
 
 if TYPE_CHECKING:
@@ -128,6 +138,11 @@ def run_command(
     workers: WorkersOption = None,
     recipe: RecipeOption = None,
     set_: SetOption = None,
+    jobs: JobsOption = 1,
+    engine: EngineOption = EngineName.LOCAL,
+    address: AddressOption = None,
+    needs: NeedsOption = None,
+    shard: ShardOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show patches, bytes and minutes; write nothing.")] = False,
 ) -> None:
     """Lay grids, store pixels and counts, run the frozen encoder; resumes, and redoes nothing that is there."""
@@ -156,10 +171,12 @@ def run_command(
         "workers": ("--workers", workers),
     }
     config = load_run(recipe, options, set_)
+    chosen_engine = choose_engine(engine, jobs=jobs, address=address, needs=needs)
+    part = Shard.parse(shard) if shard is not None else None
     with importing():
         from extract.preflight import accept
 
-    accepted = accept(config)
+    accepted = accept(config, part)
     if not accepted.samples:
         raise typer.Exit(1)
     with importing():
@@ -171,7 +188,7 @@ def run_command(
         show_plan(plan_run(config, accepted))
         return
     started = datetime.now(UTC)
-    summary = run(config, accepted)
+    summary = run(config, accepted, engine=chosen_engine)
     record = write_run_summary(summary, config, started=started)
     report(summary, config, record=record)
 

@@ -4,6 +4,7 @@ In: a slide's counts and its µm/px. Out: `Level`s, rows in the order in which a
 top, left to right), kNN edges among the rows, pairing by coordinates only (paper section 3).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +17,15 @@ from extract.sampling import sample_rows
 from magnet_core.errors import MagnetError
 from magnet_core.grid import Tiling, dilate, sum_by_owner, tile
 from magnet_core.levels import CENTRE, REGION, SPOT, TARGETS, bin_level
-from magnet_core.records import Assay, SlideCounts
+from magnet_core.records import Assay, Sample, SlideCounts
 from magnet_core.seeding import named_rng
+from magnet_core.slides import ScaledSlide
+from magnet_core.units import WORKING_MPP
 
 # N rows of a level, G genes, k neighbours
 
 BAND_UM = 128.0  # height of the bands in which a slide is read
+_OUTSIDE_ALLOWED = 0.01  # share of centres that may lie outside the image before it is the wrong one
 
 
 @dataclass(frozen=True)
@@ -244,3 +248,18 @@ def _wanted_spots(
 
 def _cell_names(level: str, tiling: Tiling) -> np.ndarray:
     return np.array([f"{level}_{row:05d}_{column:05d}" for column, row in tiling.cells], dtype=np.str_)
+
+
+def check_inside(levels: Sequence[Level], slide: ScaledSlide, sample: Sample) -> None:
+    """Refuse coordinates that do not fit the image: another image, another resolution, or swapped axes."""
+    size_um = np.array(slide.size_px) * WORKING_MPP
+    for level in levels:
+        reach_um = level.patch_um / 2  # the square around a bin at the rim may have its centre beyond the rim
+        outside = ((level.centres_um < -reach_um) | (level.centres_um > size_um + reach_um)).any(axis=1).mean()
+        if outside > _OUTSIDE_ALLOWED:
+            raise MagnetError(
+                f"slide '{sample.slide_id}', level '{level.name}'",
+                expected=f"centres inside the image ({size_um[0]:.0f} × {size_um[1]:.0f} µm)",
+                found=f"{outside:.0%} of {len(level)} outside",
+                remedy=f"check that {sample.image.name} is the full-resolution input image of these counts",
+            )

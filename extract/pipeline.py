@@ -4,15 +4,14 @@ For each slide: read its counts, lay its levels, then pass over its pixels once;
 fine levels and the frozen encoder's features of every level. A slide with a fault is recorded and the rest go on.
 """
 
-import os
 import time
+import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from cache.canonical import canonical_json
 from cache.fingerprint import digest
@@ -34,12 +33,19 @@ from extract.geometry import (
     write_levels,
 )
 from extract.hne_only import bins_in_tissue
-from extract.levels import Level, lay_levels
+from extract.levels import Level, check_inside, lay_levels
 from extract.pace import Clock, Pace, Saves
 from extract.picture import keep_picture, lacks_picture
 from extract.preflight import Accepted, accept
 from extract.readers import read_counts, space_ranger_hd
-from extract.registration import leave_out_others, refuse_second_name, store_row
+from extract.registration import (
+    being_made,
+    leave_out_others,
+    open_store,
+    refuse_second_name,
+    register,
+    require_writable,
+)
 from extract.resolution import ResolvedMpp, enlarging, resolve_mpp
 from extract.sinks import FeatureSink, PixelSink, Sink, pending
 from extract.stream import PatchRequest, stream_patches
@@ -48,6 +54,8 @@ from magnet_core.backbones.find import find_backbone
 from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.console import logger, progress
 from magnet_core.device import pick_device, pick_precision
+from magnet_core.engine.local import HERE
+from magnet_core.engine.tasks import Engine, Task
 from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.levels import CENTRE, REGION, SPOT, own_square_um
 from magnet_core.prefetch import read_ahead
@@ -59,7 +67,6 @@ from magnet_core.units import SPOT_PATCH_UM, WORKING_MPP, patch_px
 log = logger(__name__)
 
 _TOKEN_LEVELS = (SPOT, CENTRE, REGION)  # the levels that serve as context of a target
-_OUTSIDE_ALLOWED = 0.01  # share of centres that may lie outside the image before it is the wrong one
 
 
 @dataclass
@@ -72,78 +79,105 @@ class RunSummary:
     patches: int = 0
 
 
-def run(config: RunConfig, accepted: Accepted | None = None, *, clock: Clock = time.monotonic) -> RunSummary:
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one slide: the patches cut, None where nothing was lacking; or its fault, and where it came from."""
+
+    slide_id: str
+    patches: int | None = None
+    fault: str = ""
+    trace: str = ""
+
+
+def run(
+    config: RunConfig,
+    accepted: Accepted | None = None,
+    *,
+    engine: Engine = HERE,
+    clock: Clock = time.monotonic,
+) -> RunSummary:
     """Extract all slides of a sample sheet into the store; what is there already is left as it is.
 
     `accepted` is what `accept` has said of these settings, if it was asked already. Raises `PlaceError` where the store
     takes no more; what is finished is kept.
     """
     accepted = accepted or accept(config)
-    spec, device = find_backbone(config.embedding.backbone), pick_device(config.device)
-    embedding = config.embedding
-    sha256, seed = embedding.weights_sha256, embedding.seed
-    encoder = build_encoder(spec, embedding.weights, seed=seed, sha256=sha256).to(device)
+    pick_device(config.device)  # one that is not there is told of before anything is done
+    store = open_store(config.store)
+    leave_out_others(store, config.samples)
+    outcomes: dict[str, Outcome] = {}
+    try:
+        with progress(total=len(accepted.samples), desc="slides", unit="slide") as bar:
+            for samples in waves(accepted.samples):
+                tasks = [Task(f"slide {each.slide_id}", extract_one, (each, config, clock)) for each in samples]
+                for _, outcome in engine.run(tasks, lost=outcome_of_lost):
+                    outcomes[outcome.slide_id] = outcome
+                    if outcome.fault:
+                        log.error("failed: %s: %s", outcome.slide_id, outcome.fault)
+                        log.debug("%s", outcome.trace)
+                    bar.set_postfix_str(outcome.slide_id, refresh=False)
+                    bar.update()
+    finally:
+        workbench.cache_clear()
+    in_order = [outcomes[sample.slide_id] for sample in accepted.samples]
+    done = [each for each in in_order if not each.fault]
+    return RunSummary(
+        written=[each.slide_id for each in done if each.patches is not None],
+        unchanged=[each.slide_id for each in done if each.patches is None],
+        failed={**accepted.failed, **{each.slide_id: each.fault for each in in_order if each.fault}},
+        patches=sum(each.patches or 0 for each in done),
+    )
+
+
+def waves(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """The slides to begin with; then those whose image one of these has, which is refused once that is registered."""
+    first = {sample.image.resolve(): sample for sample in reversed(samples)}
+    return [
+        [sample for sample in samples if (first[sample.image.resolve()] is sample) is is_first]
+        for is_first in (True, False)
+    ]
+
+
+def outcome_of_lost(task: Task[Outcome], why: str) -> Outcome:
+    """The outcome of a slide whose process was lost."""
+    return Outcome(task.arguments[0].slide_id, fault=f"slide '{task.arguments[0].slide_id}': {why}")
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What a process has open for all its slides."""
+
+    store: Store
+    encoder: Encoder
+    settings: Mapping[str, Any]
+    pace: Pace
+
+
+@lru_cache(maxsize=1)
+def workbench(config: RunConfig, clock: Clock) -> Workbench:
+    """Open the store and build the encoder, once a process."""
+    spec, device, embedding = find_backbone(config.embedding.backbone), pick_device(config.device), config.embedding
+    encoder = build_encoder(spec, embedding.weights, seed=embedding.seed, sha256=embedding.weights_sha256).to(device)
     settings = embedding_settings(config, encoder)
     if config.compile:
         encoder.compile()
     log.info("%s on %s, %s; weights %s", spec.name, device, settings["precision"], settings["weights_sha256"][:12])
-    store = open_store(config.store)
-    leave_out_others(store, config.samples)
-    pace = Pace(encoder, config.embedding, clock=clock)
-    summary = RunSummary(failed=dict(accepted.failed))
-    with progress(accepted.samples, desc="slides", unit="slide") as bar:
-        for sample in bar:
-            bar.set_postfix_str(sample.slide_id)
-            try:
-                with slide_faults(sample.slide_id), being_made(store, sample.slide_id):
-                    patches = extract_slide(sample, store, encoder, settings, config=config, pace=pace)
-                    register(store, sample, config.samples, is_changed=patches is not None)
-            except PlaceError:
-                raise
-            except MagnetError as error:
-                summary.failed[sample.slide_id] = str(error)
-                log.error("failed: %s: %s", sample.slide_id, error, exc_info=True)
-                continue
-            (summary.unchanged if patches is None else summary.written).append(sample.slide_id)
-            summary.patches += patches or 0
-    return summary
+    return Workbench(open_store(config.store), encoder, settings, Pace(encoder, embedding, clock=clock))
 
 
-def open_store(root: Path) -> Store:
-    """Open a store, which may be read-only, or make one."""
-    if (root / "store.json").exists():
-        return Store(root)
+def extract_one(sample: Sample, config: RunConfig, clock: Clock) -> Outcome:
+    """Write and register what the store lacks of one slide, whose own fault is part of the outcome."""
+    bench = workbench(config, clock)
+    store, slide_id = bench.store, sample.slide_id
     try:
-        return Store.create(root)
-    except OSError as error:
-        raise PlaceError.of(error, where=root) from error
-
-
-def being_made(store: Store, slide_id: str) -> AbstractContextManager[None]:
-    """Keep the files of a slide that is not registered yet from being taken for nobody's."""
-    if slide_id in store.slide_ids():
-        return nullcontext()
-    require_writable(store.root)
-    return store.being_made(slide_id)
-
-
-def register(store: Store, sample: Sample, sheet: Path, *, is_changed: bool) -> None:
-    """Put a slide's row into the store's table; where nothing of the slide was written, only if it differs."""
-    row = store_row(sample, store, sheet)
-    if is_changed or row not in store.samples():
-        require_writable(store.root)
-        store.register([row])
-
-
-def require_writable(root: Path) -> None:
-    """Refuse to begin where nothing can be written."""
-    if not os.access(root, os.W_OK):
-        raise PlaceError(
-            root,
-            expected="a store that can be written to, as something is to do",
-            found="no right to write there",
-            remedy="mount it to be written to, or choose another --store",
-        )
+        with slide_faults(slide_id), being_made(store, slide_id):
+            patches = extract_slide(sample, store, bench.encoder, bench.settings, config=config, pace=bench.pace)
+            register(store, sample, config.samples, is_changed=patches is not None)
+    except PlaceError:
+        raise
+    except MagnetError as error:
+        return Outcome(slide_id, fault=str(error), trace=traceback.format_exc())
+    return Outcome(slide_id, patches)
 
 
 def extract_slide(
@@ -311,21 +345,6 @@ def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
         "std": encoder.std.flatten().tolist(),
         "working_mpp": WORKING_MPP,
     }
-
-
-def check_inside(levels: Sequence[Level], slide: ScaledSlide, sample: Sample) -> None:
-    """Refuse coordinates that do not fit the image: another image, another resolution, or swapped axes."""
-    size_um = np.array(slide.size_px) * WORKING_MPP
-    for level in levels:
-        reach_um = level.patch_um / 2  # the square around a bin at the rim may have its centre beyond the rim
-        outside = ((level.centres_um < -reach_um) | (level.centres_um > size_um + reach_um)).any(axis=1).mean()
-        if outside > _OUTSIDE_ALLOWED:
-            raise MagnetError(
-                f"slide '{sample.slide_id}', level '{level.name}'",
-                expected=f"centres inside the image ({size_um[0]:.0f} × {size_um[1]:.0f} µm)",
-                found=f"{outside:.0%} of {len(level)} outside",
-                remedy=f"check that {sample.image.name} is the full-resolution input image of these counts",
-            )
 
 
 def features_header(

@@ -14,6 +14,7 @@ from extract.config import RunConfig
 from extract.faults import slide_faults
 from extract.samples import check_files, read_samples, select
 from magnet_core.console import logger
+from magnet_core.engine.shard import Shard
 from magnet_core.errors import MagnetError
 from magnet_core.records import Sample
 
@@ -28,12 +29,16 @@ class Accepted:
     failed: Mapping[str, str]
 
 
-def accept(config: RunConfig) -> Accepted:
-    """Read the table of slides and look for what a run needs. Raises `MagnetError` where nothing can be extracted."""
+def accept(config: RunConfig, shard: Shard | None = None) -> Accepted:
+    """Read the table of slides and look for what a run needs. Raises `MagnetError` where nothing can be extracted.
+
+    With a `shard`, of the slides that are asked for, those of this part.
+    """
     check_place(config.store)
     samples = read_samples(config.samples)
+    chosen = select(samples, config.slides) if config.slides else samples
     complete, failed = [], {}
-    for sample in select(samples, config.slides) if config.slides else samples:
+    for sample in shard.of(chosen) if shard else chosen:
         try:
             with slide_faults(sample.slide_id):
                 check_files(sample)

@@ -1,8 +1,10 @@
-"""What a run tells the store of its slides: their rows, and which of them its sheet no longer names.
+"""What a run tells the store of its slides: which it makes, their rows, and which of them its sheet no longer names.
 
 In: a sample sheet and a store. Out: rows in store.json, warnings, and an error for an image that has another name.
 """
 
+import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from cache.reader import ArrayFile
 from cache.store import Store
 from extract.samples import read_samples
 from magnet_core.console import logger
-from magnet_core.errors import MagnetError
+from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.records import Sample
 
 log = logger(__name__)
@@ -63,3 +65,40 @@ def store_row(sample: Sample, store: Store, sheet: Path) -> dict[str, Any]:
         "mpp": sample.mpp,
         "sheet": str(sheet.resolve()),
     }
+
+
+def open_store(root: Path) -> Store:
+    """Open a store, which may be read-only, or make one."""
+    if (root / "store.json").exists():
+        return Store(root)
+    try:
+        return Store.create(root)
+    except OSError as error:
+        raise PlaceError.of(error, where=root) from error
+
+
+def being_made(store: Store, slide_id: str) -> AbstractContextManager[None]:
+    """Keep the files of a slide that is not registered yet from being taken for nobody's."""
+    if slide_id in store.slide_ids():
+        return nullcontext()
+    require_writable(store.root)
+    return store.being_made(slide_id)
+
+
+def register(store: Store, sample: Sample, sheet: Path, *, is_changed: bool) -> None:
+    """Put a slide's row into the store's table; where nothing of the slide was written, only if it differs."""
+    row = store_row(sample, store, sheet)
+    if is_changed or row not in store.samples():
+        require_writable(store.root)
+        store.register([row])
+
+
+def require_writable(root: Path) -> None:
+    """Refuse to begin where nothing can be written."""
+    if not os.access(root, os.W_OK):
+        raise PlaceError(
+            root,
+            expected="a store that can be written to, as something is to do",
+            found="no right to write there",
+            remedy="mount it to be written to, or choose another --store",
+        )

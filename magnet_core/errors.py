@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from typing import Self
 
 from magnet_core.environment import ends_all, refusal_line
@@ -30,6 +31,10 @@ class MagnetError(Exception):
     def of_line(cls, line: str) -> Self:
         """Return an error whose text is a line that is made already, as that of a fault of the machine is."""
         return cls.__new__(cls, in_one_line(_shortened(line, MOST_WHERE + MOST_FOUND)))
+
+    def __reduce__(self) -> tuple[Callable[[str], Self], tuple[str]]:
+        """An error goes from one process to another as its line."""
+        return type(self).of_line, (str(self),)
 
 
 class PlaceError(MagnetError):

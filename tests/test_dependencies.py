@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("magnet_core", "cache", "extract", "train")
-LOCKED_EXTRAS = ("cpu", "interop", "dev")
+LOCKED_EXTRAS = ("cpu", "interop", "cluster", "dev")
 
 
 def read_lock(name: str) -> dict[str, Requirement]:

@@ -1,0 +1,55 @@
+"""Work that any process may do, on any machine that sees the same files: what it is, what it needs, what came of it.
+
+In: tasks. Out: their results, as they end. A task is idempotent: what it makes has one name and is made once, so that
+it may be given again after its process was lost. What is wrong with its input is part of its result; what it raises
+ends all the others as well.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+Result = TypeVar("Result")
+
+LOST = "the process that worked on it was lost (killed, as where memory runs out, or its machine went)"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an engine reserves for a task while it runs.
+
+    cpus        processors
+    gpus        GPUs, or a part of one: 0.25 lets four tasks share it; None: one where there are GPUs
+    memory_gib  memory; 0 reserves none
+    """
+
+    cpus: float = 1.0
+    gpus: float | None = None
+    memory_gib: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task(Generic[Result]):
+    """A function of arguments that can be pickled; `name` says what it is, such as 'slide S1'."""
+
+    name: str
+    work: Callable[..., Result]
+    arguments: tuple[Any, ...]
+
+    def run(self) -> Result:
+        """Do the work in this process."""
+        return self.work(*self.arguments)
+
+
+Lost = Callable[[Task[Result], str], Result]  # the result of a task that an engine gave up, and why
+
+
+class Engine(Protocol):
+    """Runs tasks."""
+
+    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Iterator[tuple[Task[Result], Result]]:
+        """Yield each task with its result as it ends, in any order.
+
+        A task whose process was lost is given again where the engine does so, and else has the result of `lost`. What
+        a task raises is raised here, after the others were stopped; so is Ctrl-C.
+        """

@@ -1,0 +1,102 @@
+import operator
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from magnet_core.engine.local import VISIBLE, LocalEngine, visible_gpus
+from magnet_core.engine.shard import Shard
+from magnet_core.engine.tasks import Task
+from magnet_core.errors import MagnetError
+
+
+def never(task: Task[object], why: str) -> object:
+    return pytest.fail(f"{task.name}: {why}")
+
+
+def squares(numbers: range) -> list[Task[int]]:
+    return [Task(f"square of {number}", operator.mul, (number, number)) for number in numbers]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_task_is_yielded_once_with_its_result(jobs: int) -> None:
+    done = list(LocalEngine(jobs).run(squares(range(5)), lost=never))
+    assert sorted((task.name, result) for task, result in done) == [(f"square of {n}", n * n) for n in range(5)]
+
+
+def test_one_job_works_in_this_process_and_several_in_others_that_share_the_cores() -> None:
+    pids = [Task(f"pid {number}", os.getpid, ()) for number in range(3)]
+    assert {pid for _, pid in LocalEngine(1).run(pids, lost=never)} == {os.getpid()}
+    assert os.getpid() not in {pid for _, pid in LocalEngine(2).run(pids, lost=never)}
+    threads = [Task(f"threads {number}", torch.get_num_threads, ()) for number in range(2)]
+    share = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert {each for _, each in LocalEngine(2).run(threads, lost=never)} == {share}
+
+
+def test_each_process_has_a_gpu_of_its_own_where_there_are_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE, "3,5")
+    assert visible_gpus() == ["3", "5"]
+    asked = [Task(f"gpu {number}", os.getenv, (VISIBLE,)) for number in range(2)]
+    asked += [Task(f"wait {number}", time.sleep, (0.5,)) for number in range(2)]  # so that both processes work
+    seen = {gpu for _, gpu in LocalEngine(2).run(asked, lost=never)} - {None}
+    assert seen <= {"3", "5"}
+    assert seen
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_task_raises_ends_all_as_the_line_it_was(jobs: int) -> None:
+    tasks = [Task(f"part {number}", Shard.parse, ("nonsense",)) for number in range(2)]
+    with pytest.raises(MagnetError, match=r"^--shard: expected I/N, a part from 1 to N, such as 2/8, found 'nonsense'"):
+        list(LocalEngine(jobs).run(tasks, lost=never))
+
+
+def test_a_process_that_is_killed_ends_all_in_one_line() -> None:
+    tasks = [Task(f"exit {number}", os._exit, (9,)) for number in range(2)]
+    with pytest.raises(MagnetError, match=r"--jobs 2: expected 2 processes that end well, found of one: .* was lost"):
+        list(LocalEngine(2).run(tasks, lost=never))
+
+
+PROGRAM = """
+import os, sys, time
+from magnet_core.engine.local import LocalEngine
+from magnet_core.engine.tasks import Task
+
+if __name__ == "__main__":
+    tasks = [Task(f"sleep {n}", time.sleep, (600,)) for n in range(2)]
+    tasks += [Task("never", os.mkdir, (f"{sys.argv[1]}/never",))]
+    print("ready", flush=True)
+    list(LocalEngine(2).run(tasks, lost=lambda task, why: why))
+"""
+
+
+def children_of(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in listed if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_the_processes_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(PROGRAM))
+    with subprocess.Popen(
+        [sys.executable, str(program), str(tmp_path)], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        deadline = time.monotonic() + 120
+        while len(workers := children_of(process.pid)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(number)
+        process.wait(60)
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(workers) == 2
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+    assert not (tmp_path / "never").exists()
