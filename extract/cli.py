@@ -37,16 +37,7 @@ from extract.options import (
 from extract.synthetic.config import SynthConfig
 from magnet_core.commandline import command_line
 from magnet_core.console import importing
-from magnet_core.engine.options import (
-    AddressOption,
-    EngineName,
-    EngineOption,
-    JobsOption,
-    NeedsOption,
-    ShardOption,
-    choose_engine,
-)
-from magnet_core.engine.shard import Shard
+from magnet_core.engine.options import Spread, spread_by_options
 from magnet_core.errors import MagnetError
 
 if TYPE_CHECKING:
@@ -114,7 +105,10 @@ def doctor(
 
 
 @app.command(name="run")
+@spread_by_options
 def run_command(
+    *,
+    spread: Spread,
     samples: SamplesOption = None,
     store: StoreOption = None,
     backbone: BackboneOption = None,
@@ -138,11 +132,6 @@ def run_command(
     workers: WorkersOption = None,
     recipe: RecipeOption = None,
     set_: SetOption = None,
-    jobs: JobsOption = 1,
-    engine: EngineOption = EngineName.LOCAL,
-    address: AddressOption = None,
-    needs: NeedsOption = None,
-    shard: ShardOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show patches, bytes and minutes; write nothing.")] = False,
 ) -> None:
     """Lay grids, store pixels and counts, run the frozen encoder; resumes, and redoes nothing that is there."""
@@ -171,12 +160,10 @@ def run_command(
         "workers": ("--workers", workers),
     }
     config = load_run(recipe, options, set_)
-    chosen_engine = choose_engine(engine, jobs=jobs, address=address, needs=needs)
-    part = Shard.parse(shard) if shard is not None else None
     with importing():
         from extract.preflight import accept
 
-    accepted = accept(config, part)
+    accepted = accept(config, spread.shard)
     if not accepted.samples:
         raise typer.Exit(1)
     with importing():
@@ -188,7 +175,7 @@ def run_command(
         show_plan(plan_run(config, accepted))
         return
     started = datetime.now(UTC)
-    summary = run(config, accepted, engine=chosen_engine)
+    summary = run(config, accepted, engine=spread.engine)
     record = write_run_summary(summary, config, started=started)
     report(summary, config, record=record)
 

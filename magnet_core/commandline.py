@@ -7,7 +7,7 @@ at once.
 import functools
 import inspect
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -83,12 +83,22 @@ def _with_volume(function: Callable[..., Any]) -> Callable[..., Any]:
             speak(verbose=verbose, quiet=quiet)
         return function(*arguments, **options)
 
-    signature = inspect.signature(function)
-    volume = {"verbose": VerboseOption, "quiet": QuietOption}
+    return with_options(command, function, {"verbose": (VerboseOption, False), "quiet": (QuietOption, False)})
+
+
+def with_options(
+    command: Callable[..., Any], function: Callable[..., Any], options: Mapping[str, tuple[Any, Any]], *, less: str = ""
+) -> Callable[..., Any]:
+    """Let typer see a wrapped command as the function, with some options more, and without the parameter `less`.
+
+    `options` has the annotation and the default of each, by name.
+    """
+    own = [each for name, each in inspect.signature(function).parameters.items() if name != less]
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-        for name, kind in volume.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in options.items()
     ]
-    command.__annotations__ = {**function.__annotations__, **volume}
-    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]
+    annotations = {name: kind for name, kind in function.__annotations__.items() if name != less}
+    command.__annotations__ = {**annotations, **{name: annotation for name, (annotation, _) in options.items()}}
+    command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
     return command

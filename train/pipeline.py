@@ -9,6 +9,7 @@ A finished cell is not computed again; a cell that was stopped resumes at its la
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import torch
 
 from cache.lock import FileLock
 from cache.store import Store, package_versions
-from magnet_core.console import Bar, logger, notice, progress
+from magnet_core.console import logger, notice, progress
 from magnet_core.device import pick_device
+from magnet_core.engine.local import HERE
+from magnet_core.engine.shard import Shard
+from magnet_core.engine.tasks import Engine, Task
 from magnet_core.environment import fault_line
 from magnet_core.errors import MagnetError
 from magnet_core.files import naming, remove_left, replacing, sync_below
@@ -95,12 +99,13 @@ def make_table(
     maps: bool = True,
     replaces: bool = True,
     raises: bool = False,
+    engine: Engine = HERE,
 ) -> TableResult:
     """Compute the cells that a plan lacks and write its table; the same call goes on where it was stopped."""
     folder = check_folder(config.fit.runs, plan, config, replaces=replaces)
     pick_device(config.fit.device)  # one that is not there is told of before anything is computed
     check_genes(plan, genes)
-    results = run_cells(plan.cells, config.fit.runs, raises=raises)
+    results = run_cells(plan.cells, config.fit.runs, engine=engine, raises=raises)
     text = write_table(folder, plan, config, results, published=published)
     if genes:
         text += pivotal_genes(plan, results, genes, folder=folder, maps=maps)
@@ -109,25 +114,42 @@ def make_table(
     return TableResult(folder, text, tuple(results.cells.values()), faults)
 
 
-def run_cells(cells: Sequence[Cell], runs: Path, *, raises: bool = False) -> Results:
+def make_part(plan: Plan, config: StudyConfig, shard: Shard, *, engine: Engine = HERE) -> Results:
+    """Compute those cells of a plan that are of one part; the table is made by `make_table`, once all parts are."""
+    pick_device(config.fit.device)
+    return run_cells(plan.cells, config.fit.runs, engine=engine, shard=shard)
+
+
+def run_cells(
+    cells: Sequence[Cell], runs: Path, *, engine: Engine = HERE, shard: Shard | None = None, raises: bool = False
+) -> Results:
     """Compute the cells that are not finished yet, and read all of them; equal cells are computed once.
 
-    Several processes may be given the same cells: each takes those on which no other works, and waits for the rest.
-    A cell that fails is reported, and the others are still computed; with `raises`, the first fault ends all.
+    A cell that fails is reported, and the others are still computed; with `raises`, the first fault ends all. With a
+    `shard`, cells of other parts are neither computed nor read.
     """
     folders = {cell: cell.folder(runs / CELLS, Store(cell.config.data.store)) for cell in cells}
+    if shard is not None:
+        of_part = set(shard.of(list(dict.fromkeys(folders.values()))))
+        folders = {cell: folder for cell, folder in folders.items() if folder in of_part}
     missing = {folder: cell for cell, folder in folders.items() if not (folder / CELL).exists()}
     num_finished = len(set(folders.values())) - len(missing)
     if num_finished:
         notice(f"{num_finished} of {num_finished + len(missing)} cells are finished already")
-    # Cells of one fold follow each other, so that it is opened once.
+    # Cells of one fold follow each other, so that a process opens it once.
     ordered = sorted(missing.items(), key=lambda item: (data_key(item[1].config.data), item[1].fold.index))
-    faults = Faults(raises)
-    folds = OpenFold()
-    with progress(total=len(ordered), desc="cells", unit="cell", even=False, disable=not ordered) as bar:
-        taken = [item for item in ordered if not _run_cell(*item, folds, bar, wait=False, faults=faults)]
-        for folder, cell in taken:
-            _run_cell(folder, cell, folds, bar, wait=True, faults=faults)
+    faults: dict[Path, str] = {}
+    tasks = [Task(cell.title, compute_one, (cell, folder, raises)) for folder, cell in ordered]
+    try:
+        with progress(total=len(tasks), desc="cells", unit="cell", even=False, disable=not tasks) as bar:
+            for task, fault in engine.run(tasks, lost=lambda task, why: f"{task.name}: {why}"):
+                if fault:
+                    faults[task.arguments[1]] = fault
+                    log.error("failed: %s", fault)
+                bar.set_postfix_str(task.name, refresh=False)
+                bar.update()
+    finally:
+        folds_of_process.cache_clear()
     results: dict[Cell, CellResult] = {}
     for cell, folder in folders.items():
         if folder in faults:
@@ -135,42 +157,40 @@ def run_cells(cells: Sequence[Cell], runs: Path, *, raises: bool = False) -> Res
         try:
             results[cell] = read(cell, folder)
         except MagnetError as error:
-            faults.add(cell, folder, error)
+            if raises:
+                raise
+            faults[folder] = f"{cell.title}: {in_one_line(error)}"
+            log.error("failed: %s", faults[folder])
     return Results(results, {cell: faults[folder] for cell, folder in folders.items() if folder in faults})
 
 
-class Faults(dict[Path, str]):
-    """The one-line faults, by the folder of the cell; where faults are raised, the first ends everything."""
-
-    def __init__(self, raises: bool) -> None:
-        super().__init__()
-        self._raises = raises
-
-    def add(self, cell: Cell, folder: Path, error: Exception) -> None:
-        """Report a cell that failed."""
-        if self._raises:
-            raise error
-        self[folder] = f"{cell.title}: {in_one_line(error)}"
-        log.error("failed: %s", self[folder])
+@lru_cache(maxsize=1)
+def folds_of_process() -> OpenFold:
+    """The fold that this process has open for its cells."""
+    return OpenFold()
 
 
-def _run_cell(folder: Path, cell: Cell, folds: OpenFold, bar: Bar, *, wait: bool, faults: Faults) -> bool:
-    """Compute a cell, unless another process is at it; False then, or, with `wait`, when that process is done."""
+def compute_one(cell: Cell, folder: Path, raises: bool) -> str:
+    """Compute a cell, or wait for another command that is at it; returns its fault, or raises it if that is asked for.
+
+    The lock keeps two writers apart: which process computes what is the engine's to say.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    bar.set_postfix_str(f"waiting for {cell.title}, by {lock.owner()}" if wait else cell.title)
     with naming(folder):
-        if not lock.acquire(wait=wait):
-            return False
+        if not lock.acquire(wait=False):
+            notice(f"{cell.title}: waiting for {lock.owner()}")
+            lock.acquire(wait=True)
         try:
             if not (folder / CELL).exists():
-                compute(cell, folder, folds.open(cell))
+                compute(cell, folder, folds_of_process().open(cell))
         except (MagnetError, MemoryError, torch.OutOfMemoryError, np.linalg.LinAlgError) as error:
-            faults.add(cell, folder, error)
+            if raises:
+                raise
+            return f"{cell.title}: {in_one_line(error)}"
         finally:
             lock.release()
-    bar.update()
-    return True
+    return ""
 
 
 def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:

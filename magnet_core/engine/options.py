@@ -1,12 +1,17 @@
 """Options of every command whose work an engine may spread, and the engine they choose. Imports no engine's library."""
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from magnet_core.commandline import with_options
 from magnet_core.engine.local import LocalEngine
 from magnet_core.engine.ray_cluster import RayEngine, require_ray
+from magnet_core.engine.shard import Shard
 from magnet_core.engine.tasks import Engine, Needs
 from magnet_core.errors import MagnetError
 
@@ -33,7 +38,35 @@ NeedsOption = Annotated[
 ShardOption = Annotated[
     str | None, typer.Option(help="I/N: this part of the work alone, from 1; for arrays of Slurm, without an engine.")
 ]
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "jobs": (JobsOption, 1),
+    "engine": (EngineOption, EngineName.LOCAL),
+    "address": (AddressOption, None),
+    "needs": (NeedsOption, None),
+    "shard": (ShardOption, None),
+}
 NEEDS = {"cpus": "cpus", "gpus": "gpus", "memory": "memory_gib"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the work of a command is spread: by what, and which part of it is this command's; None: all."""
+
+    engine: Engine
+    shard: Shard | None = None
+
+
+def spread_by_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of engines, from which its parameter `spread` is made; they are checked first."""
+
+    @functools.wraps(function)
+    def command(
+        *, jobs: int, engine: EngineName, address: str | None, needs: str | None, shard: str | None, **options: Any
+    ) -> None:
+        chosen = choose_engine(engine, jobs=jobs, address=address, needs=needs)
+        function(**options, spread=Spread(chosen, Shard.parse(shard) if shard is not None else None))
+
+    return with_options(command, function, OPTIONS, less="spread")
 
 
 def choose_engine(name: EngineName, *, jobs: int, address: str | None, needs: str | None) -> Engine:

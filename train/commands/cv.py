@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from magnet_core.console import importing
+from magnet_core.engine.options import Spread, spread_by_options
 from train.commands.options import (
     BackboneOption,
     Bins,
@@ -22,11 +23,14 @@ from train.commands.options import (
     split_names,
     split_numbers,
 )
-from train.commands.showing import show_table
+from train.commands.showing import show_part, show_table
 from train.studies.request import StudyRequest
 
 
+@spread_by_options
 def cv_command(
+    *,
+    spread: Spread,
     target: TargetOption = None,
     backbone: BackboneOption = None,
     store: StoreOption = None,
@@ -60,8 +64,11 @@ def cv_command(
     check_features(config.fit, sides)
     check_gene_names(config.fit, sides, request.genes)
     with importing():
-        from train.pipeline import make_table
+        from train.pipeline import make_part, make_table
         from train.studies.tables import plan_cross_validation
 
     plan = plan_cross_validation(config, sides, target=um, name=name, part=part_name(folds=folds))
-    show_table(make_table(plan, config, genes=request.genes))
+    if spread.shard is not None:
+        show_part(spread.shard, make_part(plan, config, spread.shard, engine=spread.engine))
+    else:
+        show_table(make_table(plan, config, genes=request.genes, engine=spread.engine))

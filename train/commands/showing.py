@@ -4,8 +4,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from magnet_core.engine.shard import Shard
+
 if TYPE_CHECKING:
     from train.pipeline import TableResult
+    from train.studies.cell import Results
 
 
 def show_table(result: "TableResult") -> None:
@@ -13,4 +16,13 @@ def show_table(result: "TableResult") -> None:
     typer.echo(f"\n{result.text}")
     typer.echo(f"tables: {result.folder} (table.txt, .csv, .md, .tex, figure.png, genes.parquet, slides.parquet)")
     if result.faults:
+        raise typer.Exit(1)
+
+
+def show_part(part: Shard, results: "Results") -> None:
+    """Say how many cells of a part there are; exit code 1 if one failed."""
+    typer.echo(
+        f"part {part}: {len(results.cells)} cells are there; once all parts are, leave --shard out for the table"
+    )
+    if results.faults:
         raise typer.Exit(1)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from magnet_core.console import importing
+from magnet_core.engine.options import Spread, spread_by_options
 from magnet_core.errors import MagnetError
 from magnet_core.registry import look_up
 from train.commands.options import (
@@ -24,15 +25,18 @@ from train.commands.options import (
     split_names,
     split_numbers,
 )
-from train.commands.showing import show_table
+from train.commands.showing import show_part, show_table
 from train.studies.request import USUAL_BACKBONES, USUAL_TARGETS, Study, StudyRequest
 from train.systems.table import SYSTEMS
 
 ONLY_FOR = {"--systems": Study.BASELINES, "--backbones": Study.BACKBONES}
 
 
+@spread_by_options
 def study_command(
+    *,
     study: Annotated[Study, typer.Argument(help="Table 1, 2, 3 or 4 of the paper.")],
+    spread: Spread,
     targets: Annotated[str | None, typer.Option(help="Targets in µm, such as 8,16,55.")] = None,
     systems: Annotated[str | None, typer.Option(help=f"Systems: {', '.join(SYSTEMS)}; all by default.")] = None,
     backbones: Annotated[str | None, typer.Option(help="Backbones to compare: resnet50,uni by default.")] = None,
@@ -80,9 +84,12 @@ def study_command(
         check_features(config.fit, sides)
     check_gene_names(config.fit, sides, request.genes)
     with importing():
-        from train.pipeline import make_table
+        from train.pipeline import make_part, make_table
         from train.studies.tables import plan_paper_table
 
     name = name or f"study-{study}{part}"
     plan = plan_paper_table(study, config, sides, targets=measured, systems=chosen, backbones=compared, name=name)
-    show_table(make_table(plan, config, published=request.published, genes=request.genes))
+    if spread.shard is not None:
+        show_part(spread.shard, make_part(plan, config, spread.shard, engine=spread.engine))
+        return
+    show_table(make_table(plan, config, published=request.published, genes=request.genes, engine=spread.engine))

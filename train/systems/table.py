@@ -72,6 +72,10 @@ class RivalsConfig(Settings):
 
         def __getattr__(self, name: str) -> Any: ...
 
+    def __reduce__(self) -> tuple[Callable[..., "RivalsConfig"], tuple[dict[str, Any]]]:
+        """Its class is made of the table, in the process that reads it back, too."""
+        return _read_back, ({name: getattr(self, name) for name in type(self).model_fields},)
+
 
 def title_of(name: str) -> str:
     """What tables, bars and messages call a system, or the noise ceiling."""
@@ -97,6 +101,10 @@ def rivals_kind() -> type[RivalsConfig]:
 def rivals_config(**own: Settings | Mapping[str, Any]) -> RivalsConfig:
     """The settings of all rivals; those that are not given are as published."""
     return rivals_kind()(**own)
+
+
+def _read_back(own: dict[str, Any]) -> RivalsConfig:
+    return rivals_config(**own)
 
 
 def build_rival(name: str, rivals: RivalsConfig, setting: "Setting") -> "System":

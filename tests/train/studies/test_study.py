@@ -1,5 +1,8 @@
 import json
+import os
 import re
+import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,30 +208,40 @@ def test_folds_may_be_cut_by_slide(small_store: Store, tmp_path: Path, monkeypat
     assert sorted(fold.test for fold in folds) == [("S1",), ("S2",), ("S3",)]
 
 
-def test_a_cell_that_another_process_is_at_is_waited_for(
+def test_a_cell_that_another_command_is_at_is_waited_for_and_not_computed_again(
     small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = small_study(small_store, tmp_path)
-    plan = planned(study, systems=("gene_mean",))
+    plan = planned(small_study(small_store, tmp_path), systems=("gene_mean",))
     (taken, other) = plan.rows[0].cells
-    lock = FileLock(tmp_path / "cells" / f"{taken.folder(tmp_path / 'cells', small_store).name}.lock")
+    folder = taken.folder(tmp_path / "cells", small_store)
+    lock = FileLock(tmp_path / "cells" / f"{folder.name}.lock")
     lock.path.parent.mkdir()
     assert lock.acquire(wait=False)
-    order: list[Cell] = []
+    said: list[str] = []
+    computed: list[Cell] = []
     compute = pipeline.compute
 
-    def watched(cell: Cell, folder: Path, sides: FoldSides) -> None:
-        order.append(cell)
-        compute(cell, folder, sides)
-        if cell == other:
-            folder = taken.folder(tmp_path / "cells", small_store)
-            compute(taken, folder, open_fold(taken.config, fold=taken.fold))  # as the process that holds it does
-            lock.release()
+    def finish(line: str) -> None:
+        """Do as the command does that holds the cell, once this one says that it waits."""
+        said.append(line)
+        compute(taken, folder, open_fold(taken.config, fold=taken.fold))
+        lock.release()
 
+    def watched(cell: Cell, folder: Path, sides: FoldSides) -> None:
+        computed.append(cell)
+        compute(cell, folder, sides)
+
+    monkeypatch.setattr(pipeline, "notice", finish)
     monkeypatch.setattr(pipeline, "compute", watched)
     assert run_cells([taken, other], tmp_path).faults == {}
-    assert order == [other]
+    assert said == [f"{taken.title}: waiting for {socket.gethostname()}, process {os.getpid()} ({invoked()})"]
+    assert computed == [other]
     assert list(tmp_path.glob("cells/*.lock")) == []
+
+
+def invoked() -> str:
+    """What a lock's owner says of the command."""
+    return " ".join((Path(sys.argv[0]).name, *sys.argv[1:2]))
 
 
 def test_targets_that_the_store_lacks_are_refused_before_anything_is_computed(
