@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class LocalEngine:
 
     jobs: int = 1
 
-    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Iterator[tuple[Task[Result], Result]]:
+    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Generator[tuple[Task[Result], Result]]:
         """Yield each task with its result as it ends. A process that is lost ends all, as nobody knows what it did."""
         if self.jobs == 1 or len(tasks) < 2:
             for task in tasks:
@@ -36,7 +36,7 @@ class LocalEngine:
             return
         yield from self._in_processes(tasks)
 
-    def _in_processes(self, tasks: Sequence[Task[Result]]) -> Iterator[tuple[Task[Result], Result]]:
+    def _in_processes(self, tasks: Sequence[Task[Result]]) -> Generator[tuple[Task[Result], Result]]:
         jobs = min(self.jobs, len(tasks))
         context = multiprocessing.get_context("spawn")
         numbers = context.SimpleQueue()

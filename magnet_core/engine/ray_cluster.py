@@ -7,7 +7,7 @@ there. See https://docs.ray.io/en/latest/ray-core/fault_tolerance/tasks.html.
 import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ class RayEngine:
     address: str | None = None
     needs: Needs = Needs()
 
-    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Iterator[tuple[Task[Result], Result]]:
+    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Generator[tuple[Task[Result], Result]]:
         """Yield each task with its result as it ends; one that was lost for the last time has the result of `lost`."""
         if not tasks:
             return

@@ -5,7 +5,7 @@ it may be given again after its process was lost. What is wrong with its input i
 ends all the others as well.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -47,7 +47,7 @@ Lost = Callable[[Task[Result], str], Result]  # the result of a task that an eng
 class Engine(Protocol):
     """Runs tasks."""
 
-    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Iterator[tuple[Task[Result], Result]]:
+    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Generator[tuple[Task[Result], Result]]:
         """Yield each task with its result as it ends, in any order.
 
         A task whose process was lost is given again where the engine does so, and else has the result of `lost`. What

@@ -1,6 +1,11 @@
 """A run gives the same store whatever engine spreads it, and one slide's fault or loss is that slide's alone."""
 
+import os
 import shutil
+import signal
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +17,9 @@ from extract.config import EmbeddingConfig, GeometryConfig, RunConfig
 from extract.pipeline import RunSummary, run
 from extract.preflight import accept
 from magnet_core.engine.local import LocalEngine
+from magnet_core.engine.ray_cluster import RayEngine
 from magnet_core.engine.shard import Shard
+from tests.nodes import two_nodes
 
 
 def config(samples: Path, store: Path) -> RunConfig:
@@ -83,6 +90,34 @@ def test_an_image_with_two_names_is_refused_under_the_second(small_samples: Path
     summary = run(config(sheet, tmp_path / "store"), engine=LocalEngine(2))
     assert (summary.written, list(summary.failed)) == (["S1", "S2"], ["again"])
     assert "an image that no other slide of the store has, found that of 'S1'" in summary.failed["again"]
+
+
+@pytest.mark.slow
+def test_two_nodes_make_the_store_of_one_though_a_process_is_killed(
+    small_samples: Path, store: Path, tmp_path: Path
+) -> None:
+    settings = config(small_samples, tmp_path / "store")
+    killer = threading.Thread(target=kill_one_at_work, args=(settings.store,))
+    killer.start()
+    with two_nodes() as nodes:
+        summary = run(settings, engine=RayEngine(nodes.address))
+    killer.join()
+    assert summary == RunSummary(written=["S1", "S2"], patches=summary.patches)
+    assert_equal(settings.store, store)
+
+
+def kill_one_at_work(store: Path) -> None:
+    """Kill a process of Ray's that has begun to write a slide."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(store.rglob("*.lmdb.partial")):
+            for folder in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):
+                    if "ray::_run" in (folder / "cmdline").read_text():
+                        os.kill(int(folder.name), signal.SIGKILL)
+                        return
+        time.sleep(0.02)
+    pytest.fail("nothing was at work")
 
 
 def patches_of(store: Path) -> int:

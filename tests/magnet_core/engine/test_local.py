@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from magnet_core.engine.tasks import Task
 from magnet_core.errors import MagnetError
 
 
-def never(task: Task[object], why: str) -> object:
+def never(task: Task[Any], why: str) -> Any:
     return pytest.fail(f"{task.name}: {why}")
 
 

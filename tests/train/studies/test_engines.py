@@ -9,7 +9,9 @@ import pytest
 
 from cache.store import Store
 from magnet_core.engine.local import LocalEngine
+from magnet_core.engine.ray_cluster import RayEngine
 from magnet_core.engine.shard import Shard
+from tests.nodes import two_nodes
 from tests.train.setting import config
 from train.data.fold_choice import choose_folds
 from train.pipeline import make_part, make_table, run_cells
@@ -55,6 +57,14 @@ def test_parts_are_computed_apart_and_the_table_without_computing(
     assert not (tmp_path / "table").exists()
     monkeypatch.setattr("train.pipeline.compute", lambda *_: pytest.fail("a cell was computed again"))
     assert make_table(plan, study).faults == ()
+    assert_equal(alone, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_nodes_make_the_table_of_one(small_store: Store, alone: Path, tmp_path: Path) -> None:
+    plan, study = planned(small_store, tmp_path)
+    with two_nodes() as nodes:
+        assert make_table(plan, study, engine=RayEngine(nodes.address)).faults == ()
     assert_equal(alone, tmp_path)
 
 
