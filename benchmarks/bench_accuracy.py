@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 
 def main(
-    folder: Path = Path("bench-accuracy"),
+    folder: Annotated[Path, typer.Argument()] = Path("bench-accuracy"),
     sections: Path | None = None,
     parts: Annotated[str, typer.Option(help="which to do, by comma; the others' rows stay")] = ",".join(PARTS),
     results: Path = HERE / "results",

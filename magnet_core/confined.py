@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any
 
 from magnet_core.errors import MagnetError
+from magnet_core.interrupt import OF_A_CLUSTER
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 ARENAS = "MALLOC_ARENA_MAX"  # each further one reserves addresses, which count as memory here
@@ -137,6 +138,8 @@ def serve() -> None:
 
     sys.excepthook = last_words  # also for a panic of Rust, which no `except` with a name would catch
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in OF_A_CLUSTER:  # which Slurm sends to all processes; this one ends with the one that asks
+        signal.signal(number, signal.SIG_IGN)
     for line in sys.stdin:
         request = json.loads(line)
         module, _, name = request["function"].partition(":")

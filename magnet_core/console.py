@@ -1,8 +1,8 @@
 """How a command line speaks: bars on stderr, results on stdout, one line on stderr for a user's error, exit code 1.
 
-Ctrl-C is one line too, and exit code 130, from the first import of a command on; so is SIGTERM, with 143. What library
-code has to say goes to `logger(__name__)` or `notice`, and comes out as lines on stderr between the bars once a command
-has called `speak`.
+Ctrl-C is one line too, and exit code 130, from the first import of a command on; so are SIGTERM, with 143, and SIGUSR2,
+with 140. What library code has to say goes to `logger(__name__)` or `notice`, and comes out as lines on stderr between
+the bars once a command has called `speak`.
 """
 
 import importlib
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from magnet_core.environment import fault_line
 from magnet_core.errors import MagnetError, in_one_line, without_secrets
 from magnet_core.hub_address import hub_address
-from magnet_core.interrupt import exit_code, terminate
+from magnet_core.interrupt import OF_A_CLUSTER, SIGNALS, exit_code, terminate
 from magnet_core.log_bar import LogBar
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
@@ -45,8 +45,9 @@ def run_command(module: str, *, interrupted: str = "interrupted; run again") -> 
     logging.getLogger("tifffile").addHandler(logging.NullHandler())  # a broken file is told of in our own words
     logging.getLogger("asyncio").addHandler(logging.NullHandler())  # so are tasks that a full disk leaves undone
     threading.excepthook = _ended_thread
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, terminate)
+    for number in OF_A_CLUSTER if threading.current_thread() is threading.main_thread() else ():
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, terminate)
     try:
         with EndingInOneLine():
             hub_address()  # its client would fail at import
@@ -78,7 +79,7 @@ def importing() -> Iterator[None]:
     """Around imports that take long: signals end the process, as a KeyboardInterrupt is wrapped or lost in some."""
     handlers: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
     heeded = {number: handler for number, handler in handlers.items() if handler in _HEEDING}
     for number in heeded:
         signal.signal(number, _stop)

@@ -1,4 +1,4 @@
-"""Stopping: SIGINT (Ctrl-C) and SIGTERM (a cluster's pre-emption) end a command alike, but for its exit code.
+"""Stopping: SIGINT (Ctrl-C), SIGTERM and SIGUSR2 (a cluster's pre-emption) end a command alike, but for its exit code.
 
 In work that has a good moment to stop, they are noted and not obeyed at once; a second one is.
 """
@@ -8,23 +8,28 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, Self
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OF_A_CLUSTER = (signal.SIGTERM, signal.SIGUSR2)  # the latter as one asks for it, such as `sbatch --signal=USR2@120`
+SIGNALS = (signal.SIGINT, *OF_A_CLUSTER)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which whoever cleans up after Ctrl-C cleans up after, too."""
+    """SIGTERM or SIGUSR2, which whoever cleans up after Ctrl-C cleans up after, too."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End the work, as the handler of SIGTERM."""
-    raise Terminated
+    """End the work, as the handler of these signals."""
+    raise Terminated(number)
 
 
 def exit_code(error: BaseException | None) -> int:
-    """Return the exit code of a command that a signal ended, from what was raised: 143 after SIGTERM, else 130."""
+    """Return the exit code of a command that a signal ended, from what was raised: 143 after SIGTERM, 140, or 130."""
     while error is not None and not isinstance(error, Terminated):
         error = error.__cause__ or error.__context__
-    return 128 + (signal.SIGINT if error is None else signal.SIGTERM)
+    return 128 + (signal.SIGINT if error is None else error.number)
 
 
 class StopRequest:
@@ -32,12 +37,12 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
-        self._error: type[KeyboardInterrupt] = KeyboardInterrupt
+        self._error = KeyboardInterrupt()
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # a background job ignores Ctrl-C
                     self._before[number] = signal.signal(number, self._note)
         return self
@@ -56,7 +61,7 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        self._error = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        self._error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
         self._restore()
 
     def _restore(self) -> None:

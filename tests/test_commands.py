@@ -140,7 +140,7 @@ def test_version_help_and_completion_of_a_shell(command: str) -> None:
         ("train fit", "interrupted; run it again to go on from its last checkpoint"),
     ],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_during_the_imports_is_one_line(command: str, said: str, number: signal.Signals) -> None:
     process = start(*command.split())
     maps = Path(f"/proc/{process.pid}/maps")
@@ -153,7 +153,7 @@ def test_a_signal_during_the_imports_is_one_line(command: str, said: str, number
     assert process.returncode == 128 + number
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_during_a_run_is_one_line_and_leaves_a_store_that_resumes(
     tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -77,7 +77,8 @@ def _begin(numbers: "multiprocessing.SimpleQueue[int]", threads: int, gpus: Sequ
     """Set up a process: its share of cores, its GPU, and no word but of errors, as the parent tells of all."""
     if gpus:
         os.environ[VISIBLE] = gpus[numbers.get() % len(gpus)]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGUSR2):  # which a terminal, or Slurm, sends to all processes
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
     speak(quiet=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()

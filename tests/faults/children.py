@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 PROGRAMS = {name: f"{name}.__main__" for name in ("extract", "train", "cache")}
-DOCUMENTED = {0, 1, 2, 130, 143}  # done, one line of error, a mistake in the options, Ctrl-C, SIGTERM
+DOCUMENTED = {0, 1, 2, 130, 140, 143}  # done, one line of error, a mistake in the options, Ctrl-C, SIGUSR2, SIGTERM
 WAIT_SECONDS = 0.002
 FOREIGN = re.compile(r"^Traceback|^Fatal Python error|panicked at", re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM (a cluster's pre-emption) over many trainings, each of which listens to them itself.
+"""Ctrl-C, SIGTERM and SIGUSR2 (a cluster's pre-emption) over many trainings, each of which listens to them itself.
 
 A training notes a signal and ends at its next step. One that comes when no step is left would be lost with it; here it
 is remembered, and heard before the next trial.
@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
-from magnet_core.interrupt import terminate
+from magnet_core.interrupt import OF_A_CLUSTER, terminate
 
 
 class Interrupts(AbstractContextManager["Interrupts"]):
-    """While it is entered, SIGTERM acts as Ctrl-C does, and both are remembered. Works in the main thread only."""
+    """While it is entered, a cluster's signals act as Ctrl-C, and all are remembered. Works in the main thread only."""
 
     def __init__(self) -> None:
         self._active = threading.current_thread() is threading.main_thread()
@@ -26,14 +26,15 @@ class Interrupts(AbstractContextManager["Interrupts"]):
             self._reader, self._writer = os.pipe()
             os.set_blocking(self._writer, False)
             self._fd_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-            self._handler_before = signal.signal(signal.SIGTERM, terminate)
+            self._handlers_before = {number: signal.signal(number, terminate) for number in OF_A_CLUSTER}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._active:
-            signal.signal(signal.SIGTERM, self._handler_before)
+            for number, handler in self._handlers_before.items():
+                signal.signal(number, handler)
             signal.set_wakeup_fd(self._fd_before)
             os.close(self._reader)
             os.close(self._writer)

@@ -144,7 +144,7 @@ def test_stopped_after_training_it_does_not_train_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_asked_to_stop_it_saves_and_ends_with_the_signals_code(
     small_store: Store, tmp_path: Path, signal_number: signal.Signals
 ) -> None:
