@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from magnet_core.console import importing
+from magnet_core.engine.options import Spread, spread_by_options
 from train.commands.options import split_names
 from train.commands.predict_options import (
     AboveOption,
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
     from train.predict.slides import Written
 
 
+@spread_by_options
 def predict_command(
+    *,
     runs: RunsArgument,
+    spread: Spread,
     slide: SlideOption = None,
     store: StoreOption = None,
     image: ImageOption = None,
@@ -93,11 +97,11 @@ def predict_command(
         batch_size=batch_size,
         workers=workers,
     )
-    accepted = accept(config)
+    accepted = accept(config, spread.shard)
     with importing():
         from train.predict.slides import predict_slides
 
-    if failed := predict_slides(config, accepted, tell=show_written):
+    if failed := predict_slides(config, accepted, engine=spread.engine, tell=show_written):
         typer.echo(f"failed: {', '.join(failed)} (the reasons are above)", err=True)
         raise typer.Exit(1)
 

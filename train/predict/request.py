@@ -11,6 +11,7 @@ from typing import Literal
 
 from cache.store import Store
 from magnet_core.console import notice
+from magnet_core.engine.shard import Shard
 from magnet_core.errors import MagnetError
 from magnet_core.records import Genes, Sample
 from magnet_core.registry import look_up
@@ -130,8 +131,11 @@ class Accepted:
     failed: Mapping[str, str] = field(default_factory=dict)
 
 
-def accept(config: PredictConfig) -> Accepted:
-    """Look up everything that is named; the first that is missing, or a file in the way, is an error."""
+def accept(config: PredictConfig, shard: Shard | None = None) -> Accepted:
+    """Look up everything that is named; the first that is missing, or a file in the way, is an error.
+
+    With a `shard`, of the slides that are asked for, whether predicted already or not, those of this part.
+    """
     folders = member_folders(config.runs, ensemble=config.ensemble)
     descriptions = {folder: read_run(folder) for folder in folders}
     panels = [panel_of(folder, description) for folder, description in descriptions.items()]
@@ -154,13 +158,17 @@ def accept(config: PredictConfig) -> Accepted:
             like=config.like,
             measured=config.measured,
         )
+        if shard is not None:
+            of_part = set(shard.of([*(sample.slide_id for sample in samples), *failed]))
+            samples = [sample for sample in samples if sample.slide_id in of_part]
+            failed = {slide_id: line for slide_id, line in failed.items() if slide_id in of_part}
         unwritten = choose_unwritten(config, [*(sample.slide_id for sample in samples), *failed])
         samples = [sample for sample in samples if sample.slide_id in unwritten]
         made = [stage_one_of(member.folder, member.description, config.store) for member in members]
         check_made_alike(members, made)
         return Accepted(members, genes, images=samples, stage_one=made[0], failed=failed)
     store = open_store(config, Path(descriptions[folders[0]]["config"]["data"]["store"]))
-    return Accepted(members, genes, store, choose_slides(store, config))
+    return Accepted(members, genes, store, choose_slides(store, config, shard))
 
 
 def open_store(config: PredictConfig, own: Path) -> Store:
@@ -175,14 +183,14 @@ def open_store(config: PredictConfig, own: Path) -> Store:
     return Store(config.store or own)
 
 
-def choose_slides(store: Store, config: PredictConfig) -> list[str]:
+def choose_slides(store: Store, config: PredictConfig, shard: Shard | None) -> list[str]:
     """Return the slides to predict; unknown slides and existing files are errors before anything is done."""
     ids_in_store = store.slide_ids()
     current = [row["slide_id"] for row in store.current_samples()]
     slide_ids = current if ALL in config.slides else list(dict.fromkeys(config.slides))
     for slide_id in slide_ids:
         look_up(dict.fromkeys(ids_in_store), slide_id, where=f"{store.root}: slide")
-    return choose_unwritten(config, slide_ids)
+    return choose_unwritten(config, shard.of(slide_ids) if shard else slide_ids)
 
 
 def choose_unwritten(config: PredictConfig, slide_ids: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ first. Out: runs/NAME/predictions/X.h5ad, or other `train.predict.formats`. All 
 whole neighbourhood.
 """
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import torch
 from cache.fingerprint import file_fingerprint
 from magnet_core.console import logger, notice, progress
 from magnet_core.device import pick_device
+from magnet_core.engine.local import HERE
+from magnet_core.engine.tasks import Engine, Task
 from magnet_core.environment import fault_line
 from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.levels import SPOT
@@ -59,34 +62,79 @@ class Written:
 
 
 def predict_slides(
-    config: PredictConfig, accepted: Accepted, *, tell: Callable[[Written], None] = lambda _: None
+    config: PredictConfig,
+    accepted: Accepted,
+    *,
+    engine: Engine = HERE,
+    tell: Callable[[Written], None] = lambda _: None,
 ) -> list[str]:
     """Predict all slides that are asked for, and return those that could not be; a single one raises its error.
 
-    `tell` is told of each file as it is written.
+    `tell` is told of each slide as it is written.
     """
     for name in config.formats:
         find_format(name).require()
-    runs = [load_run(member.folder) for member in accepted.members]
-    for run in runs:
-        run.predictor.to(pick_device(config.device))
+    pick_device(config.device)  # one that is not there is told of before anything is done
     names = [sample.slide_id for sample in accepted.images] or list(accepted.slide_ids)
-    opener = opening(runs, accepted, config)
+    raises = len(names) + len(accepted.failed) == 1
+    tasks = [Task(f"slide {name}", predict_named, (name, config, accepted, raises)) for name in names]
     failed = list(accepted.failed)
-    for number, slide_id in enumerate(names):
-        try:
-            with opener(number) as opened:
-                written = predict_one(runs, opened, accepted, config)
-            tell(written)
-        except (MagnetError, OSError, MemoryError, torch.OutOfMemoryError) as error:
-            if len(names) + len(accepted.failed) == 1 or isinstance(error, PlaceError):
-                raise
-            log.error("failed: %s: %s", slide_id, fault_line(error) or error, exc_info=True)
-            failed.append(slide_id)
+    try:
+        for task, outcome in engine.run(tasks, lost=lambda _, why: Fault(why)):
+            if isinstance(outcome, Fault):
+                log.error("failed: %s: %s", task.arguments[0], outcome.line)
+                log.debug("%s", outcome.trace)
+                failed.append(task.arguments[0])
+            else:
+                tell(outcome)
+    finally:
+        _benches.clear()
     return failed
 
 
-Opener = Callable[[int], AbstractContextManager[Opened]]  # the slide of a number
+@dataclass(frozen=True)
+class Fault:
+    """Why a slide could not be predicted, and where that came from."""
+
+    line: str
+    trace: str = ""
+
+
+def predict_named(slide_id: str, config: PredictConfig, accepted: Accepted, raises: bool) -> Written | Fault:
+    """Predict one slide, whose own fault is an outcome, too, or raised if that is asked for."""
+    bench = bench_of(config, accepted)
+    try:
+        with bench.opener(slide_id) as opened:
+            return predict_one(bench.runs, opened, accepted, config)
+    except (MagnetError, OSError, MemoryError, torch.OutOfMemoryError) as error:
+        if raises or isinstance(error, PlaceError):
+            raise
+        return Fault(fault_line(error) or str(error), traceback.format_exc())
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a process has open for all its slides: the runs, and what opens a slide."""
+
+    runs: Sequence[TrainedRun]
+    opener: "Opener"
+
+
+_benches: dict[PredictConfig, Bench] = {}
+
+
+def bench_of(config: PredictConfig, accepted: Accepted) -> Bench:
+    """Load the runs, once a process."""
+    if config not in _benches:
+        runs = [load_run(member.folder) for member in accepted.members]
+        for run in runs:
+            run.predictor.to(pick_device(config.device))
+        _benches.clear()
+        _benches[config] = Bench(runs, opening(runs, accepted, config))
+    return _benches[config]
+
+
+Opener = Callable[[str], AbstractContextManager[Opened]]  # the slide of an id
 
 
 def opening(runs: Sequence[TrainedRun], accepted: Accepted, config: PredictConfig) -> Opener:
@@ -95,17 +143,16 @@ def opening(runs: Sequence[TrainedRun], accepted: Accepted, config: PredictConfi
         store = accepted.store
         assert store is not None
 
-        def from_store(number: int) -> AbstractContextManager[Opened]:
-            slide_id = accepted.slide_ids[number]
+        def from_store(slide_id: str) -> AbstractContextManager[Opened]:
             slides = [open_slide_for(run, store, slide_id) for run in runs]
             return nullcontext(Opened(slides, store.picture(slide_id)))
 
         return from_store
     encoder = ImageEncoder(runs, accepted.stage_one, config)
+    samples = {sample.slide_id: sample for sample in accepted.images}
 
-    def from_image(number: int) -> AbstractContextManager[Opened]:
-        sample = accepted.images[number]
-        return encoder.opened(sample, config.features_folder(sample.slide_id))
+    def from_image(slide_id: str) -> AbstractContextManager[Opened]:
+        return encoder.opened(samples[slide_id], config.features_folder(slide_id))
 
     return from_image
 
