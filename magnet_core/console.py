@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, NoReturn
@@ -135,6 +135,46 @@ def logger(name: str) -> logging.Logger:
 def notice(text: str) -> None:
     """Tell the user one line that is no warning, such as where a run goes on; --quiet leaves it out."""
     _LOGGER.log(NOTICE, "%s", text)
+
+
+Said = tuple[str, int, str]  # a message: the name of its logger, its level, its text
+
+
+def heard_level() -> int:
+    """The level from which on messages reach the user."""
+    return _LOGGER.level
+
+
+@contextmanager
+def collected(level: int) -> Iterator[list[Said]]:
+    """Around work in a process that the user does not see: yields the list of what it says; it has no bars."""
+    global _bars
+    _bars = False
+    _LOGGER.setLevel(level)
+    collector = _Collector()
+    before, _LOGGER.handlers = _LOGGER.handlers, [collector]
+    try:
+        yield collector.said
+    finally:
+        _LOGGER.handlers = before
+
+
+def say_again(said: Sequence[Said]) -> None:
+    """Tell the user what was said in another process."""
+    for name, level, text in said:
+        logging.getLogger(name).log(level, "%s", text)
+
+
+class _Collector(logging.Handler):
+    """Keeps messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[Said] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one message."""
+        self.said.append((record.name, record.levelno, record.getMessage()))
 
 
 class _BetweenBars(logging.Handler):

@@ -9,13 +9,13 @@ import os
 import signal
 import threading
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import FrameType
 
-from magnet_core.console import speak
-from magnet_core.engine.tasks import LOST, Lost, Result, Task
+from magnet_core.console import heard_level, say_again
+from magnet_core.engine.tasks import LOST, Heard, Lost, Result, Task, run_heard
 from magnet_core.errors import MagnetError
 from magnet_core.interrupt import Terminated, terminate
 
@@ -45,9 +45,11 @@ class LocalEngine:
         threads = max(1, len(os.sched_getaffinity(0)) // jobs)
         executor = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(numbers, threads, visible_gpus()))
         try:
-            task_of: dict[Future[Result], Task[Result]] = {executor.submit(_run, task): task for task in tasks}
+            task_of = {executor.submit(_run, task, heard_level()): task for task in tasks}
             for future in as_completed(task_of):
-                yield task_of[future], future.result()
+                heard = future.result()
+                say_again(heard.said)
+                yield task_of[future], heard.result
         except BrokenProcessPool as error:
             raise MagnetError(
                 f"--jobs {self.jobs}",
@@ -74,13 +76,12 @@ def visible_gpus() -> list[str]:
 
 
 def _begin(numbers: "multiprocessing.SimpleQueue[int]", threads: int, gpus: Sequence[str]) -> None:
-    """Set up a process: its share of cores, its GPU, and no word but of errors, as the parent tells of all."""
+    """Set up a process: its share of cores, its GPU, and the signals that it heeds."""
     if gpus:
         os.environ[VISIBLE] = gpus[numbers.get() % len(gpus)]
     for number in (signal.SIGINT, signal.SIGUSR2):  # which a terminal, or Slurm, sends to all processes
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _stop)
-    speak(quiet=True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch  # after its GPU was chosen
 
@@ -90,13 +91,13 @@ def _begin(numbers: "multiprocessing.SimpleQueue[int]", threads: int, gpus: Sequ
 _is_at_work = _is_to_stop = False
 
 
-def _run(task: Task[Result]) -> Result:
+def _run(task: Task[Result], level: int) -> Heard[Result]:
     global _is_at_work
     _is_at_work = True
     try:
         if _is_to_stop:  # asked between two tasks, or while this process was set up
             raise Terminated
-        return task.run()
+        return run_heard(task, level)
     finally:
         _is_at_work = False
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from magnet_core.console import notice, speak
-from magnet_core.engine.tasks import LOST, Lost, Needs, Result, Task
+from magnet_core.console import heard_level, notice, say_again
+from magnet_core.engine.tasks import LOST, Heard, Lost, Needs, Result, Task, run_heard
 from magnet_core.errors import MagnetError, MissingExtraError
 
 RETRIES = 3  # of a task whose process was lost
@@ -37,7 +37,9 @@ class RayEngine:
             return
         with _connected(self.address) as ray:
             remote = ray.remote(_run).options(**_options(self.needs, ray.cluster_resources()))
-            task_of: dict[Any, Task[Result]] = {remote.remote(task, str(Path.cwd())): task for task in tasks}
+            task_of: dict[Any, Task[Result]] = {
+                remote.remote(task, heard_level(), str(Path.cwd())): task for task in tasks
+            }
             try:
                 while task_of:
                     (reference,), _ = ray.wait(list(task_of), num_returns=1)
@@ -112,21 +114,21 @@ def _options(needs: Needs, resources: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _run(task: Task[Result], folder: str) -> Result:
+def _run(task: Task[Result], level: int, folder: str) -> Heard[Result]:
     """Run a task in the folder that the command was given in, whose paths may be relative to it."""
     os.chdir(folder)
-    speak(quiet=True)
-    return task.run()
+    return run_heard(task, level)
 
 
 def _result_of(ray: ModuleType, reference: Any, task: Task[Result], lost: Lost[Result]) -> Result:
     try:
-        result: Result = ray.get(reference)
+        heard: Heard[Result] = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     except ray.exceptions.RayError as error:
         return lost(task, f"{LOST}, {RETRIES + 1} times ({type(error).__name__})")
-    return result
+    say_again(heard.said)
+    return heard.result
 
 
 def _stop(ray: ModuleType, references: list[Any]) -> None:

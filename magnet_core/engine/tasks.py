@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from magnet_core.console import Said, collected
+
 Result = TypeVar("Result")
 
 LOST = "the process that worked on it was lost (killed, as where memory runs out, or its machine went)"
@@ -39,6 +41,21 @@ class Task(Generic[Result]):
     def run(self) -> Result:
         """Do the work in this process."""
         return self.work(*self.arguments)
+
+
+@dataclass(frozen=True)
+class Heard(Generic[Result]):
+    """What a task gave in another process, and what it said meanwhile."""
+
+    result: Result
+    said: Sequence[Said]
+
+
+def run_heard(task: Task[Result], level: int) -> Heard[Result]:
+    """Do a task's work in a process that the user does not see, and keep what it says from a level on."""
+    with collected(level) as said:
+        result = task.run()
+    return Heard(result, said)
 
 
 Lost = Callable[[Task[Result], str], Result]  # the result of a task that an engine gave up, and why

@@ -5,12 +5,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from magnet_core.console import NOTICE, logger
 from magnet_core.engine.local import VISIBLE, LocalEngine, visible_gpus
 from magnet_core.engine.shard import Shard
 from magnet_core.engine.tasks import Task
@@ -61,6 +63,14 @@ def test_a_process_that_is_killed_ends_all_in_one_line() -> None:
     tasks = [Task(f"exit {number}", os._exit, (9,)) for number in range(2)]
     with pytest.raises(MagnetError, match=r"--jobs 2: expected 2 processes that end well, found of one: .* was lost"):
         list(LocalEngine(2).run(tasks, lost=never))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_task_says_is_heard_here_from_the_same_level_on(jobs: int, caplog: pytest.LogCaptureFixture) -> None:
+    tasks = [Task("hint", logger("x").info, ("a hint",)), Task("warning", logger("x").warning, ("%s slides", 3))]
+    caplog.set_level(NOTICE, "magnet_hd")
+    assert len(list(LocalEngine(jobs).run(tasks, lost=never))) == 2
+    assert caplog.record_tuples == [("magnet_hd.x", WARNING, "3 slides")]
 
 
 PROGRAM = """
