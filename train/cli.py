@@ -6,17 +6,18 @@ from magnet_core.commandline import command_line
 from train.commands.cv import cv_command
 from train.commands.figure import figure_command
 from train.commands.fit import fit_command
+from train.commands.options import with_staging
 from train.commands.predict import predict_command
 from train.commands.report import report_command
 from train.commands.study import study_command
 from train.commands.sweep import sweep_command
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    "fit": fit_command,
-    "cv": cv_command,
-    "study": study_command,
-    "sweep": sweep_command,
-    "predict": predict_command,
+    "fit": with_staging(fit_command),
+    "cv": with_staging(cv_command),
+    "study": with_staging(study_command),
+    "sweep": with_staging(sweep_command),
+    "predict": with_staging(predict_command),
     "report": report_command,
     "figure": figure_command,
 }

@@ -7,7 +7,7 @@ there. See https://docs.ray.io/en/latest/ray-core/fault_tolerance/tasks.html.
 import os
 import re
 import socket
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from magnet_core.errors import MagnetError, MissingExtraError
 RETRIES = 3  # of a task whose process was lost
 STOP_SECONDS = 60  # in which tasks that are asked to stop save what they have
 KNOCK_SECONDS = 10
+OURS = "MAGNET_HD_"  # what the names of our environment variables begin with
 GIB = 2**30
 
 
@@ -38,7 +39,7 @@ class RayEngine:
         with _connected(self.address) as ray:
             remote = ray.remote(_run).options(**_options(self.needs, ray.cluster_resources()))
             task_of: dict[Any, Task[Result]] = {
-                remote.remote(task, heard_level(), str(Path.cwd())): task for task in tasks
+                remote.remote(task, heard_level(), str(Path.cwd()), _own_variables()): task for task in tasks
             }
             try:
                 while task_of:
@@ -114,9 +115,15 @@ def _options(needs: Needs, resources: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _run(task: Task[Result], level: int, folder: str) -> Heard[Result]:
+def _own_variables() -> dict[str, str]:
+    """The environment variables of this project, which a node does not have."""
+    return {name: value for name, value in os.environ.items() if name.startswith(OURS)}
+
+
+def _run(task: Task[Result], level: int, folder: str, variables: Mapping[str, str]) -> Heard[Result]:
     """Run a task in the folder that the command was given in, whose paths may be relative to it."""
     os.chdir(folder)
+    os.environ.update(variables)
     return run_heard(task, level)
 
 

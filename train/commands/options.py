@@ -1,13 +1,19 @@
 """What commands of stage two have in common: their options, and lists with commas. Imports nothing that takes long."""
 
+import functools
+import os
 import re
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from magnet_core.commandline import with_options
 from magnet_core.errors import MagnetError
+
+STAGE_TO = "MAGNET_HD_STAGE_TO"  # see `cache.staging`, which takes long to import
 
 
 class Bins(StrEnum):
@@ -59,8 +65,23 @@ FoldsOption = Annotated[str | None, typer.Option(help="Folds to compute, such as
 FinetuneOption = Annotated[bool, typer.Option("--finetune", help="Train encoders from pixels; slow without a GPU.")]
 GenesOption = Annotated[str | None, typer.Option(help="Single genes to compare and draw, such as SGPP1,DPEP1.")]
 PublishedOption = Annotated[bool, typer.Option("--published", help="Show the paper's figures beside ours.")]
+StageOption = Annotated[
+    Path | None, typer.Option(help="Read copies of the store's files in this folder, made where there are none.")
+]
 NameOption = Annotated[str | None, typer.Option(help="Name of the study's folder.")]
 ProtocolOption = Annotated[str, typer.Option(help="paper, triplex or hest: genes, folds, and how slides add up.")]
+
+
+def with_staging(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that reads a store the option --stage-to, which its processes find in their environment."""
+
+    @functools.wraps(function)
+    def command(*arguments: Any, stage_to: Path | None, **options: Any) -> None:
+        if stage_to is not None:
+            os.environ[STAGE_TO] = str(stage_to.absolute())
+        function(*arguments, **options)
+
+    return with_options(command, function, {"stage_to": (StageOption, None)})
 
 
 def split_names(option: str, text: str | None) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ from scipy import sparse
 from torch import Tensor
 
 from cache.reader import ArrayFile
+from cache.staging import staged
 from cache.store import Store
 from magnet_core.backbones.encoder import with_class_token
 from magnet_core.backbones.own_square import OwnSquare
@@ -273,8 +274,8 @@ def open_slide_data(store: Store, slide_id: str, target: Target, config: DataCon
 
     All blocks that the target may read are compared with their checksums once, so that damaged values are never used.
     """
-    geometry = store.geometry(slide_id)
-    features = store.features(slide_id, config.backbone, config.settings_digest or None)
+    geometry = staged(store.geometry(slide_id))
+    features = staged(store.features(slide_id, config.backbone, config.settings_digest or None))
     require_levels(target, geometry, features, where=f"{config.store}: {slide_id}")
     return Slide(
         slide_id,

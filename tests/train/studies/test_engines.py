@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cache.staging import STAGE_TO
 from cache.store import Store
 from magnet_core.engine.local import LocalEngine
 from magnet_core.engine.ray_cluster import RayEngine
@@ -79,3 +80,12 @@ def test_a_cell_that_fails_in_another_process_is_one_line_and_the_others_are_com
     assert re.match(rf"{re.escape(wrong.title)}: step 1, .*: expected a finite loss, found nan", results.faults[wrong])
     assert "\n" not in results.faults[wrong]
     assert list(results.cells) == [right]
+
+
+def test_copies_on_another_disk_make_the_same_table(
+    small_store: Store, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(STAGE_TO, str(tmp_path / "local"))
+    assert make_table(*planned(small_store, tmp_path)).faults == ()
+    assert len(list((tmp_path / "local").glob("S*.lmdb"))) == 6  # geometry and features of three slides
+    assert_equal(alone, tmp_path)
