@@ -7,7 +7,7 @@ A finished cell is not computed again; a cell that was stopped resumes at its la
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -231,10 +231,10 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     forget(folder)
 
 
-def judge(config: FitConfig, side: TrainingSide, folder: Path, report: Callable[[int, float], None]) -> Progress:
-    """Train MagNet as a cell does and score it on the slides that the side holds out; no result is kept."""
+def judge(config: FitConfig, side: TrainingSide, folder: Path, *, epochs: int) -> Progress:
+    """Train MagNet as a cell does, up to so many epochs, and score it on what the side holds out; no result is kept."""
     seed_everything(config.seed)
-    return MagNetSystem(config, folder).fit(side, report=report)
+    return MagNetSystem(config, folder, epochs=epochs).fit(side)
 
 
 def fit_system(cell: Cell, folder: Path, side: TrainingSide) -> tuple[System, dict[str, Any] | None]:

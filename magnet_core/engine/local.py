@@ -8,14 +8,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Generic
 
 from magnet_core.console import heard_level, say_again
-from magnet_core.engine.tasks import LOST, Heard, Lost, Result, Task, run_heard
+from magnet_core.engine.tasks import LOST, Engine, Heard, Lost, Pool, Result, Task, run_heard
 from magnet_core.errors import MagnetError
 from magnet_core.interrupt import Terminated, terminate
 
@@ -23,37 +26,30 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
-class LocalEngine:
+class LocalEngine(Engine):
     """Runs tasks in `jobs` processes that share the cores and the GPUs; a single job runs in this process."""
 
     jobs: int = 1
 
-    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Generator[tuple[Task[Result], Result]]:
-        """Yield each task with its result as it ends. A process that is lost ends all, as nobody knows what it did."""
-        if self.jobs == 1 or len(tasks) < 2:
-            for task in tasks:
-                yield task, task.run()
+    @contextmanager
+    def open(self, *, lost: Lost[Result]) -> Iterator[Pool[Result]]:
+        """Yield a pool. A process that is lost ends all, as nobody knows what it did."""
+        if self.jobs == 1:
+            yield _InTurn()
             return
-        yield from self._in_processes(tasks)
-
-    def _in_processes(self, tasks: Sequence[Task[Result]]) -> Generator[tuple[Task[Result], Result]]:
-        jobs = min(self.jobs, len(tasks))
         context = multiprocessing.get_context("spawn")
         numbers = context.SimpleQueue()
-        for number in range(jobs):
+        for number in range(self.jobs):
             numbers.put(number)
-        threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-        executor = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(numbers, threads, visible_gpus()))
+        threads = max(1, len(os.sched_getaffinity(0)) // self.jobs)
+        given = (numbers, threads, visible_gpus())
+        executor = ProcessPoolExecutor(self.jobs, context, initializer=_begin, initargs=given)
         try:
-            task_of = {executor.submit(_run, task, heard_level()): task for task in tasks}
-            for future in as_completed(task_of):
-                heard = future.result()
-                say_again(heard.said)
-                yield task_of[future], heard.result
+            yield _InProcesses(executor, self.jobs)
         except BrokenProcessPool as error:
             raise MagnetError(
                 f"--jobs {self.jobs}",
-                expected=f"{jobs} processes that end well",
+                expected=f"{self.jobs} processes that end well",
                 found=f"of one: {LOST}",
                 remedy="give the command again to go on, perhaps with fewer --jobs",
             ) from error
@@ -61,6 +57,46 @@ class LocalEngine:
             for process in multiprocessing.active_children():
                 process.terminate()  # no effect on one that has nothing to do
             executor.shutdown(cancel_futures=True)
+
+    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Generator[tuple[Task[Result], Result]]:
+        """Yield each task with its result as it ends; no more processes are started than there are tasks."""
+        if 0 < len(tasks) < self.jobs:
+            return LocalEngine(len(tasks)).run(tasks, lost=lost)
+        return super().run(tasks, lost=lost)
+
+
+class _InTurn(Generic[Result]):
+    """Tasks in this process, each done when its result is waited for."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self._tasks: deque[Task[Result]] = deque()
+
+    def submit(self, task: Task[Result]) -> None:
+        self._tasks.append(task)
+
+    def wait(self) -> tuple[Task[Result], Result]:
+        task = self._tasks.popleft()
+        return task, task.run()
+
+
+class _InProcesses(Generic[Result]):
+    """Tasks of an executor's processes."""
+
+    def __init__(self, executor: ProcessPoolExecutor, slots: int) -> None:
+        self.slots = slots
+        self._executor = executor
+        self._task_of: dict[Future[Heard[Result]], Task[Result]] = {}
+
+    def submit(self, task: Task[Result]) -> None:
+        self._task_of[self._executor.submit(_run, task, heard_level())] = task
+
+    def wait(self) -> tuple[Task[Result], Result]:
+        future = next(iter(wait(self._task_of, return_when=FIRST_COMPLETED).done))
+        task, heard = self._task_of.pop(future), future.result()
+        say_again(heard.said)
+        return task, heard.result
 
 
 HERE = LocalEngine()

@@ -1,7 +1,7 @@
 """Options of every command whose work an engine may spread, and the engine they choose. Imports no engine's library."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
@@ -58,15 +58,23 @@ class Spread:
 
 def spread_by_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of engines, from which its parameter `spread` is made; they are checked first."""
+    return _spread(function, OPTIONS)
 
+
+def spread_whole(function: Callable[..., None]) -> Callable[..., None]:
+    """As `spread_by_options`, for work that has no parts: without --shard."""
+    return _spread(function, {name: option for name, option in OPTIONS.items() if name != "shard"})
+
+
+def _spread(function: Callable[..., None], options: Mapping[str, tuple[Any, Any]]) -> Callable[..., None]:
     @functools.wraps(function)
     def command(
-        *, jobs: int, engine: EngineName, address: str | None, needs: str | None, shard: str | None, **options: Any
+        *, jobs: int, engine: EngineName, address: str | None, needs: str | None, shard: str | None = None, **own: Any
     ) -> None:
         chosen = choose_engine(engine, jobs=jobs, address=address, needs=needs)
-        function(**options, spread=Spread(chosen, Shard.parse(shard) if shard is not None else None))
+        function(**own, spread=Spread(chosen, Shard.parse(shard) if shard is not None else None))
 
-    return with_options(command, function, OPTIONS, less="spread")
+    return with_options(command, function, options, less="spread")
 
 
 def choose_engine(name: EngineName, *, jobs: int, address: str | None, needs: str | None) -> Engine:

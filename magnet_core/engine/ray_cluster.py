@@ -7,15 +7,15 @@ there. See https://docs.ray.io/en/latest/ray-core/fault_tolerance/tasks.html.
 import os
 import re
 import socket
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic
 
 from magnet_core.console import heard_level, notice, say_again
-from magnet_core.engine.tasks import LOST, Heard, Lost, Needs, Result, Task, run_heard
+from magnet_core.engine.tasks import LOST, Engine, Heard, Lost, Needs, Pool, Result, Task, run_heard
 from magnet_core.errors import MagnetError, MissingExtraError
 
 RETRIES = 3  # of a task whose process was lost
@@ -26,29 +26,53 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class RayEngine:
+class RayEngine(Engine):
     """Runs tasks on the cluster at `address`; None: that of the environment (RAY_ADDRESS), or one of this machine."""
 
     address: str | None = None
     needs: Needs = Needs()
 
-    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Generator[tuple[Task[Result], Result]]:
-        """Yield each task with its result as it ends; one that was lost for the last time has the result of `lost`."""
-        if not tasks:
-            return
+    @contextmanager
+    def open(self, *, lost: Lost[Result]) -> Iterator[Pool[Result]]:
+        """Yield a pool; a task that was lost for the last time has the result of `lost`."""
         with _connected(self.address) as ray:
-            remote = ray.remote(_run).options(**_options(self.needs, ray.cluster_resources()))
-            task_of: dict[Any, Task[Result]] = {
-                remote.remote(task, heard_level(), str(Path.cwd()), _own_variables()): task for task in tasks
-            }
+            pool = _OnCluster(ray, self.needs, lost)
             try:
-                while task_of:
-                    (reference,), _ = ray.wait(list(task_of), num_returns=1)
-                    task = task_of.pop(reference)
-                    yield task, _result_of(ray, reference, task, lost)
+                yield pool
             finally:
-                if task_of:
-                    _stop(ray, list(task_of))
+                pool.stop()
+
+
+class _OnCluster(Generic[Result]):
+    """Tasks that Ray has."""
+
+    def __init__(self, ray: ModuleType, needs: Needs, lost: Lost[Result]) -> None:
+        resources = ray.cluster_resources()
+        options = _options(needs, resources)
+        asked = {"CPU": options["num_cpus"], "GPU": options["num_gpus"], "memory": options["memory"] or 0}
+        self.slots = max(
+            1, int(min((resources.get(name, 0) / amount for name, amount in asked.items() if amount), default=1))
+        )
+        self._ray = ray
+        self._lost = lost
+        self._remote = ray.remote(_run).options(**options)
+        self._task_of: dict[Any, Task[Result]] = {}
+
+    def submit(self, task: Task[Result]) -> None:
+        self._task_of[self._remote.remote(task, heard_level(), str(Path.cwd()), _own_variables())] = task
+
+    def wait(self) -> tuple[Task[Result], Result]:
+        (reference,), _ = self._ray.wait(list(self._task_of), num_returns=1)
+        task = self._task_of.pop(reference)
+        return task, _result_of(self._ray, reference, task, self._lost)
+
+    def stop(self) -> None:
+        """Ask tasks that are under way to stop, and wait while they save what they have."""
+        references = list(self._task_of)
+        for reference in references:
+            self._ray.cancel(reference)
+        if references:
+            self._ray.wait(references, num_returns=len(references), timeout=STOP_SECONDS)
 
 
 def require_ray() -> ModuleType:
@@ -136,10 +160,3 @@ def _result_of(ray: ModuleType, reference: Any, task: Task[Result], lost: Lost[R
         return lost(task, f"{LOST}, {RETRIES + 1} times ({type(error).__name__})")
     say_again(heard.said)
     return heard.result
-
-
-def _stop(ray: ModuleType, references: list[Any]) -> None:
-    """Ask tasks to stop, and wait while they save what they have."""
-    for reference in references:
-        ray.cancel(reference)
-    ray.wait(references, num_returns=len(references), timeout=STOP_SECONDS)

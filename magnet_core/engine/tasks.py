@@ -5,7 +5,9 @@ it may be given again after its process was lost. What is wrong with its input i
 ends all the others as well.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -61,12 +63,36 @@ def run_heard(task: Task[Result], level: int) -> Heard[Result]:
 Lost = Callable[[Task[Result], str], Result]  # the result of a task that an engine gave up, and why
 
 
-class Engine(Protocol):
+class Pool(Protocol[Result]):
+    """Tasks under way, and those that wait for one of `slots` places."""
+
+    @property
+    def slots(self) -> int:
+        """How many tasks run at the same time."""
+
+    def submit(self, task: Task[Result]) -> None:
+        """Give a task, perhaps one that follows from the result of another."""
+
+    def wait(self) -> tuple[Task[Result], Result]:
+        """Return the next task that ends, and its result; what it raises is raised here."""
+
+
+class Engine(ABC):
     """Runs tasks."""
 
-    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Generator[tuple[Task[Result], Result]]:
-        """Yield each task with its result as it ends, in any order.
+    @abstractmethod
+    def open(self, *, lost: Lost[Result]) -> AbstractContextManager[Pool[Result]]:
+        """Yield a pool, at whose end tasks that are under way are stopped, after they saved what they have.
 
-        A task whose process was lost is given again where the engine does so, and else has the result of `lost`. What
-        a task raises is raised here, after the others were stopped; so is Ctrl-C.
+        A task whose process was lost is given again where the engine does so, and else has the result of `lost`.
         """
+
+    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Generator[tuple[Task[Result], Result]]:
+        """Yield each task with its result as it ends, in any order."""
+        if not tasks:
+            return
+        with self.open(lost=lost) as pool:
+            for task in tasks:
+                pool.submit(task)
+            for _ in tasks:
+                yield pool.wait()

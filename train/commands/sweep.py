@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from magnet_core.console import importing
+from magnet_core.engine.options import Spread, spread_whole
 from train.commands.options import (
     BackboneOption,
     Bins,
@@ -18,7 +19,10 @@ from train.commands.options import (
 )
 
 
+@spread_whole
 def sweep_command(
+    *,
+    spread: Spread,
     sweep: Annotated[Path, typer.Argument(help="TOML file with [space], see recipes/sweep.toml.")],
     trials: Annotated[int, typer.Option(min=1, help="Trials that the sweep has in the end; given again it goes on.")],
     name: Annotated[str | None, typer.Option(help="Name of the sweep's folder.", show_default="sweep")] = None,
@@ -27,7 +31,6 @@ def sweep_command(
     target: TargetOption = None,
     backbone: BackboneOption = None,
     fold: FoldOption = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that run trials at the same time.")] = 1,
     bins: Annotated[Bins | None, typer.Option(help="The bin encoder in trials.", show_default="frozen")] = None,
     refit: Annotated[bool, typer.Option(help="Then fit the best settings with the bin encoder, and test.")] = False,
     device: DeviceOption = None,
@@ -49,7 +52,7 @@ def sweep_command(
         from train.report.page import write_report
         from train.sweep.run import in_words, run_sweep
 
-    result = run_sweep(config, trials=trials, jobs=jobs, refit=refit)
+    result = run_sweep(config, trials=trials, engine=spread.engine, refit=refit)
     typer.echo(f"\n{result.finished} trials; best: trial {result.best}, PCC per gene {result.value:.4f} (validation)")
     typer.echo(in_words(result.values))
     if result.refit is not None:

@@ -12,18 +12,19 @@ import optuna
 
 from magnet_core.console import Bar, notice, progress
 from magnet_core.device import pick_device
+from magnet_core.engine.local import HERE
+from magnet_core.engine.tasks import Engine
 from magnet_core.errors import MagnetError
 from train.pipeline import TableResult, fit
 from train.settings.fit import FitConfig
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
-from train.sweep.objective import Objective
+from train.sweep.objective import benches_of_process
 from train.sweep.record import check_record, whole_trials, write_results
 from train.sweep.space import Value
-from train.sweep.study import DATABASE, REFUSED, finished, open_study
+from train.sweep.study import DATABASE, REFUSED, alone, finished, open_study
 from train.sweep.trial_records import check_trials, ending, restore
 from train.sweep.trials import work
-from train.sweep.workers import run_workers
 
 REFIT = "refit"
 
@@ -40,11 +41,19 @@ class SweepResult:
     refit: TableResult | None = None
 
 
-def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) -> SweepResult:
-    """Run or resume until `trials` are finished, in `jobs` processes, and return the outcome."""
+def run_sweep(sweep: Sweep, *, trials: int, engine: Engine = HERE, refit: bool = False) -> SweepResult:
+    """Run or resume until `trials` are finished, and return the outcome."""
     pick_device(sweep.base.device)  # one that is not there is no fault of a trial
-    objective = Objective()
-    bench = objective.bench(sweep.base)
+    try:
+        with alone(sweep):
+            result = _run_alone(sweep, trials=trials, engine=engine)
+    finally:
+        benches_of_process.cache_clear()
+    return replace(result, refit=refit_best(sweep, result.values)) if refit else result
+
+
+def _run_alone(sweep: Sweep, *, trials: int, engine: Engine) -> SweepResult:
+    bench = benches_of_process().bench(sweep.base)
     check_record(sweep, bench)
     notice(
         f"validation: {', '.join(map(str, bench.side.held_out))}; "
@@ -62,16 +71,11 @@ def run_sweep(sweep: Sweep, *, trials: int, jobs: int = 1, refit: bool = False) 
                 Interrupts() as interrupts,
                 progress(total=trials, initial=num_finished, desc="sweep", unit="trial") as bar,
             ):
-                tell = teller(study, bar)
-                if jobs == 1:
-                    work(study, sweep, objective, interrupts, total=trials, on_end=tell)
-                elif num_finished < trials:
-                    del objective, bench  # each process opens its own
-                    run_workers(sweep, total=trials, jobs=jobs, on_look=tell)
+                if num_finished < trials:
+                    work(study, sweep, engine, interrupts, total=trials, on_end=teller(study, bar))
         finally:
             write_results(study, sweep)
-        result = summarise(study, sweep)
-    return replace(result, refit=refit_best(sweep, result.values)) if refit else result
+        return summarise(study, sweep)
 
 
 def teller(study: optuna.Study, bar: Bar) -> Callable[[], None]:

@@ -1,19 +1,13 @@
-"""The study of a sweep: an Optuna study in one SQLite file, whose trials several processes draw one at a time.
+"""The study of a sweep: an Optuna study in one SQLite file, which one process asks for trials and tells how they end.
 
-In: the sweep's folder. Out: trials to run, until as many as wanted are done or under way. A drawn trial belongs to a
-process that holds a lock file as long as it lives; the kernel lets go of it however the process ends, so a trial whose
-lock is free was killed, and does not count. Processes may run on several machines where the file system keeps flock and
-POSIX locks between them (NFS 4, or NFS 3 with lockd, mounted without `nolock`); SQLite asks for the same.
+In: the sweep's folder. Out: trials to run. Those that were under way when a command ended go on under new numbers.
 """
 
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import optuna
 from optuna.exceptions import OptunaError
@@ -33,10 +27,10 @@ from train.sweep.config import Sweep
 from train.sweep.space import Value
 
 STUDY = "sweep"
-DATABASE, DRAWING, WORKERS, SCRATCH = "study.db", "drawing.lock", "workers", "scratch"
+DATABASE, DRAWING, DRIVER, SCRATCH = "study.db", "drawing.lock", "sweep.lock", "scratch"
 ANEW = f"delete {DATABASE}, and give 'train sweep' again: it is made anew from the records of its trials"
 LOCK_SECONDS = 300  # that SQLite waits for another process's transaction
-WORKER, REFUSED, KEPT_EPOCH = "worker", "refused", "kept_epoch"  # what a trial says of itself
+GOES_ON, REFUSED, KEPT_EPOCH = "goes_on", "refused", "kept_epoch"  # what a trial says of itself
 
 PRUNERS: dict[str, Callable[[SearchConfig], BasePruner]] = {
     "median": lambda search: MedianPruner(n_startup_trials=search.startup, n_warmup_steps=search.warmup_epochs),
@@ -95,57 +89,38 @@ def finished(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 @dataclass(frozen=True)
 class Draw:
-    """A trial that is this process's to run, and its values."""
+    """A trial to run, and its values."""
 
     trial: optuna.Trial
     values: Mapping[str, Value]
 
 
-class Worker(AbstractContextManager["Worker"]):
-    """A process that draws trials of a study; to be entered, so that others see it live."""
+def draw(study: optuna.Study, sweep: Sweep, taken: int) -> Draw:
+    """Draw a trial where `taken` are finished or under way.
 
-    def __init__(self, study: optuna.Study, sweep: Sweep) -> None:
-        self._study = study
-        self._sweep = sweep
-        self._name = uuid.uuid4().hex
-        self._lock = FileLock(sweep.folder / WORKERS / self._name)
+    The sampler's seed follows from how many there are: a sweep of one process therefore draws what it would have drawn,
+    had it never been stopped. A trial that goes on takes over the checkpoints of the one that was stopped.
+    """
+    study.sampler = build_sampler(sweep.search, taken)
+    trial = study.ask()
+    values = {name: item.suggest(trial, name) for name, item in sweep.space.items()}
+    before = trial.user_attrs.get(GOES_ON)
+    if before is not None and scratch_folder(sweep, before).exists():
+        scratch_folder(sweep, before).rename(scratch_folder(sweep, trial.number))
+    return Draw(trial, values)
 
-    def __enter__(self) -> Self:
-        self._lock.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire(wait=True)
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
-
-    def draw(self, total: int) -> Draw | None:
-        """Draw a trial; None where `total` are finished or under way.
-
-        The sampler's seed follows from how many there are. A sweep of one process therefore draws what it would have
-        drawn, had it never been stopped.
-        """
-        with locked(self._sweep.folder / DRAWING):
-            self._fail_killed()
-            trials = self._study.get_trials(deepcopy=False)
-            taken = len(finished(trials)) + sum(trial.state == TrialState.RUNNING for trial in trials)
-            if taken >= total:
-                return None
-            self._study.sampler = build_sampler(self._sweep.search, taken)
-            trial = self._study.ask()
-            trial.set_user_attr(WORKER, self._name)
-            return Draw(trial, {name: item.suggest(trial, name) for name, item in self._sweep.space.items()})
-
-    def _fail_killed(self) -> None:
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            owner = trial.user_attrs.get(WORKER)  # none: killed while it drew
-            if owner != self._name and (owner is None or _is_free(self._sweep.folder / WORKERS / owner)):
-                self._study.tell(trial.number, state=TrialState.FAIL)
-        under_way = {str(trial.number) for trial in self._study.get_trials(states=(TrialState.RUNNING,))}
-        for folder in (self._sweep.folder / SCRATCH).glob("*"):  # also of one that a signal ended while it cleared up
-            if folder.name not in under_way:
-                shutil.rmtree(folder, ignore_errors=True)
+def take_up(study: optuna.Study, sweep: Sweep) -> None:
+    """Have trials that were under way when a command ended, however it ended, drawn again, to go on where they were."""
+    waiting = {trial.user_attrs.get(GOES_ON) for trial in study.get_trials(states=(TrialState.WAITING,))}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+        if trial.params.keys() == sweep.space.keys():  # else it ended while it was drawn
+            study.enqueue_trial(trial.params, user_attrs={GOES_ON: trial.number})
+            waiting.add(trial.number)
+    for folder in (sweep.folder / SCRATCH).glob("*"):  # of one that ended while it was cleared up
+        if folder.name not in map(str, waiting):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def scratch_folder(sweep: Sweep, number: int) -> Path:
@@ -162,6 +137,24 @@ def build_sampler(search: SearchConfig, taken: int) -> BaseSampler:
 
 
 @contextmanager
+def alone(sweep: Sweep) -> Iterator[None]:
+    """Keep other commands from the sweep meanwhile; one that is at it already is an error."""
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(sweep.folder / DRIVER)
+    if not lock.acquire(wait=False):
+        raise MagnetError(
+            sweep.folder,
+            expected="a sweep that no other command is at",
+            found=lock.owner(),
+            remedy="wait for it, or spread one command by --jobs or --engine ray",
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock between processes."""
     lock = FileLock(path)
@@ -170,11 +163,3 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _is_free(path: Path) -> bool:
-    lock = FileLock(path)
-    if not lock.acquire(wait=False):
-        return False
-    lock.release()
-    return True

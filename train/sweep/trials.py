@@ -1,69 +1,104 @@
-"""Trials, one after the other, in one process: each is drawn, trained, and told to the study.
+"""Trials on an engine: each is drawn, trained leg by leg, and told to the study, all from one process.
 
-A trial ends in one of four ways: whole, with its value; pruned; refused, where a configuration does not take the
-combination of values, the loss is not finite or memory runs out, and the reason is kept; or dropped, by Ctrl-C.
+A leg ends where the pruner may end the trial, after each epoch, or at the trial's end where there is no pruner. A
+trial ends in one of three ways: whole, with its value; pruned; or refused, where a configuration does not take the
+combination of values, the loss is not finite, memory runs out or its processes were lost, and the reason is kept. One
+under way when the command is stopped has a checkpoint, and goes on when the command is given again.
 """
 
 import shutil
 from collections.abc import Callable
 
 import optuna
-import torch
 from optuna.trial import TrialState
 
+from magnet_core.engine.tasks import Engine, Pool, Task
 from magnet_core.errors import MagnetError
-from magnet_core.files import naming
+from train.settings.fit import FitConfig
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
-from train.sweep.objective import Objective
-from train.sweep.study import KEPT_EPOCH, REFUSED, Draw, Worker, scratch_folder
+from train.sweep.objective import Leg, train_leg
+from train.sweep.study import KEPT_EPOCH, REFUSED, Draw, draw, finished, scratch_folder, take_up
 from train.sweep.trial_records import write_trial
 
 
 def work(
     study: optuna.Study,
     sweep: Sweep,
-    objective: Objective,
+    engine: Engine,
     interrupts: Interrupts,
     *,
     total: int,
-    stopped: Callable[[], bool] = lambda: False,
     on_end: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run trials until `total` are finished or under way; `stopped` is asked before each, `on_end` called after it."""
-    with Worker(study, sweep) as worker:
-        while not stopped() and (draw := worker.draw(total)) is not None:
-            run_trial(study, draw, sweep, objective)
-            on_end()
+    """Run trials until `total` are finished; `on_end` is called after each."""
+    take_up(study, sweep)
+    with engine.open(lost=lambda _, why: Leg(refused=why)) as pool:
+        under_way: dict[int, Draw] = {}
+        while True:
+            fill(pool, study, sweep, under_way, total=total, on_end=on_end)
+            if not under_way:
+                return
+            task, leg = pool.wait()
+            config, folder, epochs = task.arguments
+            number = int(folder.name)
+            if goes_on(study, sweep, under_way[number].trial, leg):
+                pool.submit(leg_of(config, sweep, number, after=epochs))
+            else:
+                del under_way[number]
+                on_end()
             interrupts.raise_if_heard()
 
 
-def run_trial(study: optuna.Study, draw: Draw, sweep: Sweep, objective: Objective) -> None:
-    """Train a trial and tell the study how it ended."""
-    trial, folder = draw.trial, scratch_folder(sweep, draw.trial.number)
-    try:
-        config = sweep.config(draw.values)
-        folder.mkdir(parents=True)
+def fill(
+    pool: Pool[Leg],
+    study: optuna.Study,
+    sweep: Sweep,
+    under_way: dict[int, Draw],
+    *,
+    total: int,
+    on_end: Callable[[], None],
+) -> None:
+    """Draw trials as long as there are places for them, and fewer than `total` are finished or under way."""
+    while len(under_way) < pool.slots:
+        taken = len(finished(study.get_trials(deepcopy=False))) + len(under_way)
+        if taken >= total:
+            return
+        drawn = draw(study, sweep, taken)
+        try:
+            config = sweep.config(drawn.values)
+        except MagnetError as error:
+            goes_on(study, sweep, drawn.trial, Leg(refused=str(error).splitlines()[0]))
+            on_end()
+            continue
+        under_way[drawn.trial.number] = drawn
+        pool.submit(leg_of(config, sweep, drawn.trial.number, after=0))
 
-        def report(epoch: int, score: float) -> None:
+
+def leg_of(config: FitConfig, sweep: Sweep, number: int, *, after: int) -> Task[Leg]:
+    """The leg of a trial that follows so many epochs."""
+    epochs = config.optim.epochs if sweep.search.pruner == "none" else after + 1
+    return Task(f"trial {number}", train_leg, (config, scratch_folder(sweep, number), epochs))
+
+
+def goes_on(study: optuna.Study, sweep: Sweep, trial: optuna.Trial, leg: Leg) -> bool:
+    """Report a leg's scores; tell the study where they, or the pruner, end the trial."""
+    reported = study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    for epoch, score in enumerate(leg.scores, start=1):
+        if epoch not in reported:
             trial.report(score, epoch)
-            if epoch < config.optim.epochs and trial.should_prune():
-                raise optuna.TrialPruned
-
-        with naming(folder):
-            outcome = objective.train(config, folder, report)
-        trial.set_user_attr(KEPT_EPOCH, outcome.epoch)
-        write_trial(study, sweep, trial, "whole", outcome.score)
-        study.tell(trial, outcome.score)
-    except optuna.TrialPruned:
-        write_trial(study, sweep, trial, "pruned")
-        study.tell(trial, state=TrialState.PRUNED)
-    except (MagnetError, torch.OutOfMemoryError) as error:
-        trial.set_user_attr(REFUSED, str(error).splitlines()[0])
+    if leg.refused:
+        trial.set_user_attr(REFUSED, leg.refused)
         write_trial(study, sweep, trial, "refused")
         study.tell(trial, state=TrialState.PRUNED)  # so that the sampler keeps away from there
-    except KeyboardInterrupt:
-        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)  # it came while the study was told
-        raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    elif leg.kept:
+        trial.set_user_attr(KEPT_EPOCH, leg.kept)
+        write_trial(study, sweep, trial, "whole", leg.scores[leg.kept - 1])
+        study.tell(trial, leg.scores[leg.kept - 1])
+    elif trial.should_prune():
+        write_trial(study, sweep, trial, "pruned")
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        return True
+    shutil.rmtree(scratch_folder(sweep, trial.number), ignore_errors=True)
+    return False

@@ -3,7 +3,7 @@
 In: a `FitConfig`, a folder. Out: a trained run in the folder, and predictions. A training that was stopped goes on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from train.data.rows import Rows
 from train.data.slide import Slide
 from train.data.subgraph import Batch, SubgraphSpec
 from train.data.training_side import TrainingSide
-from train.learning.loop import LoopSettings, Terms, Trainee, Validate, train
+from train.learning.loop import LoopSettings, Terms, Trainee, train
 from train.learning.optimiser import build_optimiser, build_schedule
 from train.learning.progress import Progress
 from train.learning.stage_one import StageOne
@@ -59,11 +59,8 @@ class MagNetSystem:
         run = TrainedRun(self._config, training.panel, self.predictor, digest, made)
         save_run(self._folder, run, extra={"fold": self._config.fold, **told})
 
-    def fit(self, training: TrainingSide, *, report: Callable[[int, float], None] | None = None) -> Progress:
-        """Train, or go on where the folder's checkpoint stands; no run is saved.
-
-        `report` is told of the score of each epoch, from 1, and may raise to end it.
-        """
+    def fit(self, training: TrainingSide) -> Progress:
+        """Train, or go on where the folder's checkpoint stands; no run is saved."""
         config = self._config
         self.predictor = build_predictor(config, training.slides[0], num_genes=len(training.panel))
         self.predictor.to(pick_device(config.device))
@@ -75,7 +72,7 @@ class MagNetSystem:
             replace(loop_settings(config), epochs=self._epochs or config.optim.epochs),
             folder=self._folder,
             title=self._title,
-            validate=reporting(validator(training, self.predict), report),
+            validate=validator(training, self.predict),
             settings=config.meant(training.num_patients).plain(),
         )
 
@@ -116,20 +113,6 @@ def magnet_trainee(predictor: Predictor, side: TrainingSide, config: FitConfig) 
         loss_of=loss_of,
         schedule=build_schedule(optimiser, steps_of_epoch * config.optim.epochs, config.optim),
     )
-
-
-def reporting(validate: Validate | None, report: Callable[[int, float], None] | None) -> Validate | None:
-    """The same validation, each of whose scores is reported with its number, from 1."""
-    if validate is None or report is None:
-        return validate
-    scores: list[float] = []
-
-    def validate_and_report() -> float:
-        scores.append(validate())
-        report(len(scores), scores[-1])
-        return scores[-1]
-
-    return validate_and_report
 
 
 def set_mean_output(model: MagNet, side: TrainingSide) -> None:

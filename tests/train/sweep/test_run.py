@@ -100,7 +100,7 @@ def test_a_sweep_that_was_stopped_draws_what_it_would_have_drawn(
         patch.setattr("train.sweep.objective.judge", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_sweep(sweep, trials=5)
-    assert trials_of(sweep.folder)["ended"].to_list() == ["whole"] * 3 + ["dropped"]
+    assert trials_of(sweep.folder)["ended"].to_list() == ["whole"] * 3 + ["under way"]
     result = run_sweep(sweep, trials=5)
     counted = trials_of(sweep.folder).filter(pl.col("ended") == "whole")
     drawn = ["pcc_gene", "optim.lr", "model.rounds"]

@@ -1,6 +1,9 @@
 import multiprocessing
 import os
 import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,64 +13,66 @@ import pytest
 from optuna.trial import TrialState
 
 from cache.store import Store
+from magnet_core.engine.local import HERE, LocalEngine
+from magnet_core.engine.ray_cluster import RayEngine
+from magnet_core.engine.tasks import Task
 from magnet_core.errors import MagnetError
 from magnet_core.interrupt import StopRequest
+from tests.nodes import two_nodes
 from tests.train.setting import config
 from tests.train.sweep.setting import sweep_of
 from train.data import training_side
 from train.data.fold_sides import open_fold
 from train.data.tissue_blocks import TissueBlocks
 from train.settings.fit import FitConfig
+from train.sweep import trials
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
-from train.sweep.objective import Objective, Outcome, Report, hold_out_some
+from train.sweep.objective import Leg, hold_out_some, train_leg
 from train.sweep.run import refit_config, run_sweep
-from train.sweep.study import Worker, finished, open_study
+from train.sweep.study import alone, draw, open_study, scratch_folder, take_up
 from train.sweep.trials import work
 from train.systems import magnet
 
-
-class Curves(Objective):
-    """In the place of training: the n-th trial's scores, epoch by epoch."""
-
-    def __init__(self, curves: list[list[float]]) -> None:
-        super().__init__()
-        self._curves = iter(curves)
-
-    def train(self, config: FitConfig, folder: Path, report: Report) -> Outcome:
-        scores = next(self._curves)
-        for epoch, score in enumerate(scores, start=1):
-            report(epoch, score)
-        return Outcome(max(scores), scores.index(max(scores)) + 1)
+Curves = list[list[float]]  # the scores of each trial, epoch by epoch
 
 
-def told(study: optuna.Study, sweep: Sweep, objective: Objective, *, total: int) -> None:
-    with Interrupts() as interrupts:
-        work(study, sweep, objective, interrupts, total=total)
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A sweep whose trials, in the place of training, have given scores."""
+
+    def tell(study: optuna.Study, sweep: Sweep, curves: Curves, *, total: int, engine: LocalEngine = HERE) -> None:
+        waiting, of_trial = iter(curves), dict[str, list[float]]()
+
+        def leg(config: FitConfig, folder: Path, epochs: int) -> Leg:
+            scores = of_trial[folder.name] if folder.name in of_trial else next(waiting)
+            of_trial[folder.name] = scores
+            return Leg(scores[:epochs], scores.index(max(scores)) + 1 if epochs >= len(scores) else 0)
+
+        monkeypatch.setattr(trials, "train_leg", leg)
+        with Interrupts() as interrupts:
+            work(study, sweep, engine, interrupts, total=total)
+
+    return tell
 
 
-class Deaf(Curves):
-    """A training that is asked to stop when no step is left."""
-
-    def train(self, config: FitConfig, folder: Path, report: Report) -> Outcome:
-        with StopRequest():
-            os.kill(os.getpid(), signal.SIGTERM)
-        return super().train(config, folder, report)
-
-
-def draw_and_be_killed(sweep: Sweep, total: int) -> None:
-    with open_study(sweep.folder, sweep.search) as study, Worker(study, sweep) as worker:
-        assert worker.draw(total) is not None
+def draw_and_be_killed(sweep: Sweep) -> None:
+    with open_study(sweep.folder, sweep.search) as study:
+        drawn = draw(study, sweep, 0)
+        scratch_folder(sweep, drawn.trial.number).mkdir(parents=True)
+        (scratch_folder(sweep, drawn.trial.number) / "checkpoint.pt").write_text("of the first")
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("pruner", ["median", "asha"])
-def test_a_trial_that_lags_is_pruned_and_a_leading_one_is_not(small_store: Store, tmp_path: Path, pruner: str) -> None:
+def test_a_trial_that_lags_is_pruned_and_a_leading_one_is_not(
+    small_store: Store, tmp_path: Path, pruner: str, told: Callable[..., None]
+) -> None:
     search = f'pruner = "{pruner}"\nreduction = 2'
     sweep = sweep_of(small_store, tmp_path / "runs", search=search, epochs=4)
     good, bad = [0.2, 0.3, 0.4, 0.5], [0.1, 0.1, 0.1, 0.1]
     with open_study(sweep.folder, sweep.search) as study:
-        told(study, sweep, Curves([good, good, good, bad, [0.3, 0.4, 0.6, 0.5]]), total=5)
+        told(study, sweep, [good, good, good, bad, [0.3, 0.4, 0.6, 0.5]], total=5)
         trials = study.get_trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3 + [TrialState.PRUNED, TrialState.COMPLETE]
     assert len(trials[3].intermediate_values) == 1
@@ -75,43 +80,84 @@ def test_a_trial_that_lags_is_pruned_and_a_leading_one_is_not(small_store: Store
     assert trials[4].user_attrs["kept_epoch"] == 3
 
 
-def test_a_killed_process_s_trial_does_not_count(small_store: Store, tmp_path: Path) -> None:
+def test_a_killed_command_s_trial_goes_on_under_a_new_number(
+    small_store: Store, tmp_path: Path, told: Callable[..., None]
+) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
-    process = multiprocessing.get_context("spawn").Process(target=draw_and_be_killed, args=(sweep, 2))
+    process = multiprocessing.get_context("spawn").Process(target=draw_and_be_killed, args=(sweep,))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
     with open_study(sweep.folder, sweep.search) as study:
-        assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING]
-        told(study, sweep, Curves([[0.1], [0.2]]), total=2)
+        (killed,) = study.get_trials()
+        assert killed.state == TrialState.RUNNING
+        take_up(study, sweep)
+        take_up(study, sweep)  # killed again before it was drawn
+        assert [trial.state for trial in study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
+        drawn = draw(study, sweep, 0)
+        assert drawn.values == killed.params
+        assert (scratch_folder(sweep, 1) / "checkpoint.pt").read_text() == "of the first"
+        assert not scratch_folder(sweep, 0).exists()
+        told(study, sweep, [[0.1], [0.2]], total=2)
         trials = study.get_trials()
-    assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
-    assert len(finished(trials)) == 2
+    states = [TrialState.FAIL, TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+    assert [trial.state for trial in trials] == states
+    assert [trial.params for trial in trials[:3]] == [killed.params] * 3
+    assert list((sweep.folder / "scratch").iterdir()) == []
 
 
-def test_a_signal_that_a_training_took_at_its_end_stops_the_sweep(small_store: Store, tmp_path: Path) -> None:
+def test_a_signal_that_a_training_took_at_its_end_stops_the_sweep(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep, before = sweep_of(small_store, tmp_path / "runs"), signal.getsignal(signal.SIGTERM)
+
+    def deaf(*_: object) -> Leg:
+        with StopRequest():
+            os.kill(os.getpid(), signal.SIGTERM)  # when no step is left
+        return Leg([0.1], 1)
+
+    monkeypatch.setattr(trials, "train_leg", deaf)
     with open_study(sweep.folder, sweep.search) as study:
         with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
-            work(study, sweep, Deaf([[0.1], [0.2]]), interrupts, total=2)
+            work(study, sweep, HERE, interrupts, total=2)
         assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_trial_under_way_elsewhere_is_left_alone_and_counts_towards_the_total(
-    small_store: Store, tmp_path: Path
-) -> None:
+def test_a_sweep_that_another_command_is_at_is_one_line(small_store: Store, tmp_path: Path) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     with (
-        open_study(sweep.folder, sweep.search) as one,
-        open_study(sweep.folder, sweep.search) as other,
-        Worker(one, sweep) as first,
-        Worker(other, sweep) as second,
+        alone(sweep),
+        pytest.raises(MagnetError, match=r"expected a sweep that no other command is at, found .*process"),
     ):
-        assert first.draw(2) is not None
-        assert second.draw(2) is not None
-        assert first.draw(2) is None
-        assert [trial.state for trial in one.get_trials()] == [TrialState.RUNNING] * 2
+        run_sweep(sweep, trials=1)
+
+
+def test_as_many_trials_are_under_way_as_there_are_places(small_store: Store, tmp_path: Path) -> None:
+    sweep, most, legs = sweep_of(small_store, tmp_path / "runs", epochs=2), 0, deque[Task[Leg]]()
+
+    class Places:
+        """An engine of three places, the first of whose tasks ends last."""
+
+        slots = 3
+
+        @contextmanager
+        def open(self, *, lost: object) -> Iterator["Places"]:
+            yield self
+
+        def submit(self, task: Task[Leg]) -> None:
+            nonlocal most
+            legs.append(task)
+            most = max(most, len(legs))
+
+        def wait(self) -> tuple[Task[Leg], Leg]:
+            task = legs.pop()
+            return task, Leg([0.1, 0.2][: task.arguments[2]], 2 if task.arguments[2] == 2 else 0)
+
+    with open_study(sweep.folder, sweep.search) as study, Interrupts() as interrupts:
+        work(study, sweep, Places(), interrupts, total=7)  # type: ignore[arg-type]
+        assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE] * 7
+    assert most == 3
 
 
 def test_a_trial_that_diverges_is_kept_with_its_line(small_store: Store, tmp_path: Path) -> None:
@@ -152,7 +198,7 @@ def test_a_refit_trains_the_encoder_that_was_frozen_for_speed_and_leaves_another
     assert refit_config(lora, {}).encoder.mode == "lora"
 
 
-def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path) -> None:
+def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path, told: Callable[..., None]) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs", settings="baselines = false")
     first = run_sweep(sweep, trials=1, refit=True)
     assert first.refit is not None
@@ -161,7 +207,7 @@ def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path) -> None:
     assert again is not None
     assert again.text == first.refit.text
     with open_study(sweep.folder, sweep.search) as study:
-        told(study, sweep, Curves([[0.99]]), total=2)
+        told(study, sweep, [[0.99]], total=2)
     other = run_sweep(sweep, trials=2, refit=True).refit
     assert other is not None
     assert other.folder == first.refit.folder
@@ -169,14 +215,20 @@ def test_a_refit_is_tested_and_kept(small_store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_sweep(small_store: Store, tmp_path: Path) -> None:
-    sweep = sweep_of(small_store, tmp_path / "runs", epochs=20)  # long enough for the other process to begin
-    result = run_sweep(sweep, trials=5, jobs=2)
-    assert result.finished == 5
-    with open_study(sweep.folder, sweep.search) as study:
-        trials = study.get_trials()
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
-    assert len({trial.user_attrs["worker"] for trial in trials}) == 2
+def test_two_nodes_run_a_sweep(small_store: Store, tmp_path: Path) -> None:
+    search = 'pruner = "median"\nsampler = "random"'  # legs of an epoch; so few trials are not pruned
+    with two_nodes() as nodes:
+        sweep = sweep_of(small_store, tmp_path / "runs", search=search, epochs=2)
+        result = run_sweep(sweep, trials=3, engine=RayEngine(nodes.address))
+    alone = run_sweep(sweep_of(small_store, tmp_path / "alone", search=search, epochs=2), trials=3)
+    assert (result.finished, result.value, result.values) == (3, alone.value, alone.values)
+
+
+def test_two_processes_run_a_sweep(small_store: Store, tmp_path: Path) -> None:
+    sweep = sweep_of(small_store, tmp_path / "runs", search='pruner = "none"\nsampler = "random"')
+    result = run_sweep(sweep, trials=4, engine=LocalEngine(2))
+    alone = run_sweep(sweep_of(small_store, tmp_path / "alone", search='pruner = "none"\nsampler = "random"'), trials=4)
+    assert (result.finished, result.value, result.values) == (4, alone.value, alone.values)
 
 
 @pytest.mark.parametrize("validates", [True, False])
@@ -187,8 +239,9 @@ def test_a_trial_is_judged_by_the_epoch_that_a_fit_would_keep(
     monkeypatch.setattr(magnet, "validator", lambda side, predict: lambda: next(scores))
     few = "validation.few=hold_out" if validates else "validation.few=none"  # a fifth of two training patients is none
     settings = config(small_store, tmp_path, "encoder.mode=frozen", "optim.epochs=3", few)
-    outcome = Objective().train(settings, tmp_path, lambda epoch, score: None)
-    assert (outcome.score, outcome.epoch) == ((0.9, 2) if validates else (0.4, 3))
+    legs = [train_leg(settings, tmp_path, epochs) for epochs in (1, 2, 3)]
+    assert [leg.scores for leg in legs] == [[0.1], [0.1, 0.9], [0.1, 0.9, 0.4]]
+    assert [leg.kept for leg in legs] == [0, 0, 2 if validates else 3]
 
 
 def test_a_study_that_could_not_be_made_is_made_anew(
@@ -209,7 +262,7 @@ def test_a_study_that_could_not_be_made_is_made_anew(
 
 
 def test_a_signal_while_the_study_is_told_leaves_a_finished_trial_and_no_scratch(
-    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[..., None]
 ) -> None:
     sweep = sweep_of(small_store, tmp_path / "runs")
     tell = optuna.Study.tell
@@ -223,9 +276,9 @@ def test_a_signal_while_the_study_is_told_leaves_a_finished_trial_and_no_scratch
         with monkeypatch.context() as patched:
             patched.setattr(optuna.Study, "tell", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                told(study, sweep, Curves([[0.1]]), total=1)
+                told(study, sweep, [[0.1]], total=1)
         assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
         left = sweep.folder / "scratch" / "0"
         left.mkdir(parents=True)
-        told(study, sweep, Curves([]), total=1)
+        told(study, sweep, [], total=1)
         assert not left.exists()

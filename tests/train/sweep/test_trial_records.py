@@ -9,13 +9,15 @@ import optuna
 import pytest
 
 from cache.store import Store
+from magnet_core.engine.local import HERE
 from magnet_core.errors import MagnetError
 from tests.train.sweep.setting import sweep_of
 from train.report.page import write_report
 from train.settings.fit import FitConfig
+from train.sweep import trials
 from train.sweep.config import Sweep
 from train.sweep.interrupts import Interrupts
-from train.sweep.objective import Objective, Outcome, Report
+from train.sweep.objective import Benches, Leg
 from train.sweep.record import check_record, write_results
 from train.sweep.study import ANEW, DATABASE, open_study
 from train.sweep.trial_records import FOLDER, check_trials, restore
@@ -24,29 +26,22 @@ from train.sweep.trials import work
 CURVES: list[list[float]] = [[0.2, 0.3], [0.1, 0.4], [0.0, 0.0], [0.3, 0.2]]
 
 
-class Curves(Objective):
-    """In the place of training: the n-th trial's scores, epoch by epoch; one that is 0 diverges."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._curves = iter(CURVES)
-
-    def train(self, config: FitConfig, folder: Path, report: Report) -> Outcome:
-        scores = next(self._curves)
-        for epoch, score in enumerate(scores, start=1):
-            report(epoch, score)
-        if not max(scores):
-            raise MagnetError("validation", expected="a score", found="nan", remedy="lower optim.lr")
-        return Outcome(max(scores), scores.index(max(scores)) + 1)
+def scored(config: FitConfig, folder: Path, epochs: int) -> Leg:
+    """In the place of training: the trial's scores, epoch by epoch; one that is 0 diverges."""
+    scores = CURVES[int(folder.name)]
+    if not max(scores):
+        return Leg(scores, refused="validation: expected a score, found nan; lower optim.lr")
+    return Leg(scores, scores.index(max(scores)) + 1)
 
 
 @pytest.fixture
-def sweep(small_store: Store, tmp_path: Path) -> Sweep:
+def sweep(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     """A sweep of four trials, the third of which was refused."""
     sweep = sweep_of(small_store, tmp_path / "runs")
-    check_record(sweep, Objective().bench(sweep.base))
+    monkeypatch.setattr(trials, "train_leg", scored)
+    check_record(sweep, Benches().bench(sweep.base))
     with open_study(sweep.folder, sweep.search) as study, Interrupts() as interrupts:
-        work(study, sweep, Curves(), interrupts, total=4)
+        work(study, sweep, HERE, interrupts, total=4)
         write_results(study, sweep)
     return sweep
 
