@@ -33,7 +33,11 @@ def exit_code(error: BaseException | None) -> int:
 
 
 class StopRequest:
-    """While it is entered, `requested` says whether the process was asked to stop. Works in the main thread only."""
+    """While it is entered, `requested` says whether the process was asked to stop; it is stopped at the end at latest.
+
+    Around work of others' code, too: what a handler raises in a destructor or a callback of theirs is lost. Works in
+    the main thread only.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -51,7 +55,9 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
-        if kind is not None and not issubclass(kind, KeyboardInterrupt):  # asked to stop in a step that failed
+        if kind is None or not issubclass(
+            kind, KeyboardInterrupt
+        ):  # asked to stop in the last step, or one that failed
             self.raise_if_requested()
 
     def raise_if_requested(self) -> None:

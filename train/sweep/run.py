@@ -5,6 +5,7 @@ only a refit, if one is asked for, is tested.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from magnet_core.device import pick_device
 from magnet_core.engine.local import HERE
 from magnet_core.engine.tasks import Engine
 from magnet_core.errors import MagnetError
+from magnet_core.interrupt import StopRequest
 from train.pipeline import TableResult, fit
 from train.settings.fit import FitConfig
 from train.sweep.config import Sweep
-from train.sweep.interrupts import Interrupts
 from train.sweep.objective import benches_of_process
 from train.sweep.record import check_record, whole_trials, write_results
 from train.sweep.space import Value
@@ -59,22 +60,22 @@ def _run_alone(sweep: Sweep, *, trials: int, engine: Engine) -> SweepResult:
         f"validation: {', '.join(map(str, bench.side.held_out))}; "
         f"learnt from: {', '.join(slide.slide_id for slide in bench.side.learnt.slides)}"
     )
-    with open_study(sweep.folder, sweep.search) as study:
-        if restored := restore(study, sweep):
-            notice(f"{sweep.folder / DATABASE} was lost: made anew from the records of {restored} trials")
-        check_trials(study, sweep.folder)
-        num_finished = len(finished(study.get_trials(deepcopy=False)))
+    with ExitStack() as stack:
+        with StopRequest():
+            study = stack.enter_context(open_study(sweep.folder, sweep.search))
+            if restored := restore(study, sweep):
+                notice(f"{sweep.folder / DATABASE} was lost: made anew from the records of {restored} trials")
+            check_trials(study, sweep.folder)
+            num_finished = len(finished(study.get_trials(deepcopy=False)))
         if num_finished:
             notice(f"{num_finished} of {trials} trials are there")
         try:
-            with (
-                Interrupts() as interrupts,
-                progress(total=trials, initial=num_finished, desc="sweep", unit="trial") as bar,
-            ):
+            with progress(total=trials, initial=num_finished, desc="sweep", unit="trial") as bar:
                 if num_finished < trials:
-                    work(study, sweep, engine, interrupts, total=trials, on_end=teller(study, bar))
+                    work(study, sweep, engine, total=trials, on_end=teller(study, bar))
         finally:
-            write_results(study, sweep)
+            with StopRequest():
+                write_results(study, sweep)
         return summarise(study, sweep)
 
 

@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 
 from magnet_core.engine.tasks import Engine, Pool, Task
 from magnet_core.errors import MagnetError
+from magnet_core.interrupt import StopRequest
 from train.settings.fit import FitConfig
 from train.sweep.config import Sweep
-from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Leg, train_leg
 from train.sweep.study import KEPT_EPOCH, REFUSED, Draw, draw, finished, scratch_folder, take_up
 from train.sweep.trial_records import write_trial
@@ -26,28 +26,29 @@ def work(
     study: optuna.Study,
     sweep: Sweep,
     engine: Engine,
-    interrupts: Interrupts,
     *,
     total: int,
     on_end: Callable[[], None] = lambda: None,
 ) -> None:
     """Run trials until `total` are finished; `on_end` is called after each."""
-    take_up(study, sweep)
+    with StopRequest():
+        take_up(study, sweep)
     with engine.open(lost=lambda _, why: Leg(refused=why)) as pool:
         under_way: dict[int, Draw] = {}
         while True:
-            fill(pool, study, sweep, under_way, total=total, on_end=on_end)
+            with StopRequest():
+                fill(pool, study, sweep, under_way, total=total, on_end=on_end)
             if not under_way:
                 return
             task, leg = pool.wait()
             config, folder, epochs = task.arguments
             number = int(folder.name)
-            if goes_on(study, sweep, under_way[number].trial, leg):
-                pool.submit(leg_of(config, sweep, number, after=epochs))
-            else:
-                del under_way[number]
-                on_end()
-            interrupts.raise_if_heard()
+            with StopRequest():
+                if goes_on(study, sweep, under_way[number].trial, leg):
+                    pool.submit(leg_of(config, sweep, number, after=epochs))
+                else:
+                    del under_way[number]
+                    on_end()
 
 
 def fill(

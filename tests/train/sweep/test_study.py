@@ -27,7 +27,6 @@ from train.data.tissue_blocks import TissueBlocks
 from train.settings.fit import FitConfig
 from train.sweep import trials
 from train.sweep.config import Sweep
-from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Leg, hold_out_some, train_leg
 from train.sweep.run import refit_config, run_sweep
 from train.sweep.study import alone, draw, open_study, scratch_folder, take_up
@@ -50,8 +49,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return Leg(scores[:epochs], scores.index(max(scores)) + 1 if epochs >= len(scores) else 0)
 
         monkeypatch.setattr(trials, "train_leg", leg)
-        with Interrupts() as interrupts:
-            work(study, sweep, engine, interrupts, total=total)
+        work(study, sweep, engine, total=total)
 
     return tell
 
@@ -118,10 +116,27 @@ def test_a_signal_that_a_training_took_at_its_end_stops_the_sweep(
 
     monkeypatch.setattr(trials, "train_leg", deaf)
     with open_study(sweep.folder, sweep.search) as study:
-        with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
-            work(study, sweep, HERE, interrupts, total=2)
-        assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
+        with pytest.raises(KeyboardInterrupt):
+            work(study, sweep, HERE, total=2)
+        assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_signal_amid_optunas_work_is_heard_after_it(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[..., None]
+) -> None:
+    sweep, tell = sweep_of(small_store, tmp_path / "runs"), optuna.Study.tell
+
+    def with_signal(*arguments: object, **options: object) -> None:
+        signal.raise_signal(signal.SIGINT)  # which would be lost in a destructor there
+        tell(*arguments, **options)  # type: ignore[arg-type]
+
+    with open_study(sweep.folder, sweep.search) as study:
+        with monkeypatch.context() as patched:
+            patched.setattr(optuna.Study, "tell", with_signal)
+            with pytest.raises(KeyboardInterrupt):
+                told(study, sweep, [[0.1], [0.2]], total=2)
+        assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE]
 
 
 def test_a_sweep_that_another_command_is_at_is_one_line(small_store: Store, tmp_path: Path) -> None:
@@ -154,8 +169,8 @@ def test_as_many_trials_are_under_way_as_there_are_places(small_store: Store, tm
             task = legs.pop()
             return task, Leg([0.1, 0.2][: task.arguments[2]], 2 if task.arguments[2] == 2 else 0)
 
-    with open_study(sweep.folder, sweep.search) as study, Interrupts() as interrupts:
-        work(study, sweep, Places(), interrupts, total=7)  # type: ignore[arg-type]
+    with open_study(sweep.folder, sweep.search) as study:
+        work(study, sweep, Places(), total=7)  # type: ignore[arg-type]
         assert [trial.state for trial in study.get_trials()] == [TrialState.COMPLETE] * 7
     assert most == 3
 

@@ -16,7 +16,6 @@ from train.report.page import write_report
 from train.settings.fit import FitConfig
 from train.sweep import trials
 from train.sweep.config import Sweep
-from train.sweep.interrupts import Interrupts
 from train.sweep.objective import Benches, Leg
 from train.sweep.record import check_record, write_results
 from train.sweep.study import ANEW, DATABASE, open_study
@@ -40,8 +39,8 @@ def sweep(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     sweep = sweep_of(small_store, tmp_path / "runs")
     monkeypatch.setattr(trials, "train_leg", scored)
     check_record(sweep, Benches().bench(sweep.base))
-    with open_study(sweep.folder, sweep.search) as study, Interrupts() as interrupts:
-        work(study, sweep, HERE, interrupts, total=4)
+    with open_study(sweep.folder, sweep.search) as study:
+        work(study, sweep, HERE, total=4)
         write_results(study, sweep)
     return sweep
 
