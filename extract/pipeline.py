@@ -102,11 +102,15 @@ def run(
     takes no more; what is finished is kept.
     """
     accepted = accepted or accept(config)
-    pick_device(config.device)  # one that is not there is told of before anything is done
-    store = open_store(config.store)
-    leave_out_others(store, config.samples)
     outcomes: dict[str, Outcome] = {}
     try:
+        # A device or weights that are not there are told of before anything is done, and weights fetched once.
+        if engine.in_this_process:
+            workbench(config, clock)
+        else:
+            pick_device(config.device)
+            encoder_of(config)
+        leave_out_others(open_store(config.store), config.samples)
         with progress(total=len(accepted.samples), desc="slides", unit="slide") as bar:
             for samples in waves(accepted.samples):
                 tasks = [Task(f"slide {each.slide_id}", extract_one, (each, config, clock)) for each in samples]
@@ -155,14 +159,22 @@ class Workbench:
 
 @lru_cache(maxsize=1)
 def workbench(config: RunConfig, clock: Clock) -> Workbench:
-    """Open the store and build the encoder, once a process."""
-    spec, device, embedding = find_backbone(config.embedding.backbone), pick_device(config.device), config.embedding
-    encoder = build_encoder(spec, embedding.weights, seed=embedding.seed, sha256=embedding.weights_sha256).to(device)
+    """Build the encoder and open the store, once a process."""
+    device = pick_device(config.device)
+    encoder = encoder_of(config).to(device)
     settings = embedding_settings(config, encoder)
     if config.compile:
         encoder.compile()
-    log.info("%s on %s, %s; weights %s", spec.name, device, settings["precision"], settings["weights_sha256"][:12])
-    return Workbench(open_store(config.store), encoder, settings, Pace(encoder, embedding, clock=clock))
+    name, weights = encoder.spec.name, settings["weights_sha256"][:12]
+    log.info("%s on %s, %s; weights %s", name, device, settings["precision"], weights)
+    return Workbench(open_store(config.store), encoder, settings, Pace(encoder, config.embedding, clock=clock))
+
+
+def encoder_of(config: RunConfig) -> Encoder:
+    """Build the frozen encoder on the CPU; weights that are not to be had are an error."""
+    embedding = config.embedding
+    spec = find_backbone(embedding.backbone)
+    return build_encoder(spec, embedding.weights, seed=embedding.seed, sha256=embedding.weights_sha256)
 
 
 def extract_one(sample: Sample, config: RunConfig, clock: Clock) -> Outcome:

@@ -31,6 +31,11 @@ class LocalEngine(Engine):
 
     jobs: int = 1
 
+    @property
+    def in_this_process(self) -> bool:
+        """Whether there is a single job."""
+        return self.jobs == 1
+
     @contextmanager
     def open(self, *, lost: Lost[Result]) -> Iterator[Pool[Result]]:
         """Yield a pool. A process that is lost ends all, as nobody knows what it did."""

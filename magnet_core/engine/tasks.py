@@ -80,6 +80,11 @@ class Pool(Protocol[Result]):
 class Engine(ABC):
     """Runs tasks."""
 
+    @property
+    def in_this_process(self) -> bool:
+        """Whether all of them run here, one after the other."""
+        return False
+
     @abstractmethod
     def open(self, *, lost: Lost[Result]) -> AbstractContextManager[Pool[Result]]:
         """Yield a pool, at whose end tasks that are under way are stopped, after they saved what they have.

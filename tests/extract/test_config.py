@@ -110,7 +110,7 @@ def test_options_of_the_command_reach_the_settings_over_a_recipe(
 ) -> None:
     configs: list[RunConfig] = []
 
-    def keep(config: RunConfig) -> None:
+    def keep(config: RunConfig, *_: object) -> None:
         configs.append(config)
         raise MagnetError("test", expected="nothing", found="this", remedy="none")
 

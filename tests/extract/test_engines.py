@@ -19,6 +19,7 @@ from extract.preflight import accept
 from magnet_core.engine.local import LocalEngine
 from magnet_core.engine.ray_cluster import RayEngine
 from magnet_core.engine.shard import Shard
+from magnet_core.errors import MagnetError
 from tests.nodes import two_nodes
 
 
@@ -81,6 +82,17 @@ def test_a_fault_in_another_process_is_one_line_of_its_slide(
     assert line == f"failed: S1: {summary.failed['S1']}"
     assert "\n" not in line
     assert "expected" in line
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_weights_that_are_not_there_are_told_of_before_anything_is_done(
+    small_samples: Path, tmp_path: Path, jobs: int
+) -> None:
+    settings = config(small_samples, tmp_path / "store")
+    settings = settings.changed(embedding={"weights": str(tmp_path / "weights.pt")})
+    with pytest.raises(MagnetError, match=r"weights\.pt"):
+        run(settings, engine=LocalEngine(jobs))
+    assert not (tmp_path / "store").exists()
 
 
 def test_an_image_with_two_names_is_refused_under_the_second(small_samples: Path, tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from cache.store import Store
 from tests.train.setting import config

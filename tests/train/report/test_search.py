@@ -7,7 +7,7 @@ from cache.store import Store
 from tests.train.sweep.setting import sweep_of
 from train.report.page import write_report
 from train.report.search import why_no_importance
-from train.sweep.objective import Objective
+from train.sweep.objective import Benches
 from train.sweep.record import check_record, write_results
 from train.sweep.study import open_study
 
@@ -29,7 +29,7 @@ def told(store: Store, runs: Path, value: float | None, *, trials: int) -> str:
             trial = study.ask()
             values = {name: item.suggest(trial, name) for name, item in sweep.space.items()}
             study.tell(trial, value if value is not None else float(values["optim.lr"]))
-        check_record(sweep, Objective().bench(sweep.base))
+        check_record(sweep, Benches().bench(sweep.base))
         write_results(study, sweep)
         if not why_no_importance(study):
             importances = optuna.importance.get_param_importances(study)
