@@ -89,6 +89,7 @@ def require_ray() -> ModuleType:
 def _connected(address: str | None) -> Iterator[ModuleType]:
     """Connect to a cluster, or start one of this machine alone."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without GPUs leaves their list as it is
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told of a cluster that is started here
     ray = require_ray()
     given = address or os.environ.get("RAY_ADDRESS")
     try:
