@@ -21,8 +21,9 @@ from cache.reader import ArrayFile
 from magnet_core.console import human_bytes, notice
 from magnet_core.errors import MagnetError
 from magnet_core.files import replacing
+from magnet_core.paths import STAGE_TO
 
-STAGE_TO, STAGE_GIB = "MAGNET_HD_STAGE_TO", "MAGNET_HD_STAGE_GIB"
+STAGE_GIB = "MAGNET_HD_STAGE_GIB"
 UNUSED_DAYS = 30.0  # after which a copy goes
 KEPT_FREE = 0.05  # of the disk
 GIB, DAY = 2**30, 86400.0
@@ -100,16 +101,18 @@ def make_room(folder: Path, nbytes: int, *, most_bytes: float, now: float) -> bo
     """
     copies = sorted(folder.glob("*.lmdb"), key=_last_used)
     sizes = {copy: copy.stat().st_size for copy in copies}
+
+    def fits() -> bool:
+        disk = shutil.disk_usage(folder)
+        return nbytes + sum(sizes.values()) <= most_bytes and nbytes <= disk.free - KEPT_FREE * disk.total
+
     for copy in copies:
-        free = shutil.disk_usage(folder)
-        fits = nbytes + sum(sizes.values()) <= most_bytes and nbytes <= free.free - KEPT_FREE * free.total
-        if fits and now - _last_used(copy) < UNUSED_DAYS * DAY:
-            return True
+        if fits() and now - _last_used(copy) < UNUSED_DAYS * DAY:
+            break
         with suppress(FileNotFoundError):
             copy.unlink()
         del sizes[copy]
-    free = shutil.disk_usage(folder)
-    return nbytes <= most_bytes and nbytes <= free.free - KEPT_FREE * free.total
+    return fits()
 
 
 def _last_used(copy: Path) -> float:

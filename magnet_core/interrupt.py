@@ -55,9 +55,8 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._restore()
-        if kind is None or not issubclass(
-            kind, KeyboardInterrupt
-        ):  # asked to stop in the last step, or one that failed
+        is_ending = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if not is_ending:  # asked to stop in the last step, or in one that failed
             self.raise_if_requested()
 
     def raise_if_requested(self) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from magnet_core.errors import MagnetError
 
+STAGE_TO = "MAGNET_HD_STAGE_TO"  # environment variable: the folder of `cache.staging`
+
 
 def written_path(text: str, *, where: str) -> Path:
     """Return the path that somebody wrote, with `~` as the home folder; what can be no path is an error."""

@@ -6,9 +6,10 @@ import pytest
 
 from cache import staging
 from cache.reader import ArrayFile
-from cache.staging import DAY, STAGE_GIB, STAGE_TO, UNUSED_DAYS, copy_of, staged
+from cache.staging import DAY, STAGE_GIB, UNUSED_DAYS, copy_of, staged
 from cache.writer import ArrayWriter
 from magnet_core.errors import MagnetError
+from magnet_core.paths import STAGE_TO
 
 
 @pytest.fixture

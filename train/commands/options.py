@@ -12,8 +12,7 @@ import typer
 
 from magnet_core.commandline import with_options
 from magnet_core.errors import MagnetError
-
-STAGE_TO = "MAGNET_HD_STAGE_TO"  # see `cache.staging`, which takes long to import
+from magnet_core.paths import STAGE_TO
 
 
 class Bins(StrEnum):

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cache.staging import STAGE_TO
 from cache.store import Store
 from magnet_core.engine.local import LocalEngine
 from magnet_core.engine.ray_cluster import RayEngine
 from magnet_core.engine.shard import Shard
+from magnet_core.paths import STAGE_TO
 from tests.nodes import two_nodes
 from tests.train.setting import config
 from train.data.fold_choice import choose_folds
