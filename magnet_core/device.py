@@ -35,6 +35,11 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Widen half precision: sums over hundreds of genes lose too much in float16 and bfloat16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Move a tensor; pinned on the way to a GPU, so that the copy does not wait."""
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

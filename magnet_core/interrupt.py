@@ -36,11 +36,13 @@ class StopRequest:
     """While it is entered, `requested` says whether the process was asked to stop; it is stopped at the end at latest.
 
     Around work of others' code, too: what a handler raises in a destructor or a callback of theirs is lost. Works in
-    the main thread only.
+    the main thread only. With `heeds_second` false a second signal is no more than the first one: torchrun passes a
+    Ctrl-C on to its processes, which have met it already.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, heeds_second: bool = True) -> None:
         self.requested = False
+        self._heeds_second = heeds_second
         self._error = KeyboardInterrupt()
         self._before: dict[signal.Signals, Any] = {}
 
@@ -67,7 +69,8 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._error = KeyboardInterrupt() if number == signal.SIGINT else Terminated(number)
-        self._restore()
+        if self._heeds_second:
+            self._restore()
 
     def _restore(self) -> None:
         while self._before:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from magnet_core.device import at_least_float32
 from magnet_core.errors import MagnetError
 from magnet_core.likelihood import negative_binomial_loss, poisson_loss
 from magnet_core.model.batch import Predictions, Subgraph
@@ -123,7 +124,7 @@ def mse_loss(prediction: Tensor, truth: Tensor) -> Tensor:
     """Mean squared error over the entries of `truth` (N, G) that are not NaN; 0 if there are none."""
     _check_shapes(prediction, truth)
     measured = ~truth.isnan()
-    errors = torch.where(measured, _at_least_float32(prediction) - truth, 0.0)
+    errors = torch.where(measured, at_least_float32(prediction) - truth, 0.0)
     return errors.square().sum() / measured.sum().clamp(min=1)
 
 
@@ -152,7 +153,7 @@ def _pcc_loss(prediction: Tensor, truth: Tensor, *, measured: Tensor, over: Over
 
 def _centre(values: Tensor, measured: Tensor, *, counts: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Return `values` less their mean, 0 where not measured, and their variance; both along `dim`."""
-    present = torch.where(measured, _at_least_float32(values), 0.0)
+    present = torch.where(measured, at_least_float32(values), 0.0)
     mean = present.sum(dim=dim, keepdim=True) / counts
     centred = torch.where(measured, present - mean, 0.0)
     return centred, centred.square().sum(dim=dim) / counts.squeeze(dim)
@@ -162,11 +163,6 @@ def _paired_nodes(pair: Tensor, labelled: Tensor, *, num_nodes: int) -> Tensor:
     """Which of `num_nodes` context nodes have a labelled fine node paired with them: bool (M,)."""
     counts = torch.zeros(num_nodes, dtype=torch.long, device=pair.device)
     return counts.index_add(0, pair, labelled.long()) > 0
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    """Sums over hundreds of genes lose too much in float16 and bfloat16."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _check_shapes(prediction: Tensor, truth: Tensor) -> None:

@@ -6,12 +6,13 @@ saw, kept on disk under a name that covers all its settings. `train fit` makes t
 A finished cell is not computed again; a cell that was stopped resumes at its last checkpoint.
 """
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from magnet_core.environment import fault_line
 from magnet_core.errors import MagnetError
 from magnet_core.files import naming, remove_left, replacing, sync_below
 from magnet_core.global_seeds import seed_everything
+from magnet_core.ranks import ranks
 from magnet_core.resampling import block_sums, cut_into_blocks
 from train.data.fold_choice import choose_fold
 from train.data.fold_sides import FoldSides
@@ -205,6 +207,8 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     if cell.system == NOISE_CEILING:
         write_genes(folder / GENES, ceilings(sides, cell.system))
     else:
+        if cell.system == MAGNET:
+            ranks().agree(cell)
         system, training = fit_system(cell, folder, side)
         predictions = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
         truth = sides.truth()
@@ -229,6 +233,20 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     sync_below(folder)
     finish(cell, folder, description)
     forget(folder)
+
+
+def follow() -> None:
+    """Compute along, as one of several processes, what the first one says; what it leaves on disk is not wanted here.
+
+    The first process says by `compute` which cell is next, and `None` where there is none left.
+    """
+    while (cell := ranks().agree(cast("Cell | None", None))) is not None:
+        seed_everything(cell.config.seed)
+        sides = folds_of_process().open(cell)
+        with tempfile.TemporaryDirectory() as folder:
+            system, _ = fit_system(cell, Path(folder), hold_out(sides.training, cell.config))
+            for slide in sides.test_slides:
+                system.predict(slide)
 
 
 def judge(config: FitConfig, side: TrainingSide, folder: Path, *, epochs: int) -> Progress:
@@ -269,7 +287,7 @@ def is_trained_again(cell: Cell, side: TrainingSide) -> bool:
 
 def choose_epoch(cell: Cell, folder: Path, side: TrainingSide) -> Progress:
     """Return how the first training in a folder went; it is not repeated where it was finished."""
-    if (done := read_choice(folder)) is None:
+    if (done := ranks().agree(read_choice(folder))) is None:
         folder.mkdir(parents=True, exist_ok=True)
         done = build_system(cell, folder, stage=", choosing the epoch").fit(replace(side))  # its own labels go with it
         assert done is not None  # it learns in epochs

@@ -14,6 +14,7 @@ from magnet_core.engine.ray_cluster import RayEngine, require_ray
 from magnet_core.engine.shard import Shard
 from magnet_core.engine.tasks import Engine, Needs
 from magnet_core.errors import MagnetError
+from magnet_core.torchrun import refuse_torchrun
 
 
 class EngineName(StrEnum):
@@ -78,7 +79,8 @@ def _spread(function: Callable[..., None], options: Mapping[str, tuple[Any, Any]
 
 
 def choose_engine(name: EngineName, *, jobs: int, address: str | None, needs: str | None) -> Engine:
-    """Return the engine that is asked for; options that it does not take are an error."""
+    """Return the engine that is asked for; options that it does not take are an error, and so is torchrun."""
+    refuse_torchrun()
     of_ray = {"--address": address, "--needs": needs}
     if name is EngineName.LOCAL:
         if given := [option for option, value in of_ray.items() if value is not None]:

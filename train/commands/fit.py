@@ -1,12 +1,13 @@
 """The command `train fit`."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from magnet_core.console import importing
+from magnet_core.console import importing, speak
 from magnet_core.errors import MagnetError
+from magnet_core.torchrun import started_together
 from train.commands.options import (
     BackboneOption,
     Bins,
@@ -20,6 +21,9 @@ from train.commands.options import (
     run_options,
 )
 from train.commands.showing import show_table
+
+if TYPE_CHECKING:
+    from train.settings.fit import FitConfig
 
 
 class Ablation(StrEnum):
@@ -67,10 +71,20 @@ def fit_command(
     if bins and any(setting.startswith("encoder.mode") for setting in set_ or ()):
         raise MagnetError("--bins", expected="--bins or encoder.mode", found="both", remedy="leave one of them out")
     with importing():
-        from train.data.fold_choice import check_features, choose_fold, targets_of
         from train.settings.fit import load_config
 
     config = load_config(recipe, set_ or (), options=options)
+    if started_together():
+        fit_together(config)
+    else:
+        fit_alone(config)
+
+
+def fit_alone(config: "FitConfig") -> None:
+    """Choose the fold, compute what is missing, and show the table."""
+    with importing():
+        from train.data.fold_choice import check_features, choose_fold, targets_of
+
     chosen = choose_fold(config)
     targets_of(config, [chosen], [config.data.target], (), option="--target")
     check_features(config, [chosen])
@@ -78,3 +92,25 @@ def fit_command(
         from train.pipeline import fit
 
     show_table(fit(config, fold=chosen))
+
+
+def fit_together(config: "FitConfig") -> None:
+    """As `fit_alone`, in the first of several processes; the others follow it, and say nothing but faults."""
+    if config.encoder.mode == "frozen":
+        raise MagnetError(
+            "torchrun",
+            expected="--bins finetuned: the processes share the encoder's work",
+            found="--bins frozen, without an encoder",
+            remedy="leave torchrun out; train cv --jobs spreads folds",
+        )
+    with importing():
+        from magnet_core.ranks import together
+        from train.pipeline import follow
+
+    with together() as ranks:
+        if ranks.is_first:
+            fit_alone(config)
+            ranks.agree(None)  # nothing is left to follow
+        else:
+            speak(quiet=True)
+            follow()

@@ -16,10 +16,11 @@ from magnet_core.grid import Around
 from magnet_core.losses import Labels
 from magnet_core.model import MagNet
 from magnet_core.model.batch import Context, Subgraph
+from magnet_core.ranks import ranks
 from train.data.labels import LevelLabels, fine_labels
 from train.data.slide import LevelData, Slide
 
-# N fine rows, M context rows, k neighbours, E edges, P panel genes, p pixels, D features
+# N fine rows, n of one process, M context rows, k neighbours, E edges, P panel genes, p pixels, D features
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Batch:
     """One subgraph of a slide, on a device.
 
     rows      (N,) the fine rows, sorted, those of the halo among them
-    fine      (N, p, p, 3) uint8 pixels, or cached features (N, F)
+    fine      cached features (N, F), or (n, p, p, 3) uint8 pixels: of all rows, or of this process's share of them
     symmetry  how the pixels are to be turned; cached features are turned already, if the store has every view
     labels    of all nodes; NaN for fine rows of the halo
     """
@@ -109,7 +110,7 @@ def build_batch(
     nodes = within_hops(slide.fine.edges, rows, hops=spec.halo)
     graph, context_rows = gather_graph(slide, nodes, spec=spec, device=device, symmetry=symmetry)
     if spec.pixels:
-        fine = to_device(torch.from_numpy(slide.fine.pixels(nodes)), device)
+        fine = to_device(torch.from_numpy(slide.fine.pixels(ranks().share(nodes))), device)
     else:
         fine = slide.fine.features("fine", nodes, view=symmetry, device=device)
     return Batch(slide, nodes, fine, symmetry, graph, _labels(slide, labels, rows, nodes, context_rows, device=device))

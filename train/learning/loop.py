@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from magnet_core.console import notice, progress
 from magnet_core.errors import MagnetError
 from magnet_core.interrupt import StopRequest
+from magnet_core.ranks import ranks
 from train.learning.optimiser import build_average, clip_gradient
 from train.learning.progress import Progress, TrainingState
 
@@ -92,7 +93,7 @@ def train(
     with (
         SummaryWriter(folder / "tensorboard", purge_step=done.step) as board,
         progress(initial=done.step, desc=title, unit="step", leave=None) as bar,
-        StopRequest() as stop,
+        StopRequest(heeds_second=ranks().size == 1) as stop,
     ):
         saved_at = time.monotonic()
         while done.epoch < loop.epochs and not done.is_stale(loop.patience):
@@ -104,12 +105,14 @@ def train(
                 _log(board, loss, terms, step=done.step)
                 bar.update()
                 bar.set_postfix_str(_status(done, loop.epochs), refresh=False)
+                share_request(stop)
                 if stop.requested or time.monotonic() - saved_at > 60 * loop.checkpoint_minutes:
                     state.save(folder, settings=settings)
                     saved_at = time.monotonic()
                     stop.raise_if_requested()
             end_epoch(trainee, state, validate, folder=folder, board=board)
         state.save(folder, settings=settings)  # the work after training may be stopped too
+        share_request(stop)
         stop.raise_if_requested()
     state.finish(folder)
     trainee.module.eval()
@@ -150,6 +153,12 @@ def training_step(
     return value, terms
 
 
+def share_request(stop: StopRequest) -> None:
+    """Ask to stop what any process of this training is asked to stop, so that all end after the same step."""
+    if ranks().any(stop.requested):
+        stop.requested = True
+
+
 def end_epoch(
     trainee: Trainee[Drawn, Batch],
     state: TrainingState,
@@ -166,7 +175,7 @@ def end_epoch(
         return
     trainee.module.eval()
     with state.judged():
-        score = validate()
+        score = ranks().agree(validate())
         if score > done.best_score:
             state.keep_best(folder)
     done.scores.append(score)

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 from magnet_core.checksums import check_files, file_checksum
 from magnet_core.errors import MagnetError
 from magnet_core.files import replacing
+from magnet_core.ranks import ranks
 from magnet_core.settings import differing
 from magnet_core.tensor_files import read_safetensors
 from train.learning.checkpoint import (
@@ -89,14 +90,16 @@ class TrainingState:
     progress: Progress = field(default_factory=Progress)
 
     def save(self, folder: Path, *, settings: Mapping[str, Any]) -> None:
-        """Write the checkpoint, with the settings of the training."""
+        """Write the checkpoint, with the settings of the training; of several processes, the first one does."""
+        if not ranks().is_first:
+            return
         write_checkpoint(folder, self._parts(), {"settings": dict(settings)}, device=self._device)
         if self.progress.best_weights:
             forget_best(folder, but=self.progress.best_epoch)
 
     def resume(self, folder: Path, *, settings: Mapping[str, Any]) -> bool:
         """Resume at the checkpoint, if there is one; a checkpoint of other settings is an error."""
-        values = read_checkpoint(folder)
+        values = ranks().agree(read_checkpoint(folder))
         if values is None:
             return False
         before, now = as_recorded(values.get("settings", {})), as_recorded(settings)
@@ -125,16 +128,18 @@ class TrainingState:
 
     def keep_best(self, folder: Path) -> None:
         """Write the module's weights as those of the best epoch, which is the last whole one."""
-        done = self.progress
-        path, weights = best_path(folder, done.epoch), self.module.state_dict()
-        with replacing(path) as partial:
-            partial.write_bytes(save({name: value.detach().contiguous() for name, value in weights.items()}))
-        done.best_epoch, done.best_weights = done.epoch, file_checksum(path)
+        done, path, checksum = self.progress, best_path(folder, self.progress.epoch), ""
+        if ranks().is_first:
+            weights = {name: value.detach().contiguous() for name, value in self.module.state_dict().items()}
+            with replacing(path) as partial:
+                partial.write_bytes(save(weights))
+            checksum = file_checksum(path)
+        done.best_epoch, done.best_weights = done.epoch, ranks().agree(checksum)
 
     def finish(self, folder: Path) -> None:
         """Leave the best weights in the module, or the running average, or the last ones."""
         done = self.progress
-        if done.best_epoch:
+        if done.best_epoch and ranks().is_first:
             path = best_path(folder, done.best_epoch) if done.best_weights else folder / FORMER_BEST
             recorded = {path.name: done.best_weights} if done.best_weights else None
             remedy = f"delete {folder / CHECKPOINT}, and give the command again; the training begins anew"
@@ -142,6 +147,7 @@ class TrainingState:
             self.module.load_state_dict(read_safetensors(path, expected="the weights of that epoch", remedy=remedy))
         elif self.average is not None:
             self._put(list(self.average.module.parameters()))
+        ranks().copy_first(list(self.module.parameters()))
 
     @torch.no_grad()
     def _put(self, weights: list[Tensor] | list[nn.Parameter]) -> None:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from magnet_core.backbones.encoder import Encoder
 from magnet_core.backbones.own_square import OwnSquare
-from magnet_core.device import autocast
+from magnet_core.device import at_least_float32, autocast
 from magnet_core.model import MagNet, Predictions
+from magnet_core.ranks import ranks
 from magnet_core.symmetry import turn
 from train.data.subgraph import Batch
 from train.model.gradient_cache import encode_in_parts
@@ -36,17 +37,22 @@ class Predictor(nn.Module):
         self.compute = compute
 
     def forward(self, batch: Batch) -> Predictions:
-        """Predict all levels of a subgraph."""
-        raw = batch.fine if self.encoder is None else self.features(batch.fine, symmetry=batch.symmetry)
+        """Predict all levels of a subgraph, of whose patches each process of one training encodes its share."""
+        raw = batch.fine
+        if self.encoder is not None:
+            raw = ranks().gather(self.features(batch.fine, symmetry=batch.symmetry), len(batch))
         result: Predictions = self.model(batch.slide.fine.fine_scale(raw), batch.graph)
         return result
 
     def features(self, patches: Tensor, *, symmetry: int = 0) -> Tensor:
-        """Fine features (N, F) float32 of patches (N, p, p, 3) uint8, turned by one of the square's symmetries."""
+        """Fine features (N, F) of patches (N, p, p, 3) uint8, turned by one of the square's symmetries.
+
+        They are float32, whatever the encoder's precision, or float64 where the encoder is.
+        """
         return encode_in_parts(partial(self._encode, symmetry), patches, micro_batch=self.compute.micro_batch)
 
     def _encode(self, symmetry: int, patches: Tensor) -> Tensor:
         assert self.encoder is not None
         with autocast(self.compute.precision, patches.device):
-            result: Tensor = self.encoder(turn(patches, symmetry), token_grid=1, own=self.own).fine.float()
-            return result
+            fine: Tensor = self.encoder(turn(patches, symmetry), token_grid=1, own=self.own).fine
+        return at_least_float32(fine)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 
+from magnet_core.ranks import ranks
 from train.data.sampler import along_curve
 from train.data.slide import Slide
 from train.data.subgraph import SubgraphSpec, gather_graph, within_hops
@@ -19,7 +20,7 @@ from train.model.predictor import Predictor
 
 # N fine rows, n rows of a chunk, P panel genes, F fine features
 
-ENCODED_ROWS = 256  # patches encoded together
+ENCODED_ROWS = 256  # patches that a process encodes together
 PREDICTED_ROWS = 4096  # rows predicted together, with their halo
 
 
@@ -78,9 +79,10 @@ def encode_slide(
     """Fine features (N, F) float32 of every fine row as the predictor's encoder gives them, mapped from `file`."""
     device, shape = next(predictor.parameters()).device, (len(slide.fine), slide.fine.fine_width)
     features: np.ndarray = np.memmap(file, np.float32, "w+", shape=shape)  # type: ignore[call-overload]
-    for start in range(0, len(features), ENCODED_ROWS):
-        rows = np.arange(start, min(start + ENCODED_ROWS, len(features)))
-        patches = torch.from_numpy(slide.fine.pixels(rows)).to(device)
-        features[rows] = predictor.features(patches, symmetry=symmetry).cpu().numpy()
+    of = ranks()
+    for start in range(0, len(features), step := ENCODED_ROWS * of.size):
+        rows = np.arange(start, min(start + step, len(features)))
+        patches = torch.from_numpy(slide.fine.pixels(of.share(rows))).to(device)
+        features[rows] = of.gather(predictor.features(patches, symmetry=symmetry), len(rows)).cpu().numpy()
         advance("encode", len(rows))
     return features

@@ -16,6 +16,8 @@ from magnet_core.console import logger
 from magnet_core.device import pick_device
 from magnet_core.losses import magnet_loss
 from magnet_core.model import MagNet
+from magnet_core.ranks import ranks
+from magnet_core.settings.loss import LossConfig
 from train.data.epoch import draw_epoch, epoch_batches
 from train.data.rows import Rows
 from train.data.slide import Slide
@@ -95,9 +97,6 @@ def magnet_trainee(predictor: Predictor, side: TrainingSide, config: FitConfig) 
     spec = SubgraphSpec.to_train(predictor.model, halo=config.halo, pixels=predictor.encoder is not None)
     raw_counts = None if config.loss.likelihood == "mse" else side.raw_counts
 
-    def loss_of(batch: Batch) -> tuple[Tensor, Terms]:
-        return magnet_loss(predictor(batch), batch.labels, graph=batch.graph, config=config.loss)
-
     modules: dict[nn.Module, float] = {predictor.model: 1.0}
     if predictor.encoder is not None:
         modules[predictor.encoder] = config.optim.encoder_lr
@@ -110,9 +109,22 @@ def magnet_trainee(predictor: Predictor, side: TrainingSide, config: FitConfig) 
         optimiser,
         draw_epoch=lambda epoch: draw_epoch(side.slides, epoch, config=config),
         gather=lambda parts: epoch_batches(parts, side.labels, spec=spec, device=device, raw_counts=raw_counts),
-        loss_of=loss_of,
+        loss_of=ranks().parallel(LossOfBatch(predictor, config.loss)),
         schedule=build_schedule(optimiser, steps_of_epoch * config.optim.epochs, config.optim),
     )
+
+
+class LossOfBatch(nn.Module):
+    """The loss of a batch, as one module: what several processes compute together."""
+
+    def __init__(self, predictor: Predictor, config: LossConfig) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.config = config
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """Return Eq. 5 and its terms, see `magnet_loss`."""
+        return magnet_loss(self.predictor(batch), batch.labels, graph=batch.graph, config=self.config)
 
 
 def set_mean_output(model: MagNet, side: TrainingSide) -> None:
