@@ -2,8 +2,8 @@
 
 In: synthetic slides, a small backbone with drawn weights. Out: rows of what and ratio:
 
-    speed-up   wall time of a command with --jobs 1 ÷ --jobs 2, and the share of its work that is then serial, by
-               Amdahl's law: (2 ÷ speed-up − 1)
+    speed-up   wall time of a command with --jobs 1 ÷ --jobs 2, or of one training by one process ÷ by two that torchrun
+               starts, and the share of its work that is then serial, by Amdahl's law: (2 ÷ speed-up − 1)
     overhead   milliseconds of a task that does nothing, of a thousand; beside slides and cells of minutes
 
 Each process has one thread. Nothing else should run: two processes need two idle cores.
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from magnet_core.engine.local import LocalEngine
@@ -27,6 +28,7 @@ from magnet_core.engine.tasks import Engine, Task
 
 RESULTS = Path(__file__).parent / "results" / "engines.json"
 BACKBONE = "timm:test_mambaout"
+TRAINED = "timm:resnet18"  # an encoder that takes most of a step
 TINY = 1000  # tasks that do nothing
 SYSTEMS = "magnet,feature_ridge,colour_ridge"
 
@@ -50,10 +52,34 @@ def main() -> None:
         study += ["--backbone", BACKBONE, "--recipe", "recipes/quick.toml", "--set", "optim.epochs=4"]
         seconds = [command("train", *study, "--runs", folder / f"runs{n}", "--jobs", n) for n in (1, 2)]
         rows += speed_up("train study, four folds of three systems", *seconds)
+        rows += speed_up(f"train fit, {TRAINED} fine-tuned for an epoch", *training(extract, folder), by="torchrun")
         for title, engine in {"--jobs 2": LocalEngine(2), "--engine ray": RayEngine()}.items():
             rows.append(overhead(title, engine))
     out.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     print(f"written: {out}")
+
+
+def training(extract: Sequence[object], folder: Path) -> list[float]:
+    """Seconds of one training by one process and by two."""
+    store = folder / "store-trained"
+    command("extract", *extract, "--backbone", TRAINED, "--store", store, "--jobs", 2)
+    fit = [
+        "train",
+        "fit",
+        "--fold",
+        0,
+        "--store",
+        store,
+        "--backbone",
+        TRAINED,
+        "--bins",
+        "finetuned",
+        "--device",
+        "cpu",
+    ]
+    fit += ["--set", "optim.epochs=1", "--set", "baselines=false", "--set", "validation.few=none"]
+    by_two = ["torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m"]
+    return [command(*fit, "--runs", folder / "by-one"), command(*by_two, *fit, "--runs", folder / "by-two")]
 
 
 def command(package: str, *arguments: object) -> float:
@@ -64,11 +90,11 @@ def command(package: str, *arguments: object) -> float:
     return time.perf_counter() - start
 
 
-def speed_up(what: str, one: float, two: float) -> list[Row]:
+def speed_up(what: str, one: float, two: float, *, by: str = "--jobs") -> list[Row]:
     """Rows of a command's seconds with one process and with two."""
     ratio = one / two
     rows: list[Row] = [
-        {"what": f"{what}: --jobs 1 ÷ --jobs 2", "ratio": round(ratio, 3)},
+        {"what": f"{what}: {by} 1 ÷ {by} 2", "ratio": round(ratio, 3)},
         {"what": f"{what}: serial share", "ratio": round(2 / ratio - 1, 3)},
     ]
     for row in rows:
