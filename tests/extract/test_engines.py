@@ -1,6 +1,7 @@
 """A run gives the same store whatever engine spreads it, and one slide's fault or loss is that slide's alone."""
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -19,7 +20,7 @@ from extract.preflight import accept
 from magnet_core.engine.local import LocalEngine
 from magnet_core.engine.ray_cluster import RayEngine
 from magnet_core.engine.shard import Shard
-from magnet_core.errors import MagnetError
+from magnet_core.errors import MagnetError, PlaceError
 from tests.nodes import two_nodes
 
 
@@ -116,6 +117,30 @@ def test_two_nodes_make_the_store_of_one_though_a_process_is_killed(
     killer.join()
     assert summary == RunSummary(written=["S1", "S2"], patches=summary.patches)
     assert_equal(settings.store, store)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_on_one_node_ends_the_run_with_a_line_and_the_next_one_makes_it_whole(
+    small_samples: Path, store: Path, tmp_path: Path
+) -> None:
+    settings = config(small_samples, tmp_path / "store")
+    (tmp_path / "sitecustomize.py").write_text(LIMITING)  # each process of that node runs it as it starts
+    with two_nodes(second={"LIMIT_BYTES": "300000", "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}) as nodes:
+        with pytest.raises(PlaceError) as caught:
+            run(settings, engine=RayEngine(nodes.address))
+        assert re.search(
+            r"store/S[12]/\S+: (Input/output error|File too large); .* give the same command again", str(caught.value)
+        )
+        assert "\n" not in str(caught.value)
+    assert run(settings).failed == {}
+    assert_equal(settings.store, store)
+
+
+LIMITING = """
+import os, resource
+if "ray::" in " ".join(os.sys.orig_argv) or "default_worker" in " ".join(os.sys.orig_argv):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(os.environ["LIMIT_BYTES"]),) * 2)
+"""
 
 
 def kill_one_at_work(store: Path) -> None:
