@@ -1,4 +1,4 @@
-"""The command `extract`: synth, inspect, doctor, backbones, run. Each imports what takes long, when it runs."""
+"""The command `extract`: synth, inspect, doctor, backbones, plan, run. Each imports what takes long, when it runs."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from extract.config import RunConfig, load_run
+from extract.forecast.cli import plan_command
 from extract.options import (
     SHEET,
     BackboneOption,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from extract.plan import RunPlan
 
 app = command_line("Stage one: from whole-slide images and counts to a feature store.")
+app.command(name="plan")(plan_command)
 
 
 @app.command()

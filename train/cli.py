@@ -7,6 +7,7 @@ from train.commands.cv import cv_command
 from train.commands.figure import figure_command
 from train.commands.fit import fit_command
 from train.commands.options import with_staging
+from train.commands.plan import plan_command
 from train.commands.predict import predict_command
 from train.commands.report import report_command
 from train.commands.study import study_command
@@ -17,6 +18,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "cv": with_staging(cv_command),
     "study": with_staging(study_command),
     "sweep": with_staging(sweep_command),
+    "plan": plan_command,
     "predict": with_staging(predict_command),
     "report": report_command,
     "figure": figure_command,
