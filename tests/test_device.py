@@ -29,6 +29,7 @@ from train.model.whole_slide import predict_slide
 from train.systems.plain.ridge import three_level_features
 
 BACKBONE = "timm:test_convnext"
+NEAR = 0.05  # of a standard deviation, at the worst; what is of another row or patch is apart by about 1
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -91,7 +92,7 @@ def test_an_encoder_sees_the_same(device: torch.device, backbone: str) -> None:
         found = encoder.to(device)(patches.to(device), 2, own=own)
     for kind in ("pooled", "tokens", "own"):
         values = getattr(expected, kind)
-        torch.testing.assert_close(getattr(found, kind).cpu(), values, rtol=0, atol=0.01 * float(values.std()))
+        torch.testing.assert_close(getattr(found, kind).cpu(), values, rtol=0, atol=NEAR * float(values.std()))
 
 
 def test_features_that_a_training_holds_on_a_device_are_where_the_next_system_asks_for_them(
@@ -122,7 +123,7 @@ def test_a_step_has_the_same_loss_and_a_gradient_for_every_parameter(
         trained = [parameter for parameter in predictor.parameters() if parameter.requires_grad]
         assert all(each.grad is not None and bool(each.grad.isfinite().all()) for each in trained)
         losses.append(loss.item())
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[1] == pytest.approx(losses[0], rel=5e-3)
 
 
 def test_a_checkpoint_brings_back_the_optimiser_and_what_is_drawn(device: torch.device, tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_a_slide_is_predicted_the_same(device: torch.device, store: Store, tmp_p
     slide, predictor = parts(store, config(store, tmp_path, f"encoder.mode={mode}", "compute.precision=fp32"))
     expected = predict_slide(predictor, slide)
     found = predict_slide(predictor.to(device), slide, batch_size=30)
-    np.testing.assert_allclose(found, expected, atol=1e-2 * expected.std())
+    np.testing.assert_allclose(found, expected, atol=NEAR * expected.std())
 
 
 def test_extraction_writes_the_same(device: torch.device, store: Store, tmp_path: Path) -> None:
@@ -160,4 +161,4 @@ def test_extraction_writes_the_same(device: torch.device, store: Store, tmp_path
     assert sorted(found.names()) == sorted(expected.names())
     for name in expected.names():
         values = expected.read(name).astype(np.float32)
-        np.testing.assert_allclose(found.read(name).astype(np.float32), values, atol=0.02 * values.std())
+        np.testing.assert_allclose(found.read(name).astype(np.float32), values, atol=NEAR * values.std())
