@@ -14,7 +14,7 @@ CODE := magnet_core cache extract train
 
 .DEFAULT_GOAL := help
 COMMA := ,
-.PHONY: help venv demo study-demo test test-slow test-all test-faults fuzz lint bench-extract bench-train bench-predict bench-accuracy clean
+.PHONY: help venv demo study-demo test test-slow test-all test-faults fuzz lint bench-extract bench-train bench-predict bench-accuracy bench-gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -140,6 +140,21 @@ bench-predict: $(STAMP) ## every bin of a slide from its image: time, memory, di
 bench-accuracy: $(STAMP) ## shares of the oracle, ablations, seams, rivals, in bench-accuracy/; hours; resumes
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench_accuracy.py bench-accuracy $(if $(SECTIONS),--sections $(SECTIONS))
 
+# With WHEELS=folder, an environment of its own over PYTHON's packages: a torch that is there stays, and what is lacking
+# comes from the folder without a network. Needs neither .venv nor an installation of the project.
+GPU_BIN := $(if $(WHEELS),.venv-gpu/bin,$(BIN))
+
+bench-gpu: $(if $(WHEELS),.venv-gpu/installed,$(STAMP)) ## all that only a GPU can show, 20 minutes; WHEELS=folder without a network; docs/gpu.md
+	@PYTHONPATH=. $(GPU_BIN)/python benchmarks/bench_gpu.py $(if $(PARTS),--parts $(PARTS))
+
+.venv-gpu/installed: pyproject.toml $(wildcard $(WHEELS)/*.whl)
+	@$(PYTHON) -m venv --system-site-packages .venv-gpu
+	@.venv-gpu/bin/python -c "import tomllib; \
+	  print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > .venv-gpu/requirements.txt
+	@.venv-gpu/bin/python -m pip -qq --no-input install --no-index --find-links $(WHEELS) -r .venv-gpu/requirements.txt \
+	  pytest pytest-timeout $(if $(wildcard $(WHEELS)/faiss_gpu-*),faiss-gpu,faiss-cpu)
+	@touch $@
+
 clean: ## remove what the targets made, .venv included
-	@rm -rf .venv demo study-demo fuzz-found build dist *.egg-info .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf .venv .venv-gpu demo study-demo fuzz-found build dist *.egg-info .coverage .coverage.* .pytest_cache .ruff_cache .mypy_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

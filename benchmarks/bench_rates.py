@@ -119,7 +119,7 @@ def fastest(call: Callable[[], object]) -> float:
 MEASURES: dict[str, Callable[[], list[Row]]] = {
     "stage-one": encoding,
     "laying": laying,
-    "fine-tuned": partial(learning, "fine-tuned", "optim.batch_size=32", steps=2),
+    "stage-two": partial(learning, "stage-two", "optim.batch_size=32", steps=2),
     "frozen": partial(learning, "frozen", "optim.batch_size=256", "encoder.mode=frozen", steps=12),
 }
 

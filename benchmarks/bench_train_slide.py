@@ -43,7 +43,7 @@ COUNTS_OF_BIN = 4  # genes seen in a bin
 class SlideSize:
     """A slide of `area` times the paper's bins, spots and regions; `pixels` where its bins are to be encoded."""
 
-    area: int = 1
+    area: float = 1
     pixels: bool = True
 
 
@@ -62,7 +62,9 @@ def write_store(folder: Path, backbone: str, size: SlideSize) -> None:
     """Write the geometry and the features of one slide."""
     store = Store.create(folder)
     rng = np.random.default_rng(0)
-    geometry = GeometryConfig(targets=(8,), bins=SAMPLED_BINS * size.area, spots=SAMPLED_SPOTS * size.area)
+    geometry = GeometryConfig(
+        targets=(8,), bins=round(SAMPLED_BINS * size.area), spots=round(SAMPLED_SPOTS * size.area)
+    )
     sample = Sample(SLIDE_ID, Path("none.tif"), Path("none"), patient="P1")
     counts = whole_slide(round(BINS_ALONG * size.area**0.5), rng)
     levels = [

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from magnet_core.errors import MagnetError
 from magnet_core.sealed import read_json
 
-ENCODING, TUNED, FROZEN = "stage-one", "fine-tuned", "frozen"  # of one device
+ENCODING, TUNED, FROZEN = "stage-one", "stage-two", "frozen"  # of one device; as `bench_gpu.py` names its parts
 # Of one processor core: reading the counts of all bins and laying levels; decoding the slide; all else of a patch.
 LAYING, DECODING, HANDLING = "laying", "decoding", "handling"
 UNITS = {ENCODING: "patches", TUNED: "bins", FROZEN: "bins"}

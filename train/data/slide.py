@@ -151,8 +151,8 @@ class LevelData:
     def features(self, kind: FeatureKind, rows: np.ndarray, *, view: int = 0, device: torch.device = CPU) -> Tensor:
         """Raw features of rows on a device, float16, see `FeatureKind`.
 
-        They come from the device if `hold` copied them there, and otherwise from the store. In a store without views,
-        every view is the first.
+        They come from where `hold` copied them to, and otherwise from the store. In a store without views, every view
+        is the first.
         """
         stored = partial(self._stored_features, rows=rows, view=view, device=device)
         if kind == "fine":
@@ -166,7 +166,7 @@ class LevelData:
         name = feature_name(self.name, kind, view=view % self.num_views)
         held = self._held.get(name)
         if held is not None:
-            return held[torch.from_numpy(rows).to(held.device)]
+            return held[torch.from_numpy(rows).to(held.device)].to(device)
         return to_device(torch.from_numpy(self._features.gather(name, rows)), device)
 
     def num_bytes(self, kind: str) -> int:

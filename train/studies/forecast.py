@@ -20,6 +20,7 @@ from train.systems.table import MAGNET, SYSTEMS, learns_in_epochs, plain_systems
 BINS, SPOTS = 6_000, 2_500  # fine rows a slide (paper, section 3), as `extract run` draws them by default
 CONTEXT_ROWS = 4_000  # spots and regions of a slide whose labels are held, beside those of bins
 HOUR = 3600.0
+ENCODERS = {FROZEN: "frozen", TUNED: "fine-tuned"}
 FLOAT = 4  # bytes of a label and of a prediction
 LEFT_OUT = (
     "choosing genes and reading labels of all training slides, once a cell; plain baselines and noise ceilings; "
@@ -154,5 +155,5 @@ def time_table(request: Request, config: StudyConfig, budget: Budget) -> str:
             for device, gpu in ((CORE, None), (budget.gpu.title, budget.gpu)):
                 pace = seconds_of(request, slides, config, part=part, gpu=gpu)
                 cells = budget.cells(pace.seconds / HOUR, is_gpu=gpu is not None)
-                lines.append([f"{slides:,}", part, device, pace.kind, *cells])
+                lines.append([f"{slides:,}", ENCODERS[part], device, pace.kind, *cells])
     return text_table(["slides", "encoder", "on", "pace", *budget.headings], lines, words=4)
