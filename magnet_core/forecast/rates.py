@@ -78,9 +78,10 @@ def read_rates(path: Path) -> tuple[Rate, ...]:
     """Read the rows of a file that `--rates` names; a file without any that counts is refused."""
     expected = "a JSON list of rows with part, rate_per_s, unit and device"
     rows = read_json(path, expected=expected, remedy=REMEDY)
-    known = [row for row in rows if isinstance(row, dict) and row.get("part") in UNITS] if type(rows) is list else []
+    rows = [row for row in rows if isinstance(row, dict) and "rate_per_s" in row] if isinstance(rows, list) else []
+    known = [row for row in rows if row.get("part") in UNITS]
     if not known:
-        found = f"none of the parts {', '.join(UNITS)}"
+        found = f"no rate of {', '.join(UNITS)}"
         raise MagnetError(path, expected=expected, found=found, remedy=REMEDY)
     try:
         rates = tuple(Rate.model_validate(row) for row in known)

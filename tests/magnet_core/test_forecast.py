@@ -91,8 +91,8 @@ def test_a_file_of_rates_replaces_what_is_assumed(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ("{", "expected a JSON list of rows"),
-        ("{}", "found none of the parts stage-one, "),
-        ('[{"part": "other"}]', "found none of the parts stage-one, "),
+        ("{}", "found no rate of stage-one, "),
+        ('[{"part": "other"}]', "found no rate of stage-one, "),
         ('[{"part": "frozen", "rate_per_s": 0, "unit": "bins", "device": "x"}]', "rate_per_s: Input should be greater"),
         ('[{"part": "frozen", "rate_per_s": 1, "unit": "patches", "device": "x"}]', "expected bins as unit of frozen"),
     ],
