@@ -138,8 +138,13 @@ class TrainingState:
 
     def finish(self, folder: Path) -> None:
         """Leave the best weights in the module, or the running average, or the last ones."""
+        if ranks().is_first:
+            self._restore_kept(folder)
+        ranks().copy_first(list(self.module.parameters()))
+
+    def _restore_kept(self, folder: Path) -> None:
         done = self.progress
-        if done.best_epoch and ranks().is_first:
+        if done.best_epoch:
             path = best_path(folder, done.best_epoch) if done.best_weights else folder / FORMER_BEST
             recorded = {path.name: done.best_weights} if done.best_weights else None
             remedy = f"delete {folder / CHECKPOINT}, and give the command again; the training begins anew"
@@ -147,7 +152,6 @@ class TrainingState:
             self.module.load_state_dict(read_safetensors(path, expected="the weights of that epoch", remedy=remedy))
         elif self.average is not None:
             self._put(list(self.average.module.parameters()))
-        ranks().copy_first(list(self.module.parameters()))
 
     @torch.no_grad()
     def _put(self, weights: list[Tensor] | list[nn.Parameter]) -> None:
