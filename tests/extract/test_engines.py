@@ -6,7 +6,8 @@ import shutil
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from extract.preflight import accept
 from magnet_core.engine.local import LocalEngine
 from magnet_core.engine.ray_cluster import RayEngine
 from magnet_core.engine.shard import Shard
+from magnet_core.engine.tasks import Engine
 from magnet_core.errors import MagnetError, PlaceError
 from tests.nodes import two_nodes
 
@@ -71,13 +73,25 @@ def test_parts_make_the_store_of_one(small_samples: Path, store: Path, tmp_path:
     assert accept(settings, Shard(3, 3)).samples == ()
 
 
+@contextmanager
+def engine_of(name: str) -> Iterator[Engine]:
+    """Two processes, or two nodes."""
+    if name == "local":
+        yield LocalEngine(2)
+        return
+    with two_nodes() as nodes:
+        yield RayEngine(nodes.address)
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_fault_in_another_process_is_one_line_of_its_slide(
-    small_samples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    small_samples: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, engine: str
 ) -> None:
     sheet = tmp_path / "samples.csv"
     shutil.copytree(small_samples.parent, tmp_path, dirs_exist_ok=True)
     next((tmp_path / "S1").rglob("*.btf")).write_bytes(b"no picture")
-    summary = run(config(sheet, tmp_path / "store"), engine=LocalEngine(2))
+    with engine_of(engine) as chosen:
+        summary = run(config(sheet, tmp_path / "store"), engine=chosen)
     assert (summary.written, list(summary.failed)) == (["S2"], ["S1"])
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert line == f"failed: S1: {summary.failed['S1']}"
