@@ -55,7 +55,7 @@ from magnet_core.backbones.own_square import OwnSquare
 from magnet_core.console import logger, progress
 from magnet_core.device import pick_device, pick_precision
 from magnet_core.engine.local import HERE
-from magnet_core.engine.tasks import Engine, Task
+from magnet_core.engine.tasks import Engine, Task, shown_by
 from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.levels import CENTRE, REGION, SPOT, own_square_um
 from magnet_core.prefetch import read_ahead
@@ -114,7 +114,7 @@ def run(
         with progress(total=len(accepted.samples), desc="slides", unit="slide") as bar:
             for samples in waves(accepted.samples):
                 tasks = [Task(f"slide {each.slide_id}", extract_one, (each, config, clock)) for each in samples]
-                for _, outcome in engine.run(tasks, lost=outcome_of_lost):
+                for _, outcome in engine.run(tasks, lost=outcome_of_lost, far=shown_by(bar)):
                     outcomes[outcome.slide_id] = outcome
                     if outcome.fault:
                         log.error("failed: %s: %s", outcome.slide_id, outcome.fault)

@@ -24,11 +24,13 @@ from magnet_core.errors import MagnetError, in_one_line, without_secrets
 from magnet_core.hub_address import hub_address
 from magnet_core.interrupt import OF_A_CLUSTER, SIGNALS, exit_code, terminate
 from magnet_core.log_bar import LogBar
+from magnet_core.unseen_bar import Far, UnseenBars
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
 NOTICE = 25  # between info and warning: what is told unless --quiet
 _LOGGER = logging.getLogger("magnet_hd")
 _bars = True
+_unseen: UnseenBars | None = None
 _said_after_ctrl_c = "interrupted; run again"
 _HEEDING = (signal.default_int_handler, terminate)  # handlers that end a command; a background job ignores Ctrl-C
 
@@ -146,17 +148,20 @@ def heard_level() -> int:
 
 
 @contextmanager
-def collected(level: int) -> Iterator[list[Said]]:
-    """Around work in a process that the user does not see: yields the list of what it says; it has no bars."""
-    global _bars
-    _bars = False
+def collected(level: int, far: Far | None = None) -> Iterator[list[Said]]:
+    """Around work in a process that the user does not see: yields the list of what it says.
+
+    It shows no bars; what part of their steps is done goes to `far`.
+    """
+    global _bars, _unseen
+    _bars, _unseen = False, UnseenBars(far) if far is not None else None
     _LOGGER.setLevel(level)
     collector = _Collector()
     before, _LOGGER.handlers = _LOGGER.handlers, [collector]
     try:
         yield collector.said
     finally:
-        _LOGGER.handlers = before
+        _LOGGER.handlers, _unseen = before, None
 
 
 def say_again(said: Sequence[Said]) -> None:
@@ -205,6 +210,8 @@ def progress(*iterable: Any, even: bool = True, **options: Any) -> Any:
 
     Of steps that are not `even`, as cells of different systems are, the time that is left is not estimated.
     """
+    if _unseen is not None:
+        return _unseen.open(*iterable, even=even, **options)
     if not _bars:
         options["disable"] = True
     if not sys.stderr.isatty():

@@ -23,7 +23,7 @@ from magnet_core.console import logger, notice, progress
 from magnet_core.device import pick_device
 from magnet_core.engine.local import HERE
 from magnet_core.engine.shard import Shard
-from magnet_core.engine.tasks import Engine, Task
+from magnet_core.engine.tasks import Engine, Task, shown_by
 from magnet_core.environment import fault_line
 from magnet_core.errors import MagnetError
 from magnet_core.files import naming, remove_left, replacing, sync_below
@@ -144,7 +144,7 @@ def run_cells(
     tasks = [Task(cell.title, compute_one, (cell, folder, raises)) for folder, cell in ordered]
     try:
         with progress(total=len(tasks), desc="cells", unit="cell", even=False, disable=not tasks) as bar:
-            for task, fault in engine.run(tasks, lost=lambda task, why: f"{task.name}: {why}"):
+            for task, fault in engine.run(tasks, lost=lambda task, why: f"{task.name}: {why}", far=shown_by(bar)):
                 if fault:
                     faults[task.arguments[1]] = fault
                     log.error("failed: %s", fault)

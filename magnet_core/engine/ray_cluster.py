@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, Generic
 
 from magnet_core.console import heard_level, notice, say_again
-from magnet_core.engine.tasks import LOST, Engine, Heard, Lost, Needs, Pool, Result, Task, run_heard
+from magnet_core.engine.tasks import LOST, Engine, Heard, Lost, Needs, Pool, Result, Task, UnderWay, run_heard
 from magnet_core.errors import MagnetError, MissingExtraError
 
 RETRIES = 3  # of a task whose process was lost
@@ -33,8 +33,8 @@ class RayEngine(Engine):
     needs: Needs = Needs()
 
     @contextmanager
-    def open(self, *, lost: Lost[Result]) -> Iterator[Pool[Result]]:
-        """Yield a pool; a task that was lost for the last time has the result of `lost`."""
+    def open(self, *, lost: Lost[Result], far: UnderWay | None = None) -> Iterator[Pool[Result]]:
+        """Yield a pool; a task that was lost for the last time has the result of `lost`; `far` hears nothing."""
         with _connected(self.address) as ray:
             pool = _OnCluster(ray, self.needs, lost)
             try:

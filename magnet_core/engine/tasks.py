@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from magnet_core.console import Said, collected
+from magnet_core.console import Bar, Said, collected
+from magnet_core.unseen_bar import Far
 
 Result = TypeVar("Result")
+MOST_SHOWN = 6  # tasks under way in the words of a bar
 
 LOST = "the process that worked on it was lost (killed, as where memory runs out, or its machine went)"
 
@@ -53,14 +55,34 @@ class Heard(Generic[Result]):
     said: Sequence[Said]
 
 
-def run_heard(task: Task[Result], level: int) -> Heard[Result]:
-    """Do a task's work in a process that the user does not see, and keep what it says from a level on."""
-    with collected(level) as said:
+def run_heard(task: Task[Result], level: int, far: Far | None = None) -> Heard[Result]:
+    """Do a task's work in a process that the user does not see, and keep what it says from a level on.
+
+    What part of it is done, as its bars know it, goes to `far`.
+    """
+    with collected(level, far) as said:
         result = task.run()
     return Heard(result, said)
 
 
 Lost = Callable[[Task[Result], str], Result]  # the result of a task that an engine gave up, and why
+UnderWay = Callable[[Sequence[tuple[Task[Any], float]]], None]  # hears which tasks run, and what part of each is done
+
+
+def in_words(under_way: Sequence[tuple[Task[Any], float]]) -> str:
+    """Say how far tasks are: 'slide S3 41 %, slide S5 12 %'."""
+    more = f" and {len(under_way) - MOST_SHOWN} more" if len(under_way) > MOST_SHOWN else ""
+    return ", ".join(f"{task.name} {100 * part:.0f} %" for task, part in under_way[:MOST_SHOWN]) + more
+
+
+def shown_by(bar: Bar) -> UnderWay:
+    """Return what says behind the numbers of a bar how far tasks are."""
+
+    def show(under_way: Sequence[tuple[Task[Any], float]]) -> None:
+        bar.set_postfix_str(in_words(under_way))
+        bar.update(0)  # a line of a log, where its time has come
+
+    return show
 
 
 class Pool(Protocol[Result]):
@@ -86,17 +108,20 @@ class Engine(ABC):
         return False
 
     @abstractmethod
-    def open(self, *, lost: Lost[Result]) -> AbstractContextManager[Pool[Result]]:
+    def open(self, *, lost: Lost[Result], far: UnderWay | None = None) -> AbstractContextManager[Pool[Result]]:
         """Yield a pool, at whose end tasks that are under way are stopped, after they saved what they have.
 
-        A task whose process was lost is given again where the engine does so, and else has the result of `lost`.
+        A task whose process was lost is given again where the engine does so, and else has the result of `lost`. While
+        a result is waited for, `far` hears now and then how far tasks are, of an engine that knows.
         """
 
-    def run(self, tasks: Sequence[Task[Result]], *, lost: Lost[Result]) -> Generator[tuple[Task[Result], Result]]:
+    def run(
+        self, tasks: Sequence[Task[Result]], *, lost: Lost[Result], far: UnderWay | None = None
+    ) -> Generator[tuple[Task[Result], Result]]:
         """Yield each task with its result as it ends, in any order."""
         if not tasks:
             return
-        with self.open(lost=lost) as pool:
+        with self.open(lost=lost, far=far) as pool:
             for task in tasks:
                 pool.submit(task)
             for _ in tasks:

@@ -1,11 +1,13 @@
 """The section of a sweep: its best trials, the recipe of the best, and how the search went.
 
-In: sweep.json, trials.csv, best.toml, study.db. Out: a `Section`. A refit is a result of its own, in `refit`.
+In: sweep.json, trials.csv, best.toml, study.db or the records of trials. Out: a `Section`. A refit is a result of its
+own, in `refit`.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from magnet_core.checksums import FILES, check_files
 from train.places import SWEEP
@@ -15,9 +17,10 @@ from train.report.search import search_blocks
 from train.report.settings import facts, settings, versions
 from train.settings.search import SearchConfig
 from train.studies.numbers import NOTHING, number
-from train.sweep.record import BEST, TRIALS
+from train.sweep.record import BEST, STORAGE, TRIALS
+from train.sweep.space import described_space
 from train.sweep.study import DATABASE, open_study
-from train.sweep.trial_records import check_trials
+from train.sweep.trial_records import check_trials, study_of_records
 
 SHOWN = 10
 OF_THE_TRIAL = ("trial", "ended", "pcc_gene", "epochs", "reason")
@@ -46,7 +49,7 @@ def sweep_section(folder: Path) -> Section:
         *settings(config),
         best_table(whole[:SHOWN], record["space"]),
         *([Code("Recipe of the best trial", read_toml_text(folder / BEST))] if whole else []),
-        *search_of(folder, record["space"]),
+        *search_of(folder, record),
         *refusals(trials),
         versions(record),
     ]
@@ -76,8 +79,11 @@ def rounded(text: str) -> str:
         return text
 
 
-def search_of(folder: Path, space: Iterable[str]) -> list[Block]:
-    """How the search went, where its study is there."""
+def search_of(folder: Path, record: Mapping[str, Any]) -> list[Block]:
+    """How the search went, where its study is there; one in a shared storage is told by the records of its trials."""
+    space = record["space"]
+    if STORAGE in record:
+        return search_blocks(study_of_records(folder, described_space(space)), space)
     if not (folder / DATABASE).is_file():
         return []
     with open_study(folder, SearchConfig()) as study:

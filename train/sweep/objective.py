@@ -20,6 +20,7 @@ from train.data.fold_sides import open_fold
 from train.data.training_side import TrainingSide, hold_out
 from train.pipeline import judge
 from train.settings.fit import DataConfig, FitConfig, ValidationConfig
+from train.sweep.study import LEG, locked
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def train_leg(config: FitConfig, folder: Path, epochs: int) -> Leg:
     """Train a trial up to so many epochs, on from the checkpoint in its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with naming(folder):
+        with naming(folder), locked(folder / LEG):  # a process that outlives its command for now may be at it
             bench = benches_of_process().bench(config)
             done = judge(config, bench.side, folder, epochs=epochs)
     except (MagnetError, torch.OutOfMemoryError) as error:

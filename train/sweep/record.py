@@ -1,12 +1,14 @@
 """What a sweep's folder holds beside its study.
 
-sweep.json  all that the sweep is, and the slides; one that goes on must be the same. With checksums of the other two
+sweep.json  all that the sweep is, and the slides; one that goes on must be the same. With checksums of the other two,
+            and where the study lies that several commands share
 trials/     a record of each trial, see `train.sweep.trial_records`
 trials.csv  every trial: how it ended, its value, epochs, seconds, and the settings that were searched
 best.toml   the settings of the best trial, a recipe for `train fit`
 """
 
 import json
+import secrets
 from typing import Any
 
 import optuna
@@ -24,14 +26,24 @@ from train.places import SWEEP, read_result
 from train.settings.fit import OUTPUT_NEUTRAL, FitConfig, as_recorded
 from train.sweep.config import Sweep
 from train.sweep.objective import Bench
-from train.sweep.study import DRAWING, KEPT_EPOCH, REFUSED, locked
+from train.sweep.storage import OPTION, Storage
+from train.sweep.study import DRAWING, KEPT_EPOCH, REFUSED, Shared, alone, locked
 from train.sweep.trial_records import ending
 
 TRIALS, BEST = "trials.csv", "best.toml"
+STORAGE = "storage"  # of sweep.json
 NOT_OF_A_RECIPE = ("name", "overwrite", "device")
 
 
-def check_record(sweep: Sweep, bench: Bench) -> None:
+def check_shared(sweep: Sweep, bench: Bench, storage: Storage) -> Shared:
+    """As `check_record`, for one of several commands; return which study of the storage is the sweep's."""
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    with locked(sweep.folder / DRAWING), alone(sweep):
+        check_record(sweep, bench, storage)
+        return Shared(storage, read_result(sweep.folder / SWEEP)[STORAGE]["study"])
+
+
+def check_record(sweep: Sweep, bench: Bench, storage: Storage | None = None) -> None:
     """Write what the sweep is, or compare it with what the folder says."""
     slides = {
         "learnt": [slide.slide_id for slide in bench.side.learnt.slides],
@@ -40,9 +52,22 @@ def check_record(sweep: Sweep, bench: Bench) -> None:
     now: dict[str, Any] = json.loads(json.dumps({**sweep.described(), "slides": slides}))
     path = sweep.folder / SWEEP
     if not path.exists():
-        write_sealed(path, {**now, "versions": package_versions()})
+        shared = {}
+        if storage is not None:  # in a database there may be other sweeps of this name
+            study = f"{sweep.folder.name}-{secrets.token_hex(4)}"
+            shared = {STORAGE: {"place": storage.recorded(sweep.folder), "study": study}}
+        write_sealed(path, {**now, **shared, "versions": package_versions()})
         return
     before = read_result(path, tuple(now))
+    begun, given = before.get(STORAGE, {}).get("place"), storage and storage.recorded(sweep.folder)
+    if begun != given:
+        expected, found = (f"{OPTION} {place}" if place else f"no {OPTION}" for place in (begun, given))
+        raise MagnetError(
+            path,
+            expected=f"{expected}, with which the sweep was begun",
+            found=found,
+            remedy="give it as it was begun, or give another --name",
+        )
     searched = before["space"].keys() | now["space"].keys()
     neutral = {*OUTPUT_NEUTRAL, *searched}
     different = differing(as_recorded(before.pop("settings")), now.pop("settings"), neutral=neutral)

@@ -85,6 +85,15 @@ def parse_space(table: Mapping[str, Any], *, where: str) -> dict[str, Dimension]
     return space
 
 
+def described_space(space: Mapping[str, Mapping[str, Any]]) -> dict[str, Dimension]:
+    """Return the space that a sweep's record describes."""
+    dimensions: dict[str, Dimension] = {}
+    for name, described in space.items():
+        values = {key: value for key, value in described.items() if key != "kind"}
+        dimensions[name] = Choice(tuple(values["choices"])) if described["kind"] == "choice" else Range(**values)
+    return dimensions
+
+
 def _walk(
     kind: type[Settings], table: Mapping[str, Any], *, prefix: str, where: str
 ) -> Iterator[tuple[str, Dimension]]:

@@ -5,7 +5,7 @@ between the two is one line. SQLite finds damage of its pages' structure alone, 
 holds, and a study that is lost is made anew from the records. Trials of before have none, and are taken as they are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from magnet_core.errors import MagnetError
 from magnet_core.files import plain_json
 from magnet_core.sealed import read_sealed, write_sealed
 from train.sweep.config import Sweep
-from train.sweep.study import ANEW, DATABASE, DRAWING, KEPT_EPOCH, REFUSED, finished, locked, whole
+from train.sweep.space import Dimension
+from train.sweep.study import ANEW, DATABASE, DRAWING, KEPT_EPOCH, REFUSED, Shared, finished, locked, whole
 
 FOLDER, RECORDED = "trials", "recorded"  # the latter is what a trial says of itself
 STATES = {"whole": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "refused": TrialState.PRUNED}
@@ -48,13 +49,13 @@ def write_trial(study: optuna.Study, sweep: Sweep, trial: optuna.Trial, ended: s
     write_sealed(record_path(sweep.folder, trial.number), record)
 
 
-def check_trials(study: optuna.Study, folder: Path) -> None:
+def check_trials(study: optuna.Study, folder: Path, shared: Shared | None = None) -> None:
     """Compare what a study says of its trials with their records; the first difference is an error."""
     numbers = [number for number, _ in _records(folder)]  # first: a trial is drawn before it is recorded
-    with whole(folder):
+    with whole(folder, shared):
         trials = study.get_trials(deepcopy=False)
     if lost := [number for number in numbers if number >= len(trials)]:
-        raise _differs(folder, lost[0], expected=f"its trial {lost[0]}", found=f"{len(trials)} trials")
+        raise _differs(folder, shared, lost[0], expected=f"its trial {lost[0]}", found=f"{len(trials)} trials")
     for trial in finished(trials):
         path = record_path(folder, trial.number)
         if not path.exists() and RECORDED not in trial.user_attrs:
@@ -64,19 +65,32 @@ def check_trials(study: optuna.Study, folder: Path) -> None:
         now = plain_json({**_facts(trial), "ended": ending(trial), "value": value})
         for name, said in now.items():
             if said != record[name]:
-                raise _differs(folder, trial.number, expected=f"{name} {record[name]}", found=str(said))
+                raise _differs(folder, shared, trial.number, expected=f"{name} {record[name]}", found=str(said))
 
 
 def restore(study: optuna.Study, sweep: Sweep) -> int:
     """Tell a study that is empty of the trials that are recorded, under their numbers; return how many there are."""
     with locked(sweep.folder / DRAWING):
-        records = sorted(_records(sweep.folder))
-        if not records or study.get_trials(deepcopy=False):
+        if study.get_trials(deepcopy=False):
             return 0
-        for number, path in records:
-            while len(study.get_trials(deepcopy=False)) < number:
-                study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))  # one that was stopped or killed
-            study.add_trial(_trial(_read(path), sweep))
+        return _tell_of_records(study, sweep.folder, sweep.space)
+
+
+def study_of_records(folder: Path, space: Mapping[str, Dimension]) -> optuna.Study:
+    """Make a study in memory of the trials that are recorded in a sweep's folder."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize")
+    _tell_of_records(study, folder, space)
+    return study
+
+
+def _tell_of_records(study: optuna.Study, folder: Path, space: Mapping[str, Dimension]) -> int:
+    records, num_told = sorted(_records(folder)), 0
+    for number, path in records:
+        for _ in range(num_told, number):
+            study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))  # one that was stopped or killed
+        study.add_trial(_trial(_read(path), space))
+        num_told = number + 1
     return len(records)
 
 
@@ -91,10 +105,10 @@ def _facts(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _trial(record: dict[str, Any], sweep: Sweep) -> FrozenTrial:
+def _trial(record: dict[str, Any], space: Mapping[str, Dimension]) -> FrozenTrial:
     """Make the trial that a record tells of."""
     drawn, state = FixedTrial(record["params"]), STATES[record["ended"]]
-    for name, item in sweep.space.items():
+    for name, item in space.items():
         if name in record["params"]:
             item.suggest(drawn, name)
     scores = {int(epoch): float("nan") if score is None else score for epoch, score in record["scores"].items()}
@@ -123,10 +137,10 @@ def _read(path: Path) -> dict[str, Any]:
     return record
 
 
-def _differs(folder: Path, number: int, *, expected: str, found: str) -> MagnetError:
+def _differs(folder: Path, shared: Shared | None, number: int, *, expected: str, found: str) -> MagnetError:
     return MagnetError(
-        f"{folder / DATABASE}, trial {number}",
+        f"{folder / DATABASE if shared is None else shared.storage.place}, trial {number}",
         expected=f"{expected}, as {FOLDER}/{number}.json has it",
         found=found,
-        remedy=ANEW,
+        remedy=ANEW if shared is None else shared.anew,
     )

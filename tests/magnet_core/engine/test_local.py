@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from logging import WARNING
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 import torch
 
-from magnet_core.console import NOTICE, logger
+from magnet_core.console import NOTICE, logger, progress
 from magnet_core.engine.local import VISIBLE, LocalEngine, visible_gpus
 from magnet_core.engine.shard import Shard
-from magnet_core.engine.tasks import Task
+from magnet_core.engine.tasks import Task, shown_by
 from magnet_core.errors import MagnetError
+from magnet_core.log_bar import LogBar
 
 
 def never(task: Task[Any], why: str) -> Any:
@@ -71,6 +73,37 @@ def test_what_a_task_says_is_heard_here_from_the_same_level_on(jobs: int, caplog
     caplog.set_level(NOTICE, "magnet_hd")
     assert len(list(LocalEngine(jobs).run(tasks, lost=never))) == 2
     assert caplog.record_tuples == [("magnet_hd.x", WARNING, "3 slides")]
+
+
+def do_a_quarter(seen: Path) -> None:
+    """Do a step of four, and the others once that was seen."""
+    with progress(total=4) as bar:
+        bar.update()
+        deadline = time.monotonic() + 240
+        while not seen.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        bar.update(3)
+
+
+def test_how_far_tasks_are_is_seen_while_they_run(tmp_path: Path) -> None:
+    told, seen = set[tuple[str, float]](), tmp_path / "seen"
+
+    def far(under_way: Sequence[tuple[Task[Any], float]]) -> None:
+        told.update((task.name, part) for task, part in under_way)
+        if {("one", 0.25), ("two", 0.25)} <= told:
+            seen.touch()
+
+    tasks = [Task(name, do_a_quarter, (seen,)) for name in ("one", "two")]
+    assert len(list(LocalEngine(2).run(tasks, lost=never, far=far))) == 2
+    assert seen.exists()
+    assert {name for name, _ in told} == {"one", "two"}
+
+
+def test_a_bar_says_how_far_tasks_are() -> None:
+    bar = LogBar(total=8, desc="slides", unit="slide")
+    shown_by(bar)([(Task(f"slide S{number}", os.getpid, ()), number / 10) for number in range(8)])
+    parts = ", ".join(f"slide S{number} {10 * number} %" for number in range(6))
+    assert bar.line() == f"slides  0/8 slides  0 %  {parts} and 2 more"
 
 
 PROGRAM = """

@@ -157,7 +157,7 @@ def test_as_many_trials_are_under_way_as_there_are_places(small_store: Store, tm
         slots = 3
 
         @contextmanager
-        def open(self, *, lost: object) -> Iterator["Places"]:
+        def open(self, *, lost: object, far: object) -> Iterator["Places"]:
             yield self
 
         def submit(self, task: Task[Leg]) -> None:
