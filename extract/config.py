@@ -5,9 +5,9 @@ Imports nothing that takes long, so that help shows the defaults and a mistake i
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from magnet_core.backbones.names import named_file, named_spec, split_revision
 from magnet_core.errors import MagnetError
@@ -15,12 +15,14 @@ from magnet_core.levels import TARGETS
 from magnet_core.settings import Layers, Settings, refusal, without
 from magnet_core.settings.device import Device
 from magnet_core.settings.limits import MOST_ROWS, MOST_WIDTH
-from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
+from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM, WORKING_MPP, patch_px
 
 MOST_MAPS = 3  # of `magnet_core.backbones.own_square`, which brings torch
 MOST_TOKENS = 16  # a side: as many as the finest of the usual encoders, ViT-L/14, has in 224 px
 
-MOST_PATCH_UM = 1024.0  # 4,096 px a side, 48 MiB
+MOST_PATCH_UM = 1024.0
+LEAST_PATCH_PX, MOST_PATCH_PX = 16, 4096  # a side: one token of a ViT/16, and 48 MiB
+FINEST_MPP, COARSEST_MPP = 0.1, 4.0  # a scan at 100×, and one at 2.5×
 MOST_PATCHES = 4096  # of a spot, 224 px a side, that are encoded at a time: 2.3 GiB as they enter the encoder
 MOST_NEIGHBOURS = 256
 MOST_HOPS = 64
@@ -64,6 +66,8 @@ class GeometryConfig(Settings):
     window         side of a sampling window, in bins (half as many spots)
     neighbours     k of the kNN graphs
     context_hops   context squares kept around those that are paired, so that graphs of L rounds are whole
+    bin_patch_um, spot_patch_um, region_patch_um  sides of the patches. On bins the last two are also the sides of the
+                   squares whose bins are summed; a measured spot keeps its counts, whatever its patch
     """
 
     table = "geometry"
@@ -125,6 +129,7 @@ class RunConfig(Settings):
     compile     let torch compile the encoder first: slower to start, faster after
     pixels      keep the pixels of fine rows, for training an encoder; a store without gets them from a later run
     stain       as_is, or matched: the colours of all slides are brought to one stain, see `magnet_core.slides.stain`
+    working_mpp  µm/px at which patches of all levels are cut and reach the encoder
     """
 
     samples: Path = Path("samples.csv")
@@ -138,6 +143,21 @@ class RunConfig(Settings):
     compile: bool = False
     pixels: bool = True
     stain: Stain = "as_is"
+    working_mpp: float = Field(default=WORKING_MPP, ge=FINEST_MPP, le=COARSEST_MPP)
+
+    @model_validator(mode="after")
+    def _patches_can_be_encoded(self) -> Self:
+        for name in ("bin_patch_um", "spot_patch_um", "region_patch_um"):
+            patch_um = getattr(self.geometry, name)
+            if not LEAST_PATCH_PX <= patch_px(patch_um, self.working_mpp) <= MOST_PATCH_PX:
+                raise refusal(
+                    f"geometry.{name}",
+                    "working_mpp",
+                    expected=f"patches of {LEAST_PATCH_PX} to {MOST_PATCH_PX:,} px a side",
+                    found=f"{patch_px(patch_um, self.working_mpp):,} px, {patch_um:g} µm at {self.working_mpp:g} µm/px",
+                    remedy=f"change geometry.{name} or working_mpp",
+                )
+        return self
 
     def deciding(self, part: Literal["geometry", "embedding"]) -> dict[str, Any]:
         """Return the settings on which the bytes of a geometry file, or of a feature file, depend.

@@ -6,7 +6,7 @@ genes/id, genes/name                        (G,) text
 <level>/edges                               (N, k) int32, rows of the same level, nearest first
 <level>/pair/<context>                      (N,) int32, row of the context level
 <level>/counts/{indptr,indices,values}      raw counts, CSR over the genes
-<level>/pixels                              (N, p, p, 3) uint8 at 0.25 µm/px
+<level>/pixels                              (N, p, p, 3) uint8 at the working µm/px, 0.25 unless the run said another
 
 A geometry without pixels says so in its header, and has the digest of the one with them: nothing else differs, and
 features of the one are those of the other.
@@ -28,7 +28,6 @@ from extract.levels import Level
 from extract.readers import count_files, space_ranger_hd
 from extract.resolution import ResolvedMpp
 from magnet_core.records import Genes, Sample
-from magnet_core.units import WORKING_MPP
 
 # N rows, G genes, k neighbours, p pixels
 
@@ -47,7 +46,6 @@ def geometry_settings(sample: Sample, config: RunConfig) -> dict[str, Any]:
         "slide_id": sample.slide_id,
         "platform": sample.platform,
         "stated_mpp": sample.mpp,
-        "working_mpp": WORKING_MPP,
         "image": file_fingerprint(sample.image),
         "counts": [file_fingerprint(path) for path in counts],
     }

@@ -262,7 +262,7 @@ def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[lis
     levels = lay_levels(counts, resolution.mpp, config.geometry, slide_id=sample.slide_id)
     rows = ", ".join(f"{level.name} {len(level)}" for level in levels)
     log.info("%s: %s, %.4f µm/px (%s); %s", sample.slide_id, counts.platform, resolution.mpp, resolution.source, rows)
-    if (coarse := enlarging(resolution.mpp)) is not None:
+    if (coarse := enlarging(resolution.mpp, config.working_mpp)) is not None:
         log.warning("%s: %s", sample.slide_id, coarse)
     check_inside(levels, ScaledSlide(slide, resolution.mpp), sample)
     return levels, counts.genes, resolution
@@ -271,11 +271,11 @@ def lay_slide(sample: Sample, slide: SlideImage, config: RunConfig) -> tuple[lis
 def as_seen(slide: SlideImage, mpp: float, config: RunConfig, *, slide_id: str) -> ScaledSlide:
     """The slide as encoders see it: at their resolution and, where that is asked for, in the stain of all slides."""
     if config.stain == "as_is":
-        return ScaledSlide(slide, mpp)
+        return ScaledSlide(slide, mpp, config.working_mpp)
     colours = stain_table(slide, mpp)
     if colours is None:
         log.warning("%s: no tissue was found by colour, so that its stain stays as it is", slide_id)
-    return ScaledSlide(slide, mpp, colours=colours)
+    return ScaledSlide(slide, mpp, config.working_mpp, colours=colours)
 
 
 def open_sinks(
@@ -296,7 +296,8 @@ def open_sinks(
     saves = Saves(pace.clock if pace else time.monotonic)
     for level in levels:
         if geometry is not None and level.pixels:
-            sinks[level.name].append(PixelSink(geometry, level, background=background))
+            side_px = patch_px(level.patch_um, config.working_mpp)
+            sinks[level.name].append(PixelSink(geometry, level, side_px=side_px, background=background))
         if features is not None:
             own = own_square(level, config.embedding)
             sinks[level.name].append(
@@ -317,8 +318,10 @@ def open_sinks(
 
 def encode_batch_size(level: Level, config: RunConfig, *, own: OwnSquare | None, pace: Pace | None) -> int:
     """Patches encoded together: they hold the pixels of `config.batch_size` spot patches, or fewer to keep pace."""
-    batch_size = max(1, round(config.batch_size * (SPOT_PATCH_UM / level.patch_um) ** 2))
-    return batch_size if pace is None else pace.batch_size(batch_size, patch_px(level.patch_um), own)
+    spot_um = SPOT_PATCH_UM * (config.working_mpp / WORKING_MPP)  # as wide in pixels as the paper's spot patch
+    batch_size = max(1, round(config.batch_size * (spot_um / level.patch_um) ** 2))
+    side_px = patch_px(level.patch_um, config.working_mpp)
+    return batch_size if pace is None else pace.batch_size(batch_size, side_px, own)
 
 
 def own_square(level: Level, config: EmbeddingConfig) -> OwnSquare | None:
@@ -332,7 +335,7 @@ def pour(
 ) -> int:
     """Pass over the slide once and hand every level's patches to its sinks; returns how many there were."""
     requests = {
-        level.name: PatchRequest(level.centres_um, level.patch_um, pending(sinks[level.name], len(level)))
+        level.name: PatchRequest(level.centres_um, level.patch_um, pending(sinks[level.name], len(level)), slide.mpp)
         for level in levels
         if sinks[level.name]
     }
@@ -355,7 +358,6 @@ def embedding_settings(config: RunConfig, encoder: Encoder) -> dict[str, Any]:
         "weights_sha256": state_sha256(encoder.state_dict()),
         "mean": encoder.mean.flatten().tolist(),
         "std": encoder.std.flatten().tolist(),
-        "working_mpp": WORKING_MPP,
     }
 
 

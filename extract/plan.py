@@ -154,7 +154,7 @@ def plan_slide(
             write_levels(writer, levels, genes)
         geometry, features = None if has_pixels else pixels, None if has_features else writer
         open_sinks(levels, encoder, config, geometry=geometry, features=features, background=background)
-        decode_seconds, encode_seconds = probe.measure(ScaledSlide(slide, mpp), levels)
+        decode_seconds, encode_seconds = probe.measure(ScaledSlide(slide, mpp, config.working_mpp), levels)
     rows = {level.name: len(level) for level in levels}
     times = 0 if has_features else config.embedding.views
     return SlidePlan(

@@ -71,8 +71,9 @@ class Probe:
         timings = []
         for place in PLACES:
             probed = _neighbouring(squares, place)
+            wanted = {level.name: _lies_in(level.centres_um, probed) for level in levels}
             requests = {
-                level.name: PatchRequest(level.centres_um, level.patch_um, _lies_in(level.centres_um, probed))
+                level.name: PatchRequest(level.centres_um, level.patch_um, wanted[level.name], slide.mpp)
                 for level in levels
             }
             start = time.perf_counter()

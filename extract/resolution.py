@@ -8,6 +8,7 @@ from magnet_core.slides import SlideImage
 from magnet_core.units import WORKING_MPP
 
 _TOLERANCE = 0.05  # two statements further apart than this contradict each other
+MAGNIFIED = 10.0  # µm/px of a scan at 1×, as scanners count
 _COARSE = 1.2  # times coarser than what encoders see; scanners at 40× lie below it
 
 
@@ -62,12 +63,12 @@ def _place(sample: Sample) -> str:
     return f"into the column 'mpp' of {SHEET}" if sample.mpp_place == SHEET else f"after {sample.mpp_place}"
 
 
-def enlarging(mpp: float) -> str | None:
+def enlarging(mpp: float, working_mpp: float = WORKING_MPP) -> str | None:
     """Say that a slide is coarser than what encoders see, and by how much; None where it is fine enough."""
-    factor = mpp / WORKING_MPP
+    factor = mpp / working_mpp
     if factor <= _COARSE:
         return None
     return (
-        f"the slide's {mpp:.4g} µm/px are enlarged {factor:.2g} times to the {WORKING_MPP} µm/px that encoders see: "
-        "finer detail is interpolated, not measured; a scan at 40× has it"
+        f"the slide's {mpp:.4g} µm/px are enlarged {factor:.2g} times to the {working_mpp:g} µm/px that encoders see: "
+        f"finer detail is interpolated, not measured; a scan at {MAGNIFIED / working_mpp:.0f}× has it"
     )

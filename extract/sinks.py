@@ -26,7 +26,6 @@ from magnet_core.device import autocast, to_device
 from magnet_core.errors import MagnetError
 from magnet_core.levels import feature_name
 from magnet_core.symmetry import turn
-from magnet_core.units import patch_px
 
 # N rows of a level, n rows of a batch, T tokens, D pooled features, O features of an own square, C of a token,
 # p pixels
@@ -44,12 +43,11 @@ class Sink(Protocol):
 class PixelSink:
     """Stores the patches themselves, (N, p, p, 3) uint8, for the level whose encoder is fine-tuned."""
 
-    def __init__(self, writer: ArrayWriter, level: Level, *, background: BackgroundWriter) -> None:
-        side = patch_px(level.patch_um)
+    def __init__(self, writer: ArrayWriter, level: Level, *, side_px: int, background: BackgroundWriter) -> None:
         self._writer = writer
         self._background = background
         self._name = f"{level.name}/pixels"
-        writer.declare(self._name, (len(level), side, side, 3), np.uint8)
+        writer.declare(self._name, (len(level), side_px, side_px, 3), np.uint8)
         blocks = _missing(writer, self._name)
         self._block_of_start = {rows.start: block for block, rows in blocks.items()}
         self._regrouper = Regrouper(list(blocks.values()))

@@ -3,9 +3,9 @@
 In: a slide at the working resolution, and for each level its patch centres in reading order. Out: runs of patches,
 (level, first row, (n, p, p, 3) uint8), in which the rows of each level come in order.
 
-The slide is read in square tiles of 64 µm, 256 pixels, as most slides are stored. A band of tiles is read ahead by
-worker threads; tiles are dropped when no later patch can touch them, so that memory grows with the width of the slide,
-not with its area.
+The slide is read in square tiles of 256 pixels, 64 µm at 0.25 µm/px, as most slides are stored. A band of tiles is
+read ahead by worker threads; tiles are dropped when no later patch can touch them, so that memory grows with the width
+of the slide, not with its area.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,20 +26,24 @@ _RUN = 256  # patches handed over at a time
 
 @dataclass(frozen=True)
 class PatchRequest:
-    """The patches of one level: centres (N, 2) in µm, in reading order; `wanted` (N,) bool says which are needed."""
+    """The patches of one level: centres (N, 2) in µm, in reading order; `wanted` (N,) bool says which are needed.
+
+    `mpp` is that of the slide as it is read.
+    """
 
     centres_um: np.ndarray
     patch_um: float
     wanted: np.ndarray
+    mpp: float = WORKING_MPP
 
     @property
     def side_px(self) -> int:
         """Side of a patch in working pixels."""
-        return patch_px(self.patch_um)
+        return patch_px(self.patch_um, self.mpp)
 
     def corners_px(self) -> np.ndarray:
         """Top-left corner of each patch in working pixels, (N, 2) int64, (x, y)."""
-        return np.round(self.centres_um / WORKING_MPP - self.side_px / 2).astype(np.int64)
+        return np.round(self.centres_um / self.mpp - self.side_px / 2).astype(np.int64)
 
 
 class TileReader:

@@ -54,12 +54,14 @@ class FineEncoder:
 
     own     the square of a row whose features stand beside those of its patch
     config  its precision, and in how many views it sees a patch
+    working_mpp  µm/px at which patches reach it
     """
 
     level: str
     encoder: Encoder
     own: OwnSquare | None
     config: EmbeddingConfig
+    working_mpp: float = WORKING_MPP
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -75,7 +77,7 @@ class FineEncoder:
             "own": None if self.own is None else asdict(self.own),
             "views": self.config.views,
             "precision": pick_precision(self.config.precision, device),
-            "working_mpp": WORKING_MPP,
+            "working_mpp": self.working_mpp,
         }
 
     def header(self, slide_settings: Mapping[str, Any]) -> dict[str, Any]:

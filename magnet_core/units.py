@@ -1,4 +1,4 @@
-"""Lengths: everything is in µm until pixels are cut, and the working resolution is 0.25 µm/px.
+"""Lengths: everything is in µm until pixels are cut, at a working resolution of 0.25 µm/px unless a run says another.
 
 The paper (section 3) gives patches in pixels at 0.25 µm/px: bin 112, spot 224, region 512. The same squares in µm
 are 28, 56 and 128, whatever the resolution of the slide they are cut from.

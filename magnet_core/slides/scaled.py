@@ -26,6 +26,7 @@ BAND_PX = 2**25  # level pixels that a thumbnail holds at a time
 class ScaledSlide:
     """A slide at `out_mpp` µm/px, given that its level 0 has `mpp` µm/px.
 
+    mpp      µm per output pixel
     size_px  width and height in output pixels
     scale    output pixels per level-0 pixel, mpp / out_mpp
     colours  what each value of red, green and blue is replaced by, (3, 256) uint8, see `magnet_core.slides.stain`
@@ -41,6 +42,7 @@ class ScaledSlide:
     ) -> None:
         self._slide = slide
         self._colours = colours
+        self.mpp = out_mpp
         self._level = _nearest_finer_level(slide.downsamples, out_mpp / mpp)
         self._true_step = out_mpp / mpp / slide.downsamples[self._level]  # level pixels per output pixel
         copied = abs(self._true_step - 1) <= SAME_MPP

@@ -28,6 +28,7 @@ CHANGED: dict[str, Any] = {
     "pixels": False,
     "geometry.targets": [8, 55],
     "stain": "matched",
+    "working_mpp": 0.5,
     "geometry.sampling": "all",
     "geometry.bins": 6001,
     "geometry.spots": 2501,
@@ -84,7 +85,7 @@ def test_digests_change_with_what_is_not_neutral(name: str, sample: Sample) -> N
     geometry, features = (
         one != other for one, other in zip(digests(sample, before), digests(sample, after), strict=True)
     )
-    assert geometry == (name.startswith("geometry.") or name == "stain")  # which pixels are stored in, too
+    assert geometry == (name.startswith("geometry.") or name in ("stain", "working_mpp"))  # of stored pixels, too
     assert features == (name not in OUTPUT_NEUTRAL)
 
 

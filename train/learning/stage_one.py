@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from magnet_core.files import plain_json
+from magnet_core.units import WORKING_MPP
 
 STAIN = "stain"
 LAID = ("neighbours", "context_hops", "bin_patch_um", "spot_patch_um", "region_patch_um", STAIN)
@@ -36,6 +37,11 @@ class StageOne:
             return None
         laid = {name: laid_with[name] for name in LAID if name in laid_with}
         return cls(laid, features_header["backbone"], dict(settings), dict(weights))
+
+    @property
+    def working_mpp(self) -> float:
+        """µm/px at which patches reached the encoder."""
+        return float(self.settings.get("working_mpp", WORKING_MPP))
 
     def decides(self) -> dict[str, Any]:
         """Return all that decides a feature: where weights were taken from does not, and views are beside the first."""

@@ -42,7 +42,7 @@ class ImageEncoder:
         header = {"backbone": made.backbone, "weights": made.weights, "settings": made.settings}
         frozen = rebuild_encoder(header).to(device)
         fine = [
-            FineEncoder(self._target.fine, predictor.encoder, predictor.own, self._precision(run))
+            FineEncoder(self._target.fine, predictor.encoder, predictor.own, self._precision(run), made.working_mpp)
             for run in runs
             if (predictor := run.predictor).encoder is not None
         ]
@@ -96,6 +96,7 @@ def extraction(made: StageOne, run: TrainedRun, config: PredictConfig) -> RunCon
     return RunConfig(
         geometry=GeometryConfig(targets=(run.config.data.target,), sampling="all", **laid),
         stain=made.laid.get(STAIN, "as_is"),
+        working_mpp=made.working_mpp,
         embedding=EmbeddingConfig(
             backbone=with_revision(made.backbone, weights.get("revision")),
             weights=weights["source"],

@@ -4,7 +4,8 @@ paper    the MagNet paper's section 3: 250 genes of highest mean, proportional n
 triplex  Chung et al. 2024: the same normalisation, one patient left out at a time, slides weighing by their rows. Their
          released code also smooths labels, of test slides too: that is not done here
 hest     Jaume et al. 2024: 50 genes that vary most, log of raw counts, correlation over the pooled rows of the test
-         slides. Its linear probe is the system hest_ridge
+         slides. Its linear probe is the system hest_ridge, its patches are those of recipes/hest.toml, and
+         docs/benchmark.md says what still differs
 """
 
 from collections.abc import Mapping

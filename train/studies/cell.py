@@ -32,12 +32,12 @@ from train.data.folds import Fold
 from train.evaluation.scores import GENES
 from train.places import CELL, anew, read_result
 from train.settings.fit import BEFORE, OUTPUT_NEUTRAL, FitConfig, without_later
-from train.systems.table import MAGNET, NOISE_CEILING, RivalsConfig, plain_systems, title_of
+from train.systems.table import MAGNET, NOISE_CEILING, RivalsConfig, plain_systems, title_of, version_of
 
 # N fine rows of a slide, P panel genes
 
 NAME = "name"  # of its folder, in a cell's description: two folders that were exchanged are told of
-VERSION = 2  # raise it when equal settings no longer give equal cells
+VERSION = 2  # raise it when equal settings no longer give equal cells; for one system alone, its row's `version`
 # Settings of rivals that came later, and what was meant before, as `BEFORE` has those of a fit.
 LATER = {"clip_norm": 0.0, "ema": 0.0}
 # Left out of a cell's name: where the cell lies, and what the name has in another form (slides of the fold, features).
@@ -96,6 +96,8 @@ class Cell:
             "test": self.fold.test,
             "features": features,
         }
+        if (version := version_of(self.system)) > 1:  # so that cells of the first one keep their names
+            content["version_of_system"] = version
         # A geometry keeps the patient it was laid with: only slides whose patient was corrected since give a new name.
         laid = {name: store.geometry(name).header.get("patient", patients[name]) for name in features}
         if corrected := {name: patients[name] for name in features if patients[name] != laid[name]}:

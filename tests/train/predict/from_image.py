@@ -13,6 +13,7 @@ from cache.store import Store
 from extract.config import EmbeddingConfig, GeometryConfig, RunConfig, Stain
 from extract.pipeline import run as extract
 from magnet_core.records import Genes
+from magnet_core.units import WORKING_MPP
 from tests.train.conftest import BACKBONE
 from tests.train.setting import NUM_GENES, config, parts
 from train.cli import app
@@ -41,7 +42,7 @@ def make_setting(small_store: Store, folder: Path) -> Setting:
     return Setting(image, store, runs)
 
 
-def extracted(image: Path, folder: Path, *, stain: Stain = "as_is") -> Path:
+def extracted(image: Path, folder: Path, *, stain: Stain = "as_is", working_mpp: float = WORKING_MPP) -> Path:
     """The store of an image, every bin of it."""
     sheet = folder / "samples.csv"
     sheet.write_text(f"slide_id,image,mpp\nnew-slide,{image},0.25\n")
@@ -51,6 +52,7 @@ def extracted(image: Path, folder: Path, *, stain: Stain = "as_is") -> Path:
         geometry=GeometryConfig(targets=(8,), sampling="all"),
         embedding=EmbeddingConfig(backbone=BACKBONE, weights="random", token_grid=2),
         stain=stain,
+        working_mpp=working_mpp,
     )
     assert extract(two_steps).failed == {}
     return two_steps.store

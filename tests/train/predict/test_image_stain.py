@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cache.store import Store
+from extract.config import Stain
 from magnet_core.errors import MagnetError
 from tests.train.conftest import BACKBONE
 from tests.train.predict.from_image import extracted, make_setting, predict, read
@@ -13,11 +14,14 @@ from train.learning.stage_one import StageOne
 from train.learning.trained_run import load_run, save_run
 
 
-def test_an_image_is_brought_to_the_stain_that_a_run_was_trained_on(small_store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stain", "working_mpp"), [("matched", 0.25), ("as_is", 0.5)])
+def test_an_image_is_brought_to_the_stain_and_resolution_that_a_run_was_trained_on(
+    small_store: Store, tmp_path: Path, stain: Stain, working_mpp: float
+) -> None:
     (tmp_path / "setting").mkdir()
     setting = make_setting(small_store, tmp_path / "setting")
     run = shutil.copytree(setting.runs["frozen"], tmp_path / "run")
-    store = Store(extracted(setting.image, tmp_path, stain="matched"))
+    store = Store(extracted(setting.image, tmp_path, stain=stain, working_mpp=working_mpp))
     headers = store.geometry("new-slide").header["settings"], store.features("new-slide", BACKBONE).header
     trained = load_run(run)
     (run / "run.json").unlink()
