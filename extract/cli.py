@@ -183,13 +183,19 @@ def run_command(
 
 
 @app.command()
-def backbones() -> None:
-    """List the encoders known by name: architecture, input, licence, where their weights are."""
+def backbones(
+    name: Annotated[str | None, typer.Argument(help="One of them: all that is stated of it, with sources.")] = None,
+) -> None:
+    """List the encoders known by name: training resolution, input, licence, where their weights are."""
     with importing():
-        from extract.backbones_table import render_backbones
+        from extract.backbones_table import render_backbone, render_backbones
         from magnet_core.backbones.table import BACKBONES
+        from magnet_core.registry import look_up
 
-    typer.echo(render_backbones(BACKBONES.values()))
+    if name is None:
+        typer.echo(render_backbones(BACKBONES.values()))
+    else:
+        typer.echo(render_backbone(look_up(BACKBONES, name, where="extract backbones")))
 
 
 def report(summary: "RunSummary", config: RunConfig, *, record: Path | None) -> None:

@@ -29,8 +29,8 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
     `name` is the backbone's, for messages. Raises MagnetError when the file cannot be read, holds more than one set
     of weights, or belongs to another architecture; the model is then as it was.
     """
-    state = read_weights(path, name=name)
     own_state = model.state_dict()
+    state = read_weights(path, name=name, positions=_positions(own_state))
     prefix = _common_prefix(state, own_state, path=path)
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     missing = sorted(own_state.keys() - state.keys())
@@ -51,9 +51,10 @@ def load_weights(model: nn.Module, path: Path, *, name: str) -> None:
         raise _unreadable(path, name, found="tensors of another kind") from error
 
 
-def read_weights(path: Path, *, name: str) -> State:
+def read_weights(path: Path, *, name: str, positions: int | None = None) -> State:
     """Return the tensors of a checkpoint file by name, unwrapped, in timm's layout.
 
+    `positions` is how many position embeddings the model has, see `to_timm_layout`.
     Raises MagnetError when the file cannot be read without running code from it, or holds more than one state dict.
     """
     read = read_safetensors if path.suffix == ".safetensors" else read_torch
@@ -62,9 +63,14 @@ def read_weights(path: Path, *, name: str) -> State:
     if not is_transformers_layout(state):
         return state
     try:
-        return to_timm_layout(state, path=path)
+        return to_timm_layout(state, path=path, positions=positions)
     except (RuntimeError, IndexError) as error:
         raise _unreadable(path, name, found="tensors of a DINOv2 model that do not fit together") from error
+
+
+def _positions(own_state: Mapping[str, Tensor]) -> int | None:
+    embedding = own_state.get("pos_embed")
+    return None if embedding is None or embedding.ndim != 3 else embedding.shape[1]
 
 
 def _unwrapped(content: Any, *, path: Path, name: str) -> State:

@@ -3,7 +3,8 @@
 In: a backbone spec and a file name. Out: a path in the hub's local cache (https://huggingface.co/docs/huggingface_hub).
 HF_HUB_OFFLINE, HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_ETAG_TIMEOUT and the proxy variables are the hub client's own,
 and it respects them; no line shows a token, or a password in HF_ENDPOINT. A hub that is out of reach is met with one
-request, not with the client's half minute of retries.
+request, not with the client's half minute of retries. Whether weights are gated is what the hub answers, and no table
+says it beforehand.
 """
 
 import logging
@@ -27,6 +28,8 @@ from magnet_core.backbones.spec import BackboneSpec
 from magnet_core.errors import MagnetError, without_secrets
 from magnet_core.hub_address import without_password
 from magnet_core.sealed import read_json
+
+MOST_WORDS = 200  # characters of what the hub says, so that what to do follows
 
 
 def hub_file(spec: BackboneSpec, filename: str) -> Path | None:
@@ -81,26 +84,45 @@ def _hub_errors(spec: BackboneSpec) -> Iterator[None]:
     try:
         yield
     except GatedRepoError as error:  # a kind of RepositoryNotFoundError, so it comes first
-        found = f"access is gated: ask for it at {spec.page}, then set HF_TOKEN"
-        raise unavailable(spec, found=found) from error
+        raise unavailable(spec, found=f"{_answer(error)}, a gated repository: {_way_in(error, spec)}") from error
     except RevisionNotFoundError as error:
         raise unavailable(spec, found=f"a hub that has no revision '{spec.revision}' of it") from error
     except RepositoryNotFoundError as error:
-        found = "a hub that does not know it, or may not show it without an HF_TOKEN that was granted access"
+        found = f"{_answer(error)}, no such repository, or none that may be shown to {_asked_by(error)}"
         raise unavailable(spec, found=found) from error
     except HFValidationError as error:
         raise unavailable(spec, found=f"'{spec.hub_id}', which is no repository name") from error
     except OfflineModeIsEnabled as error:
         raise unavailable(spec, found="HF_HUB_OFFLINE is set, and the local cache has none") from error
     except HfHubHTTPError as error:
-        status = error.response.status_code
-        refused = f": it wants an HF_TOKEN that was granted access at {spec.page}" if status in {401, 403} else ""
-        raise unavailable(spec, found=f"the hub's answer {status}{refused}") from error
+        refused = error.response.status_code in {401, 403}
+        asked = f" to {_asked_by(error)}; its page is {spec.page}" if refused else ""
+        raise unavailable(spec, found=f"{_answer(error)}{asked}") from error
     except (HTTPError, OSError) as error:  # no connection, a dropped one, or no room on the disk
         found = f"no way to {without_password(constants.ENDPOINT)} or to the local cache ({_first_line(error)})"
         raise unavailable(spec, found=found) from error
     except UnicodeEncodeError as error:  # which does not say of what
         raise unavailable(spec, found="an HF_TOKEN or HF_ENDPOINT with characters outside ASCII") from error
+
+
+def _answer(error: HfHubHTTPError) -> str:
+    """Return what the hub said: its status and, where it gave them, its words."""
+    words = f" ('{without_secrets(error.server_message.strip())[:MOST_WORDS]}')" if error.server_message else ""
+    return f"the hub's answer {error.response.status_code}{words}"
+
+
+def _asked_by(error: HfHubHTTPError) -> str:
+    """Return who was refused: a token may come from HF_TOKEN, or from `hf auth login`."""
+    return "the token that was sent" if _with_token(error) else "a request without a token"
+
+
+def _way_in(error: HfHubHTTPError, spec: BackboneSpec) -> str:
+    after = " for the account of the token that was sent" if _with_token(error) else ", then set HF_TOKEN"
+    return f"ask for access at {spec.page}{after}"
+
+
+def _with_token(error: HfHubHTTPError) -> bool:
+    return "authorization" in error.response.request.headers
 
 
 def _first_line(error: Exception) -> str:

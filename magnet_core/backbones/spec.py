@@ -29,7 +29,7 @@ class BackboneSpec:
     width          number of features D; None where only the built model tells
     patch_tokens   patch tokens of one image at `input_px`, without class and register tokens; None where it varies
     prefix_tokens  class and register tokens before them
-    licence        of the weights; `gated` weights have to be asked for at `page`
+    licence        of the weights; what it extends to is in `cards.py`, whether they are gated the hub says
     """
 
     name: str
@@ -45,7 +45,6 @@ class BackboneSpec:
     patch_tokens: int | None = None
     prefix_tokens: int = 0
     licence: str = "see the model's page"
-    gated: bool = False
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
@@ -63,7 +62,7 @@ class BackboneSpec:
 
     @property
     def page(self) -> str:
-        """Return the page where the weights are described and, if gated, asked for."""
+        """Return the page where the weights are described and, where they are gated, asked for."""
         return f"https://huggingface.co/{self.hub_id}" if self.hub_id else "the model's own page"
 
     @property

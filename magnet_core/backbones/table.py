@@ -1,8 +1,8 @@
 """The backbone table: names users type, and how each is built from timm.
 
-Facts are those of the model pages (`BackboneSpec.page`) and of the configuration files beside the weights; the
-resolution the models were trained at and what is known of each is in docs/backbones.md. Imports neither torch nor timm:
-layers stand by their names, see `architecture.LAYERS`.
+Facts are those of the model pages (`BackboneSpec.page`) and of the configuration files beside the weights; what no code
+needs (training resolution, terms, gate) is in `cards.py`, each with its source. Imports neither torch nor timm: layers
+stand by their names, see `architecture.LAYERS`.
 """
 
 from typing import Any
@@ -13,7 +13,9 @@ _IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224
 _BIOPTIMUS: dict[str, Any] = {"mean": (0.707223, 0.578729, 0.703617), "std": (0.211883, 0.230117, 0.177517)}
 _HIBOU: dict[str, Any] = {"mean": (0.7068, 0.5755, 0.722), "std": (0.195, 0.2316, 0.1816)}
 
-_NON_COMMERCIAL: dict[str, Any] = {"licence": "CC-BY-NC-ND-4.0", "gated": True}
+_HALF: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+_NON_COMMERCIAL: dict[str, Any] = {"licence": "CC-BY-NC-ND-4.0"}
 _VIT = {"img_size": 224, "init_values": 1e-5, "dynamic_img_size": True}  # other sizes resample the position embedding
 _SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "SiLU"}  # mlp_ratio then counts gate and value together
 
@@ -99,7 +101,6 @@ _OTHERS = (
         patch_tokens=256,
         prefix_tokens=5,
         licence="Apache-2.0",
-        gated=True,
         **_BIOPTIMUS,
     ),
     BackboneSpec(
@@ -126,7 +127,6 @@ _OTHERS = (
         patch_tokens=196,
         prefix_tokens=1,
         licence="Apache-2.0",
-        gated=True,
         **_IMAGENET,
     ),
     BackboneSpec(
@@ -153,8 +153,20 @@ _OTHERS = (
         patch_tokens=256,
         prefix_tokens=5,
         licence="Apache-2.0",
-        gated=True,
         **_HIBOU,
+    ),
+    BackboneSpec(
+        "midnight-12k",  # Karasikov et al. 2025; weights in the layout of transformers
+        architecture="vit_giant_patch14_dinov2",
+        hub_id="kaiko-ai/midnight",
+        kwargs=_VIT,
+        input_px=224,
+        pooling="cls+mean",
+        width=2 * 1536,
+        patch_tokens=256,
+        prefix_tokens=1,
+        licence="MIT",
+        **_HALF,
     ),
 )
 

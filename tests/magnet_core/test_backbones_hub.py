@@ -1,5 +1,6 @@
 """Weights from a hub of our own on loopback: each way it can fail, and that what it gave once is used offline."""
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -72,7 +73,7 @@ class Hub(BaseHTTPRequestHandler):
         elif organisation == "refused":
             self.answer(401)
         elif organisation == "gated":
-            self.answer(403, {"X-Error-Code": "GatedRepo"})
+            self.answer(403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Your request awaits a review."})
         elif organisation == "broken":
             self.answer(500)
         elif organisation != "timm":
@@ -164,9 +165,10 @@ def ask(expression: str, *, home: Path, **variables: str) -> Any:
 
 
 REFUSALS = {
-    "gated/model": "access is gated: ask for it at https://huggingface.co/gated/model, then set HF_TOKEN",
-    "refused/model": "answer 401: it wants an HF_TOKEN that was granted access at https://huggingface.co/refused/model",
-    "unknown/model": "a hub that does not know it",
+    "gated/model": "the hub's answer 403 ('Your request awaits a review.'), a gated repository: ask for access at "
+    "https://huggingface.co/gated/model for the account of the token that was sent",
+    "refused/model": "the hub's answer 401 to the token that was sent; its page is https://huggingface.co/refused/model",
+    "unknown/model": "the hub's answer 404, no such repository, or none that may be shown to the token that was sent",
     "dropped/model": "no way to http://127.0.0.1",
     "broken/model": "the hub's answer 500",
     "timm/empty": "none of model.safetensors, pytorch_model.bin",
@@ -208,6 +210,49 @@ def test_a_refusal_ends_a_run_with_one_line_that_names_the_page_and_the_other_wa
     for part in (says, f"(https://huggingface.co/{repository.partition('@')[0]})", "--weights PATH"):
         assert part in line
     assert not (online.home / "store").exists()
+
+
+def on_the_hub(hub: type[Hub], monkeypatch: pytest.MonkeyPatch, cache: Path, *, token: str | None = None) -> None:
+    """Make the hub on loopback this process's, with an empty cache, and with a token or none at all."""
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", token is None)
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+
+
+@pytest.mark.parametrize("token", [None, "hf_test"])
+@pytest.mark.parametrize("organisation", ["gated", "refused", "unknown"])
+def test_whether_a_row_of_the_table_is_gated_is_what_the_hub_answers(
+    hub: type[Hub], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, organisation: str, token: str | None
+) -> None:
+    on_the_hub(hub, monkeypatch, tmp_path, token=token)
+    spec = dataclasses.replace(find_backbone("h-optimus-0"), hub_id=f"{organisation}/H-optimus-0")
+    with pytest.raises(MagnetError) as told:
+        build_encoder(spec)
+    assert ("a gated repository" in str(told.value)) == (organisation == "gated")
+    asked_by = "the token that was sent" if token else "a request without a token"
+    after = " for the account of the token that was sent" if token else ", then set HF_TOKEN"
+    answer = "the hub's answer 403 ('Your request awaits a review.')"
+    says = {
+        "gated": f"{answer}, a gated repository: ask for access at {spec.page}{after}",
+        "refused": f"the hub's answer 401 to {asked_by}; its page is {spec.page}",
+        "unknown": f"the hub's answer 404, no such repository, or none that may be shown to {asked_by}",
+    }
+    assert says[organisation] in str(told.value)
+    assert "hf_test" not in str(told.value)
+
+
+def test_a_row_that_was_gated_once_is_fetched_like_any_other(
+    hub: type[Hub], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    on_the_hub(hub, monkeypatch, tmp_path)
+    spec = dataclasses.replace(find_backbone("h-optimus-0"), hub_id="timm/no-weights")
+    with pytest.raises(MagnetError, match="found none of model.safetensors, pytorch_model.bin") as told:
+        build_encoder(spec)
+    assert "gated" not in str(told.value)
 
 
 def test_a_refusal_is_asked_for_once(online: Answers) -> None:
