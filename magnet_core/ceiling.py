@@ -1,4 +1,4 @@
-"""The noise ceiling: the best correlation with measured expression that any predictor can reach, gene by gene.
+"""The noise ceiling: an upper bound of the correlation with measured expression that any predictor can reach.
 
 In: raw counts of the panel on ONE slide, and how they are normalised. Out: a ceiling per gene, by which the tables'
 correlations per gene over bins are divided. Nothing but the counts is needed: no truth, no image, no coordinates.
@@ -38,33 +38,36 @@ def noise_ceiling(
     config: NormaliseConfig,
     rng: np.random.Generator,
     *,
-    dispersion: float = 0.0,
+    dispersion: float | np.ndarray = 0.0,
     thinnings: int = 4,
 ) -> np.ndarray:
-    """Best correlation over the rows of a slide that a prediction of each gene can have, (P,) float64 from 0 to 1.
+    """Bound the correlation over the rows of a slide that a prediction of each gene can have, (P,) from 0 to 1.
 
     `counts` (N, P) are raw; `libraries` (N,) are what the labels divide them by, row sums over the panel or over all
     genes; `thinnings` are averaged. A gene whose label does not vary is NaN; one without a trace of signal is 0.
 
     What counts as noise is assumed, and counts alone cannot tell it:
     - 0 `dispersion`: given a bin's expression, its counts are Poisson. All that differs between bins beyond that is
-      signal, also what no image shows: an upper bound for predictors from images.
-    - `dispersion` φ > 0: counts are negative binomial, variance = mean + φ · mean², and the excess is noise as well,
-      independent between genes and bins. Counts are dealt by beta-binomial draws, which keep the parts independent.
+      signal, also what no image shows: an upper bound, which over-dispersed counts leave the further behind.
+    - `dispersion` φ > 0, one or one a gene (P,): counts are negative binomial, variance = mean + φ · mean², and the
+      excess is noise as well, independent between genes and bins. Counts are dealt by beta-binomial draws, which keep
+      the parts independent. `magnet_core.overdispersion` estimates φ from bins that touch.
     - How well each bin captures RNA counts as signal; normalisation removes most of it. With a sd of 20 % it raises
       the ceiling by some 0.005. Against who knows the true rates and φ alone, the mean over genes is 0.006 too low to
       0.023 too high.
     On few thousand bins single genes are uncertain by some 0.03, their mean is not; a ceiling below 0.1 means little.
-    In a panel of about ten genes, each a good part of its own library, the ceiling reads 0.01 to 0.02 high.
+    In a panel of about ten genes, each a good part of its own library, the ceiling reads 0.01 to 0.02 high; where genes
+    vary little (log rate with a sd of 0.6) at several counts a bin, 0.03.
     """
     _check(counts, libraries, dispersion=dispersion, thinnings=thinnings)
+    of_gene = np.broadcast_to(np.asarray(dispersion, dtype=np.float64), counts.shape[1:])
     measured_sums, dealt_sums = np.zeros((2, counts.shape[1])), np.zeros((4, counts.shape[1]))
     for block, library in _blocks(counts, libraries):
         row = np.repeat(np.arange(len(library)), np.diff(block.indptr))
         measured = _labels(block.data, library[row], config)
         measured_sums += [_per_gene(block, each) for each in (measured, measured**2)]
         for _ in range(thinnings):
-            dealt_sums += _dealt_sums(block, library, row, config=config, dispersion=dispersion, rng=rng)
+            dealt_sums += _dealt_sums(block, library, row, config=config, dispersion=of_gene, rng=rng)
     num_rows = max(counts.shape[0], 1)
     mean, mean_square = measured_sums / num_rows
     part, complement, pair_product, complement_product = dealt_sums / (PARTS * thinnings * num_rows)
@@ -76,7 +79,7 @@ def noise_ceiling(
 
 def _dealt_sums(
     block: sparse.csr_matrix, library: np.ndarray, row: np.ndarray, *,
-    config: NormaliseConfig, dispersion: float, rng: np.random.Generator,
+    config: NormaliseConfig, dispersion: np.ndarray, rng: np.random.Generator,
 ) -> np.ndarray:  # fmt: skip
     """Deal a block out once; sums (4, P) over rows and the three parts, or the three pairs of parts.
 
@@ -84,8 +87,8 @@ def _dealt_sums(
     multiplied by their complements. `row` (E,) is the row of each stored entry.
     """
     others = library - _per_row(row, block.data, len(library))  # counts of genes outside the panel
-    dealt = _deal(block.data, dispersion, rng)
-    shares = _deal(others, 0.0, rng) + np.stack([_per_row(row, part, len(library)) for part in dealt])
+    dealt = _deal(block.data, dispersion[block.indices], rng)
+    shares = _deal(others, np.zeros(len(others)), rng) + np.stack([_per_row(row, part, len(library)) for part in dealt])
     parts = _labels(dealt, shares[:, row], config)
     complements = _labels(block.data - dealt, (library - shares)[:, row], config)
     part = parts.sum(axis=0)
@@ -101,15 +104,17 @@ def _at_full_depth(between_parts: np.ndarray, to_complement: np.ndarray) -> np.n
     return np.sqrt(np.where(present, between_parts, 0.0)) * growth / ((4 - growth) / 3)
 
 
-def _deal(counts: np.ndarray, dispersion: float, rng: np.random.Generator) -> np.ndarray:
+def _deal(counts: np.ndarray, dispersion: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Deal counts (E,) out into three parts (3, E) of equal mean, independent given the expression behind them."""
     parts = []
     rest = counts
     for left in range(PARTS, 1, -1):
         share: float | np.ndarray = 1 / left
-        if dispersion > 0:
-            size = 1 / (dispersion * PARTS)  # of the negative binomial of one part
-            share = rng.beta(size, size * (left - 1), len(counts))
+        clumps = (dispersion > 0) & (rest > 1)  # a single count goes to any part alike
+        if clumps.any():
+            size = 1 / (dispersion[clumps] * PARTS)  # of the negative binomial of one part
+            share = np.full(len(counts), share)
+            share[clumps] = rng.beta(size, size * (left - 1))
         parts.append(rng.binomial(rest, share))
         rest = rest - parts[-1]
     return np.stack([*parts, rest])
@@ -138,7 +143,7 @@ def _blocks(counts: sparse.csr_matrix, libraries: np.ndarray) -> Iterator[tuple[
         yield block, np.asarray(libraries[start : start + BLOCK_ROWS]).astype(np.int64)
 
 
-def _check(counts: sparse.csr_matrix, libraries: np.ndarray, *, dispersion: float, thinnings: int) -> None:
+def _check(counts: sparse.csr_matrix, libraries: np.ndarray, *, dispersion: float | np.ndarray, thinnings: int) -> None:
     where = "noise ceiling"
     if np.any(counts.data < 0) or np.any(counts.data != np.floor(counts.data)):
         raise MagnetError(
@@ -159,10 +164,10 @@ def _check(counts: sparse.csr_matrix, libraries: np.ndarray, *, dispersion: floa
             found=f"{short} rows with a library below their sum",
             remedy="pass the row sums that the labels are normalised by",
         )
-    if not dispersion >= 0 or thinnings < 1:
+    if np.shape(dispersion) not in ((), counts.shape[1:]) or not np.all(np.asarray(dispersion) >= 0) or thinnings < 1:
         raise MagnetError(
             where,
-            expected="dispersion >= 0 and thinnings >= 1",
+            expected="dispersion >= 0, one or one a gene, and thinnings >= 1",
             found=f"{dispersion} and {thinnings}",
             remedy="change the setting",
         )

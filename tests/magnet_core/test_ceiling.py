@@ -23,7 +23,7 @@ def draw_rates(*, shape: float = 1.0, depth: float = 2.0, num_genes: int = 8, se
 
 
 def ceiling_of(
-    counts: np.ndarray, config: NormaliseConfig, *, others: int | np.ndarray = 0, dispersion: float = 0.0
+    counts: np.ndarray, config: NormaliseConfig, *, others: int | np.ndarray = 0, dispersion: float | np.ndarray = 0.0
 ) -> np.ndarray:
     rng = np.random.default_rng(1)
     return noise_ceiling(sparse.csr_matrix(counts), counts.sum(axis=1) + others, config, rng, dispersion=dispersion)
@@ -45,6 +45,10 @@ def test_known_dispersion_is_noise_and_unknown_dispersion_is_signal() -> None:
     with_dispersion = ceiling_of(counts, LINEAR, dispersion=dispersion).mean()
     assert with_dispersion == pytest.approx(np.sqrt(depth**2 / total), abs=0.02)
     assert ceiling_of(counts, LINEAR).mean() == pytest.approx(np.sqrt((total - depth) / total), abs=0.01)
+    of_gene = np.where(np.arange(8) < 4, dispersion, 0.0)
+    by_gene = ceiling_of(counts, LINEAR, dispersion=of_gene)
+    assert by_gene[:4].mean() == pytest.approx(with_dispersion, abs=0.02)
+    assert by_gene[4:].mean() == pytest.approx(np.sqrt((total - depth) / total), abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +101,8 @@ def test_one_generator_gives_one_ceiling_and_blocks_change_only_the_draws(monkey
         ([[1, 1]], [1], {}, "1 rows with a library below their sum"),
         ([[1, 1]], [np.nan], {}, "1 rows with a library below their sum"),
         ([[1, 1]], [2], {"dispersion": -1.0}, "dispersion >= 0"),
+        ([[1, 1]], [2], {"dispersion": np.array([0.1, np.nan])}, "dispersion >= 0"),
+        ([[1, 1]], [2], {"dispersion": np.zeros(3)}, "one or one a gene"),
         ([[1, 1]], [2], {"thinnings": 0}, "thinnings >= 1"),
     ],
 )

@@ -37,7 +37,7 @@ def test_fit_leaves_a_whole_run_that_predicts_as_it_did(small_store: Store, tmp_
     genes = pl.read_parquet(result.folder / "genes.parquet")
     assert genes.height == 4 * len(fold.test) * 20
     table = pl.read_csv(result.folder / "table.csv")
-    assert table["system"].to_list()[-1] == "noise ceiling"
+    assert table["system"].to_list()[-1] == "noise ceiling (upper bound)"
     magnet = table.row(0, named=True)
     assert magnet["pcc_gene_low"] < magnet["pcc_gene_mean"] < magnet["pcc_gene_high"]
     assert np.isfinite(magnet["of_ceiling"])

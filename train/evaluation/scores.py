@@ -16,6 +16,7 @@ from magnet_core.records import Genes
 # N fine rows of a slide, P panel genes
 
 GENES = "genes.parquet"
+DISPERSION, LOW_CEILING = "dispersion", "ceiling_low"  # columns of a ceiling, which cells of before lack
 
 
 def score(predictions: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) -> dict[str, Metrics]:

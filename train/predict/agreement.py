@@ -1,6 +1,7 @@
 """How well a prediction agrees with what was measured at the same places, where that is asked for and there.
 
-In: values of a slide's rows, and its labels. Out: correlations, beside the noise ceiling of the same genes.
+In: values of a slide's rows, and its labels. Out: correlations, beside the noise ceiling of the same genes, which is an
+upper bound.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from train.evaluation.ceilings import slide_ceiling
 class Agreement:
     """Means of Pearson's correlation: over genes, each over the rows of the slide, and over rows, each over genes.
 
-    ceiling  mean over genes of the best that noise leaves to any predictor, see `magnet_core.ceiling`
+    ceiling  mean over genes of an upper bound of what noise leaves to any predictor, see `magnet_core.ceiling`
     """
 
     pcc_gene: float
@@ -29,7 +30,7 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"PCC with what was measured: {self.pcc_gene:.3f} per gene (noise ceiling {self.ceiling:.3f}), "
+            f"PCC with what was measured: {self.pcc_gene:.3f} per gene (noise ceiling at most {self.ceiling:.3f}), "
             f"{self.pcc_bin:.3f} per row"
         )
 

@@ -68,12 +68,12 @@ def _maps(choice: Choice) -> "Figure":
 
 
 def _table(folder: Path) -> "Figure":
-    from train.report.study import CEILING, read_lines
+    from train.report.study import read_lines
     from train.report.table_figure import draw_table
 
     record = read_record(folder)
     ours = {row["group"]: row["title"] for row in record["rows"] if row["ours"]}
-    return draw_table(read_lines(folder / "table.csv"), ours, CEILING, record["title"])
+    return draw_table(read_lines(folder / "table.csv"), ours, record["title"])
 
 
 def _curves(folder: Path) -> "Figure":

@@ -118,7 +118,7 @@ def round_step(raw: float) -> float:
 
 
 def estimates(title: str, rows: Sequence[Estimate], *, x_title: str, ceiling: float = math.nan) -> Plot:
-    """Draw rows of points with intervals, and the best reachable value as a dashed line."""
+    """Draw rows of points with intervals, and an upper bound of what can be reached as a dashed line."""
     values = [0.0, *(each for row in rows for each in (row.mean, row.low, row.high)), ceiling]
     bottom = TOP + ROW * len(rows) + 6
     x = Scale.over([value for value in values if math.isfinite(value)], NAMES, WIDTH - RIGHT)
@@ -135,7 +135,7 @@ def estimates(title: str, rows: Sequence[Estimate], *, x_title: str, ceiling: fl
             said += f", 95 % {row.low:.3f} to {row.high:.3f}"
         marks.append(Mark(x(row.mean), y, look, said))
     if math.isfinite(ceiling):
-        paths.insert(0, Path(f"M{x(ceiling)} {TOP}V{bottom}", "limit", f"noise ceiling: {ceiling:.3f}"))
+        paths.insert(0, Path(f"M{x(ceiling)} {TOP}V{bottom}", "limit", f"noise ceiling (upper bound): {ceiling:.3f}"))
     frame = (NAMES, TOP, WIDTH - RIGHT, bottom)
     return Plot(title, x_title, "", WIDTH, bottom + BOTTOM, frame, x.ticks(), names, paths, marks)
 

@@ -1,4 +1,4 @@
-"""Single genes of one system: each gene's PCC against its noise ceiling, the best and the worst.
+"""Single genes of one system: each gene's PCC against its noise ceiling (upper bound), the best and the worst.
 
 In: `genes.parquet` of a study or a fit. Out: blocks.
 """
@@ -37,10 +37,10 @@ def against_ceiling(title: str, genes: pl.DataFrame) -> Plot | None:
     if with_ceiling.is_empty():
         return None
     points = [
-        (row["ceiling"], row["pcc"], f"{row['gene_name']}: PCC {row['pcc']:.3f}, ceiling {row['ceiling']:.3f}")
+        (row["ceiling"], row["pcc"], f"{row['gene_name']}: PCC {row['pcc']:.3f}, ceiling at most {row['ceiling']:.3f}")
         for row in with_ceiling.iter_rows(named=True)
     ]
-    return scatter(title, points, x_title="noise ceiling", y_title="PCC", limit="PCC = noise ceiling")
+    return scatter(title, points, x_title="noise ceiling (upper bound)", y_title="PCC", limit="PCC = noise ceiling")
 
 
 def against_system(title: str, ours: pl.DataFrame, other: pl.DataFrame, *, name: str, other_name: str) -> Plot | None:
@@ -78,7 +78,7 @@ def gene_table(heading: str, genes: pl.DataFrame) -> Table:
         [row["gene_name"], number(row["pcc"]), number(row["ceiling"]), number(row["share"], 2), str(row["slides"])]
         for row in genes.iter_rows(named=True)
     ]
-    headings = ["gene", "PCC", "ceiling", "share", "slides"]
+    headings = ["gene", "PCC", "ceiling (upper bound)", "share", "slides"]
     if genes["ceiling"].null_count() == len(genes):
         keep = (0, 1, 4)
         headings, rows = [headings[i] for i in keep], [[row[i] for i in keep] for row in rows]

@@ -47,7 +47,7 @@ def draw_maps(
 ) -> Figure:
     """Draw all genes of a map, and its systems in the order of their titles, if that is given.
 
-    `ceilings` are noise ceilings by gene, which stand below what was measured.
+    `ceilings` are noise ceilings by gene, upper bounds, which stand below what was measured.
     """
     columns, box = columns_of(slide_map, systems or list(slide_map.predictions)), box_of(slide_map)
     genes, known = slide_map.genes.names.tolist(), ceilings or {}
@@ -149,7 +149,7 @@ def heading(slide_map: SlideMap) -> str:
 def beneath(slide_map: SlideMap, title: str, column: int, ceiling: float | None) -> str:
     """What stands below a map's title: its PCC, or the noise ceiling of what was measured."""
     if title == MEASURED:
-        return "" if ceiling is None or not math.isfinite(ceiling) else f"ceiling {ceiling:.2f}"
+        return "" if ceiling is None or not math.isfinite(ceiling) else f"ceiling ≤ {ceiling:.2f}"
     if slide_map.truth is None:
         return ""
     one = slice(column, column + 1)

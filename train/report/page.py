@@ -22,11 +22,15 @@ from train.report.slide_maps import MapSource, find_slide_maps
 from train.report.study import study_section
 from train.report.sweep import sweep_section
 from train.report.viewer.build import Viewer, build_viewer
+from train.studies.ceiling_note import BOUND
 
 log = logger(__name__)
 
 PICTURE_BYTES = 3_000_000  # of all sections; base64 makes 4 MB of them
-TOGETHER_NOTE = "Rows can be compared where target, genes and slides are the same."
+TOGETHER_NOTE = (
+    "Rows can be compared where target, genes and slides are the same. ÷ ceiling: PCC per gene as a share of the noise "
+    f"ceiling, {BOUND}."
+)
 
 
 def write_report(folders: Sequence[Path], page: Path, *, store: Path | None = None, genes: Sequence[str] = ()) -> Path:

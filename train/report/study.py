@@ -22,13 +22,14 @@ from train.report.parts import Block, Listing, Plots, Section, Table, unrepeated
 from train.report.pictures import maps
 from train.report.settings import facts, folds_table, settings, versions
 from train.report.trainings import kept_table, training_plots
+from train.studies.ceiling_note import BOUND, low_ceiling_note
 from train.studies.numbers import counted, difference, number, span, spread
 from train.studies.published import DATASETS, MEASURES
 from train.studies.render import best_of
 from train.studies.summary import Line, Statistic
-from train.systems.table import NOISE_CEILING, title_of
+from train.systems.table import CEILING_TITLE
 
-CEILING = title_of(NOISE_CEILING)
+FORMER_CEILING = "noise ceiling"  # its title in tables of before
 PARTS = ("mean", "sd", "low", "high")
 NUMBERS = tuple(f"{name}_{part}" for name in ("mse", "pcc_gene", "ours_minus_system") for part in PARTS)
 TABLE_COLUMNS = ("group", "system", "folds", "slides", *NUMBERS, "of_ceiling")
@@ -36,13 +37,13 @@ MOST_ROWS = 60  # of a table that is not folded
 SINGLE = {"mse": "MSE", "pcc": "PCC", "similarity": "SSIM"}
 NOTE = (
     "Mean±sd over folds; 95 %: bootstrap over test slides and over neighbourhoods within them. ÷ ceiling: PCC per gene "
-    "as a share of the noise ceiling on the same slides. Ours − system: what the row set off gains in PCC per gene, "
-    "with its 95 %, paired."
+    f"as a share of the noise ceiling on the same slides, {BOUND}. Ours − system: what the row set off gains in PCC "
+    "per gene, with its 95 %, paired."
 )
 
 CEILING_NOTE = (
-    "Over the bins that the table was made on; maps of whole slides have scores of their own. The ceiling is estimated "
-    "from the counts, for a single gene to some 0.03, so that one may lie above it."
+    "Over the bins that the table was made on; maps of whole slides have scores of their own. The ceiling, "
+    f"{BOUND}, is estimated from the counts, for a single gene to some 0.03, so that one may lie above it."
 )
 
 
@@ -60,7 +61,7 @@ def study_section(folder: Path, *, picture_bytes: int) -> Section:
     blocks: list[Block] = [
         folds_table(folds),
         *settings(config),
-        systems_table(lines, shown),
+        systems_table(lines, shown, low_ceiling_note(genes)),
         *published_table(lines),
         Plots("PCC per gene by system, with its 95 %", [points_of(lines, group, shown) for group in groups_of(lines)]),
         *gene_blocks(shown, others, genes),
@@ -89,12 +90,13 @@ def read_lines(path: Path) -> list[Line]:
         measured = columns if row["mse_mean"] else ["pcc_gene"] if row["pcc_gene_mean"] else []
         metrics = {name: _statistic(row, name) for name in measured}
         behind = _statistic(row, "ours_minus_system") if row["ours_minus_system_mean"] else None
+        title = CEILING_TITLE if row["system"] == FORMER_CEILING else row["system"]
         figures = [row.get(f"paper_{dataset}_{measure}", "") for dataset in DATASETS for measure in MEASURES]
         first, second, third, fourth, fifth, sixth = figures
         published = (first, second, third, fourth, fifth, sixth) if any(figures) else None
         lines.append(
             Line(
-                row["group"], row["system"], False, int(row["folds"]), int(row["slides"]), metrics,
+                row["group"], title, False, int(row["folds"]), int(row["slides"]), metrics,
                 number_of(row["of_ceiling"]), behind, published,
             )
         )  # fmt: skip
@@ -131,8 +133,8 @@ def main_row(name: str, line: Line, tested: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def systems_table(lines: Sequence[Line], shown: Mapping[str, Line]) -> Table:
-    """The study's table: system by metric."""
+def systems_table(lines: Sequence[Line], shown: Mapping[str, Line], of_ceiling: str = "") -> Table:
+    """The study's table: system by metric; below it stands what is known `of_ceiling` beyond the bound."""
     rows, best = [], set()
     for index, line in enumerate(lines):
         leading = best_of([other for other in lines if other.group == line.group])
@@ -149,7 +151,7 @@ def systems_table(lines: Sequence[Line], shown: Mapping[str, Line]) -> Table:
         )  # fmt: skip
     headings = ("", "system", *metric_titles(), "its 95 %", "÷ ceiling", "ours − system", "folds", "slides")
     ours = frozenset(index for index, line in enumerate(lines) if line is shown.get(line.group))
-    return Table("Systems", headings, unrepeated(rows), 2, NOTE, frozenset(best), ours)
+    return Table("Systems", headings, unrepeated(rows), 2, f"{NOTE} {of_ceiling}".strip(), frozenset(best), ours)
 
 
 def published_table(lines: Sequence[Line]) -> list[Table]:
@@ -171,11 +173,11 @@ def points_of(lines: Sequence[Line], group: str, shown: Mapping[str, Line]) -> P
         value = line.metrics.get("pcc_gene")
         if line.group != group or value is None:
             continue
-        if line.title == CEILING:
+        if line.title == CEILING_TITLE:
             ceiling = value
         else:
             rows.append(Estimate(line.title, value.mean, value.low, value.high, line is shown.get(group)))
-    return estimates(group, rows, x_title="dashed: noise ceiling", ceiling=ceiling.mean)
+    return estimates(group, rows, x_title="dashed: noise ceiling (upper bound)", ceiling=ceiling.mean)
 
 
 def gene_blocks(shown: Mapping[str, Line], others: Mapping[str, Line], genes: pl.DataFrame) -> list[Block]:
@@ -195,7 +197,7 @@ def gene_blocks(shown: Mapping[str, Line], others: Mapping[str, Line], genes: pl
         if (plot := against_system(group, ours[group], theirs[group], name=shown[group].title, other_name=line.title))
     ]
     titled = {
-        "Genes against their noise ceiling": (of_ceiling, CEILING_NOTE),
+        "Genes against their noise ceiling (upper bound)": (of_ceiling, CEILING_NOTE),
         "Genes against the best of the others": (of_system, ""),
     }
     blocks: list[Block] = [

@@ -1,7 +1,7 @@
 """A table typeset as a figure: systems and their metrics in words, and PCC per gene drawn beside them.
 
 In: the lines of a table. Out: a figure, a block of rows a target, the best of each in bold, ours set off; beside the
-numbers a point with its 95 % interval, and the noise ceiling as a dashed line.
+numbers a point with its 95 % interval, and the noise ceiling, an upper bound, as a dashed line.
 """
 
 import math
@@ -16,14 +16,15 @@ from train.report.static import FAINT, MM, OTHERS, OURS, style
 from train.studies.numbers import number, span, spread
 from train.studies.render import best_of
 from train.studies.summary import Line
+from train.systems.table import CEILING_TITLE
 
 ROW_MM, POINTS_MM, GAP_MM = 4.6, 46.0, 3.0
 CHARACTER_MM = 1.52  # of the type, on the average
 HEADINGS = ("system", *metric_titles(), "95 %", "÷ ceiling")
 
 
-def draw_table(lines: Sequence[Line], ours: Mapping[str, str], ceiling: str, title: str) -> Figure:
-    """Draw all groups one below the other; `ours` are titles by group, `ceiling` the title of the noise ceiling."""
+def draw_table(lines: Sequence[Line], ours: Mapping[str, str], title: str) -> Figure:
+    """Draw all groups one below the other; `ours` are titles by group."""
     groups = list(dict.fromkeys(line.group for line in lines))
     rows = [_cells(line) for line in lines]
     widths = [max(len(text) for text in column) * CHARACTER_MM + GAP_MM for column in zip(HEADINGS, *rows, strict=True)]
@@ -45,7 +46,7 @@ def draw_table(lines: Sequence[Line], ours: Mapping[str, str], ceiling: str, tit
             _words(words, of_group, ours.get(group, ""), edges, width, top)
             place = (edges[-1] / width, 1 - (top + (len(of_group) + 1.2) * ROW_MM) / height,
                      POINTS_MM / width * 0.97, len(of_group) * ROW_MM / height)  # fmt: skip
-            _points(figure.add_axes(place), of_group, ours.get(group, ""), ceiling)
+            _points(figure.add_axes(place), of_group, ours.get(group, ""))
             top += (len(of_group) + 2.6) * ROW_MM
     return figure
 
@@ -79,13 +80,13 @@ def _words(axes: Axes, lines: Sequence[Line], ours: str, edges: Sequence[float],
             )
 
 
-def _points(axes: Axes, lines: Sequence[Line], ours: str, ceiling: str) -> None:
+def _points(axes: Axes, lines: Sequence[Line], ours: str) -> None:
     """PCC per gene of each row with its interval."""
     for row, line in enumerate(lines):
         value = line.metrics.get("pcc_gene")
         if value is None or not math.isfinite(value.mean):
             continue
-        if line.title == ceiling:
+        if line.title == CEILING_TITLE:
             axes.axvline(value.mean, color=FAINT, linestyle="--", linewidth=0.8)
             continue
         colour = OURS if line.title == ours else OTHERS
@@ -96,4 +97,4 @@ def _points(axes: Axes, lines: Sequence[Line], ours: str, ceiling: str) -> None:
     axes.set_yticks([])
     axes.spines[["left", "top", "right"]].set_visible(False)
     axes.tick_params(axis="x", length=2, labelsize=6)
-    axes.set_xlabel("PCC per gene (dashed: noise ceiling)", fontsize=6, labelpad=1)
+    axes.set_xlabel("PCC per gene (dashed: upper bound)", fontsize=6, labelpad=1)

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 
 from magnet_core.files import replacing
 from train.studies.summary import Line
+from train.systems.table import CEILING_TITLE
 
 # N bins of a slide
 
@@ -45,7 +46,7 @@ def draw_table(lines: Sequence[Line], title: str, note: str, path: Path) -> None
     figure = Figure(figsize=(1.5 + 3.6 * len(groups), 1.4 + 0.32 * rows), layout="constrained")
     for index, group in enumerate(groups):
         axes = figure.add_subplot(1, len(groups), index + 1)
-        drawn = [line for line in lines if line.group == group and line.title != "noise ceiling"]
+        drawn = [line for line in lines if line.group == group and line.title != CEILING_TITLE]
         for place, line in enumerate(drawn):
             value = line.metrics.get("pcc_gene")
             if value is None or not math.isfinite(value.mean):
@@ -54,13 +55,13 @@ def draw_table(lines: Sequence[Line], title: str, note: str, path: Path) -> None
             if math.isfinite(value.low):
                 axes.plot([value.low, value.high], [place, place], color=colour, linewidth=1.5)
             axes.plot([value.mean], [place], "o", color=colour, markersize=5)
-        ceiling = next((line for line in lines if line.group == group and line.title == "noise ceiling"), None)
+        ceiling = next((line for line in lines if line.group == group and line.title == CEILING_TITLE), None)
         if ceiling is not None and "pcc_gene" in ceiling.metrics:
             axes.axvline(ceiling.metrics["pcc_gene"].mean, color="#888888", linestyle="--", linewidth=1)
         axes.set_yticks(range(len(drawn)), [line.title for line in drawn] if index == 0 else [""] * len(drawn))
         axes.set_ylim(len(drawn) - 0.5, -0.5)
         axes.set_title(group, fontsize=10)
-        axes.set_xlabel("PCC per gene, 95 % (dashed: noise ceiling)", fontsize=8)
+        axes.set_xlabel("PCC per gene, 95 %\n(dashed: noise ceiling, an upper bound)", fontsize=8)
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     width = int(CHARACTERS_AN_INCH * figure.get_figwidth())
     figure.suptitle("\n".join(textwrap.fill(text, width) for text in (title, note)), fontsize=9)

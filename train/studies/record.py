@@ -1,7 +1,8 @@
 """The folder of a table: what `train fit`, `cv` and `study` leave, each file whole or absent.
 
 table.txt, .md, .tex, .csv   the table
-genes.parquet                metrics of every system, fold, test slide and gene, and the gene's noise ceiling
+genes.parquet                metrics of every system, fold, test slide and gene, and the gene's noise ceiling: an upper
+                             bound, and the estimate from below where bins touch
 slides.parquet               metrics of every system, fold and test slide
 pivotal.txt, .md, .csv       MSE, PCC and structural similarity of the requested genes
 figure.png, maps-<gene>.png  the table as a picture; a gene's maps, measured and predicted
@@ -12,6 +13,8 @@ study.json                   settings, folds, versions, the folders of the cells
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from cache.store import package_versions
 from magnet_core.checksums import FILES, file_checksums
@@ -24,6 +27,7 @@ from train.evaluation.scores import write_genes
 from train.places import FORMER_FIT, OF_A_TABLE, RUN, TABLE, WEIGHTS, read_back, read_record
 from train.settings.fit import OUTPUT_NEUTRAL, as_recorded, check_name
 from train.settings.protocols import PROTOCOLS
+from train.studies.ceiling_note import BOUND, low_ceiling_note
 from train.studies.cell import Results
 from train.studies.figures import draw_table
 from train.studies.numbers import counted
@@ -97,14 +101,15 @@ def forget_former_fit(folder: Path, *, replaces: bool) -> None:
 def write_table(folder: Path, plan: Plan, config: StudyConfig, results: Results, *, published: bool) -> str:
     """Write a table in every form and return it as text; `write_record` is to follow, when all of it is there."""
     lines = summarise(plan, results)
-    notes = legend(plan, config, lines, published=published)
+    genes = genes_of(plan, results)
+    notes = legend(plan, config, lines, genes, published=published)
     faults = dict.fromkeys(results.faults.values())
     for form in FORMS:
         mark = "% " if form == "tex" else ""
         head = "\n".join(f"{mark}{note}" for note in [plan.title, *notes, *(f"failed: {fault}" for fault in faults)])
         write_text(folder / f"table.{form}", f"{head}\n\n{render(lines, form, published=published)}\n")
     write_text(folder / "table.csv", csv_table(lines).write_csv())
-    for name, table in (("genes", genes_of(plan, results)), ("slides", slides_of(plan, results))):
+    for name, table in (("genes", genes), ("slides", slides_of(plan, results))):
         write_genes(folder / f"{name}.parquet", table)
     draw_table(lines, plan.title, notes[0], folder / "figure.png")
     return (folder / "table.txt").read_text(encoding="utf-8")
@@ -116,7 +121,9 @@ def write_record(folder: Path, plan: Plan, config: StudyConfig, results: Results
     write_sealed(folder / TABLE, {**record, FILES: file_checksums(folder, read_back(folder))})
 
 
-def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published: bool) -> list[str]:
+def legend(
+    plan: Plan, config: StudyConfig, lines: Sequence[Line], genes: pl.DataFrame, *, published: bool
+) -> list[str]:
     """Return a text that says what the numbers are, and of which data each column is."""
     fold_count, slides = max(line.folds for line in lines), max(line.slides for line in lines)
     data = config.fit.data
@@ -127,9 +134,12 @@ def legend(plan: Plan, config: StudyConfig, lines: Sequence[Line], *, published:
         f"data: {data.store} ({tested}), features of {', '.join(backbones)}, {bins}",
         f"protocol: {PROTOCOLS[config.protocol].says}; {data.panel} genes",
         "mean±sd over folds; 95 %: bootstrap over patients and over neighbourhoods of bins within their slides",
-        "÷ ceiling: PCC per gene as a share of the noise ceiling; ours − system: what MagNet, or the row marked 'all "
-        "blocks' or the first backbone, gains in PCC per gene, with its 95 %, paired",
+        f"÷ ceiling: PCC per gene as a share of the noise ceiling, {BOUND}",
+        "ours − system: what MagNet, or the row marked 'all blocks' or the first backbone, gains in PCC per gene, with "
+        "its 95 %, paired",
     ]
+    if low := low_ceiling_note(genes):
+        notes.insert(-1, low)
     if len(backbones) > 1:
         notes.append(f"subgraphs of {config.fit.optim.batch_size} bins for every backbone")
     if published:

@@ -11,10 +11,12 @@ import numpy as np
 import polars as pl
 
 from magnet_core.resampling import METRICS, BlockSums, interval, metrics_of, pool, resample
+from train.evaluation.scores import DISPERSION, LOW_CEILING
 from train.settings.protocols import Pooling
 from train.studies.cell import Cell, CellResult, Results
 from train.studies.plans import Plan, Row
 from train.studies.published import Figures
+from train.systems.table import CEILING_TITLE
 
 # R resamples
 
@@ -34,7 +36,7 @@ class Line:
     """A row of a table in numbers.
 
     metrics    by name: mse, mae, pcc_bin, pcc_gene; empty where no fold is finished
-    of_ceiling PCC per gene as a share of the noise ceiling on the same slides
+    of_ceiling PCC per gene as a share of the noise ceiling, an upper bound, on the same slides
     behind     what our row gains over this row in PCC per gene; None for our row itself
     """
 
@@ -95,7 +97,7 @@ def ceiling_line(group: str, ceilings: Sequence[CellResult]) -> Line:
     means = [_mean_pcc(cell.genes) for cell in ceilings]
     slides = sum(cell.genes["slide_id"].n_unique() for cell in ceilings)
     metrics = {"pcc_gene": Statistic(*_mean_sd(means))} if means else {}
-    return Line(group, "noise ceiling", False, len(means), slides, metrics, 1.0, None, None)
+    return Line(group, CEILING_TITLE, False, len(means), slides, metrics, 1.0, None, None)
 
 
 def fold_means(cell: CellResult, pooling: Pooling) -> dict[str, float]:
@@ -164,18 +166,26 @@ def share_of_ceiling(cells: Sequence[CellResult], ceilings: Sequence[CellResult]
 
 
 def genes_of(plan: Plan, results: Results) -> pl.DataFrame:
-    """Return the metrics of every row, fold, test slide and gene, with the gene's noise ceiling."""
+    """Return the metrics of every row, fold, test slide and gene, with the gene's noise ceiling.
+
+    The ceiling is an upper bound; `ceiling_low` is an estimate from below, by the `dispersion` that touching bins show.
+    """
     tables = []
+    of_ceiling = {"ceiling": "pcc", LOW_CEILING: LOW_CEILING, DISPERSION: DISPERSION}
     for row in plan.rows:
         ceilings = {cell.cell.fold.index: cell.genes for cell in finished(plan.ceilings[row.group], results)}
         for cell in finished(row.cells, results):
             table = _labelled(cell.genes.drop("system"), row, cell)
             ceiling = ceilings.get(cell.cell.fold.index)
             if ceiling is None:
-                table = table.with_columns(ceiling=pl.lit(None, dtype=pl.Float64))
+                table = table.with_columns(pl.lit(None, dtype=pl.Float64).alias(name) for name in of_ceiling)
             else:
                 keys = ["slide_id", "gene_id"]
-                table = table.join(ceiling.select(*keys, pl.col("pcc").alias("ceiling")), on=keys, how="left")
+                known = [
+                    (pl.col(name) if name in ceiling.columns else pl.lit(None, dtype=pl.Float64)).alias(column)
+                    for column, name in of_ceiling.items()
+                ]
+                table = table.join(ceiling.select(*keys, *known), on=keys, how="left")
             tables.append(table)
     return pl.concat(tables) if tables else pl.DataFrame()
 

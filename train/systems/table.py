@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # both bring torch
     from train.systems.base import System
 
 MAGNET, NOISE_CEILING = "magnet", "noise_ceiling"
+CEILING_TITLE = "noise ceiling (upper bound)"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class RivalsConfig(Settings):
 
 def title_of(name: str) -> str:
     """What tables, bars and messages call a system, or the noise ceiling."""
-    return "noise ceiling" if name == NOISE_CEILING else look_up(SYSTEMS, name, where="--systems").title
+    return CEILING_TITLE if name == NOISE_CEILING else look_up(SYSTEMS, name, where="--systems").title
 
 
 def version_of(name: str) -> int:

@@ -52,7 +52,7 @@ def test_points_are_named_and_left_out_where_nothing_is_known() -> None:
     known = by_gene(genes(("S1", "a", "A", 0.2, 0.8), ("S1", "b", "B", 0.4, None)))
     plot = against_ceiling("8 µm", known)
     assert plot is not None
-    assert [mark.title for mark in plot.marks] == ["A: PCC 0.200, ceiling 0.800"]
+    assert [mark.title for mark in plot.marks] == ["A: PCC 0.200, ceiling at most 0.800"]
     assert against_ceiling("8 µm", known.filter(pl.col("gene_id") == "b")) is None
     other = by_gene(genes(("S1", "b", "B", 0.1, None)))
     plot = against_system("8 µm", known, other, name="MagNet", other_name="ridge")

@@ -4,6 +4,7 @@ from pathlib import Path
 from train.report.study import fold_of, main_line, read_lines, systems_table
 from train.studies.render import csv_table
 from train.studies.summary import Line, Statistic
+from train.systems.table import CEILING_TITLE
 
 
 def line(title: str, pcc: float | None, *, behind: bool = False) -> Line:
@@ -13,7 +14,7 @@ def line(title: str, pcc: float | None, *, behind: bool = False) -> Line:
 
 
 def test_the_main_line_is_the_one_others_are_behind() -> None:
-    ceiling = Line("8 µm", "noise ceiling", False, 2, 2, {"pcc_gene": Statistic(0.9, 0.0)}, 1.0, None, None)
+    ceiling = Line("8 µm", CEILING_TITLE, False, 2, 2, {"pcc_gene": Statistic(0.9, 0.0)}, 1.0, None, None)
     lines = [line("gene mean", 0.0, behind=True), line("MagNet", 0.2), line("ridge", 0.3, behind=True), ceiling]
     found = main_line(lines, "8 µm")
     assert found is not None
@@ -40,6 +41,14 @@ def test_a_number_that_is_not_known_is_read_as_such(tmp_path: Path) -> None:
     table = systems_table([constant, failed], {})
     assert table.rows[0][2:6] == ["1.500", "–", "–", "–"]
     assert table.best == {(0, 2)}
+
+
+def test_the_ceiling_of_a_table_of_before_is_an_upper_bound_too(tmp_path: Path) -> None:
+    before = Line("8 µm", "noise ceiling", False, 2, 2, {"pcc_gene": Statistic(0.9, 0.0)}, 1.0, None, None)
+    csv_table([line("MagNet", 0.2), before]).write_csv(tmp_path / "table.csv")
+    magnet, ceiling = read_lines(tmp_path / "table.csv")
+    assert (magnet.title, ceiling.title) == ("MagNet", CEILING_TITLE)
+    assert ceiling.metrics["pcc_gene"].mean == 0.9
 
 
 def test_the_fold_is_read_from_a_cells_name() -> None:

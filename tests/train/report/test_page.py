@@ -155,7 +155,7 @@ def test_a_fit_is_shown_with_its_interval_losses_and_genes(fitted: Path, tmp_pat
         assert row[2:6] == [f"{values[f'{name}_mean']:.3f}" for name in METRICS]
         assert row[6] == f"{values['pcc_gene_low']:.3f}…{values['pcc_gene_high']:.3f}"
         assert row[7] == f"{values['of_ceiling']:.2f}"
-    assert ceiling[1] == "noise ceiling"
+    assert ceiling[1] == "noise ceiling (upper bound)"
     losses = json.loads((trained_run(fitted) / "run.json").read_text())["losses"]
     assert f"MagNet, fold 0: {losses[-1]:.4g} at epoch {len(losses)}, kept" in page.titles
     genes = pl.read_parquet(fitted / "genes.parquet").filter(pl.col("system") == "MagNet").sort("pcc")

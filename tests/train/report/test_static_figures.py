@@ -24,7 +24,7 @@ from train.report.map_choice import MapRequest, choose_maps, unlike_maps
 from train.report.map_figure import draw_maps
 from train.report.slide_maps import SlideMap, find_slide_maps
 from train.report.static import save
-from train.report.study import CEILING, read_lines
+from train.report.study import read_lines
 from train.report.table_cells import cells_of
 from train.report.table_figure import draw_table
 
@@ -107,7 +107,7 @@ def test_a_gene_has_one_scale_and_its_pcc_below_each_title(mapped: Path, slide_m
     words = words_of(figure)
     assert f"MagNet\nPCC {pcc[names[0]]:.2f}" in words
     assert f"PCC {pcc[names[1]]:.2f}" in words
-    assert {"measured\nceiling 0.81", "gene mean\nPCC 0.00", "H&E", "100 µm", *names} <= set(words)
+    assert {"measured\nceiling ≤ 0.81", "gene mean\nPCC 0.00", "H&E", "100 µm", *names} <= set(words)
     assert words.count("normalised expression") == 2
     assert any(text == f"{slide_map.slide_id}, {len(slide_map.centres_um)} bins of 8 µm" for text in words)
 
@@ -227,7 +227,7 @@ def test_the_table_and_curves_of_a_run_are_drawn(mapped: Path, copy_of: Copy) ->
 
 def test_every_number_of_the_table_is_on_its_figure(mapped: Path) -> None:
     lines = read_lines(mapped / "table.csv")
-    figure = draw_table(lines, {"8 µm": "MagNet", "55 µm": "MagNet"}, CEILING, "title & more")
+    figure = draw_table(lines, {"8 µm": "MagNet", "55 µm": "MagNet"}, "title & more")
     words = words_of(figure)
     for line in lines:
         assert line.title in words

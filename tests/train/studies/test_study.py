@@ -23,17 +23,19 @@ from train.data.fold_choice import choose_folds, targets_of
 from train.data.fold_sides import FoldSides, open_fold
 from train.data.slide import open_slide_data
 from train.data.training_side import TrainingSide
+from train.evaluation.scores import DISPERSION, LOW_CEILING
 from train.pipeline import make_table, run_cells
 from train.places import CELL
 from train.studies import pivotal
-from train.studies.cell import Cell
+from train.studies.ceiling_note import low_ceiling_note
+from train.studies.cell import Cell, Results
 from train.studies.configure import configure
 from train.studies.figures import Map
 from train.studies.plans import Plan, Planner
 from train.studies.render import render
 from train.studies.request import StudyRequest
 from train.studies.settings import StudyConfig, load_study_config
-from train.studies.summary import Line, Statistic
+from train.studies.summary import Line, Statistic, genes_of
 from train.systems.plain.ridge import ColourRidge
 
 SYSTEMS = ("magnet", "gene_mean", "colour_ridge")
@@ -56,7 +58,7 @@ def test_the_table_is_the_mean_over_folds_of_metrics_of_the_kept_predictions(
     result = make_table(plan, study)
     assert result.faults == ()
     table = pl.read_csv(result.folder / "table.csv")
-    assert table["system"].to_list() == ["MagNet", "gene mean", "colour ridge", "noise ceiling"]
+    assert table["system"].to_list() == ["MagNet", "gene mean", "colour ridge", "noise ceiling (upper bound)"]
     found: dict[str, list[float]] = {"mse": [], "pcc_gene": []}
     for each in run_cells(plan.rows[0].cells, tmp_path).cells.values():
         (slide_id,) = each.cell.fold.test
@@ -74,6 +76,26 @@ def test_the_table_is_the_mean_over_folds_of_metrics_of_the_kept_predictions(
     assert table["ours_minus_system_mean"][1] == pytest.approx(table["pcc_gene_mean"][0])
     assert 0 < table["pcc_gene_mean"][3] <= 1
     assert table["of_ceiling"][0] == pytest.approx(table["pcc_gene_mean"][0] / table["pcc_gene_mean"][3])
+
+
+def test_the_ceiling_is_called_an_upper_bound_beside_an_estimate_below_it(small_store: Store, tmp_path: Path) -> None:
+    study = small_study(small_store, tmp_path)
+    plan = planned(study, targets=(8,), systems=("gene_mean",))
+    result = make_table(plan, study)
+    genes = pl.read_parquet(result.folder / "genes.parquet")
+    known = genes.select("ceiling", LOW_CEILING, DISPERSION).fill_nan(None).drop_nulls()
+    assert 0 < len(known) <= len(genes)
+    assert (known[LOW_CEILING] <= known["ceiling"]).all()
+    assert (known[DISPERSION] >= 0).all()
+    text = " ".join((result.folder / "table.txt").read_text(encoding="utf-8").split())
+    assert "noise ceiling, an upper bound" in text
+    assert low_ceiling_note(genes) in text
+    cells = run_cells(plan.cells, tmp_path).cells
+    new = (LOW_CEILING, DISPERSION)
+    lacking = {cell: replace(each, genes=each.genes.drop(new, strict=False)) for cell, each in cells.items()}
+    before = genes_of(plan, Results(lacking, {}))
+    assert before.drop(new).equals(genes.drop(new), null_equal=True)
+    assert before[LOW_CEILING].is_null().all()
 
 
 def test_a_finished_cell_is_not_computed_again_and_an_unfinished_one_is(
