@@ -64,8 +64,8 @@ def to_timm_layout(state: Mapping[str, Tensor], *, path: Path, positions: int | 
         renamed["cls_token"] = renamed["cls_token"] + renamed["pos_embed"][:, :1]
         renamed["pos_embed"] = renamed["pos_embed"][:, 1:]
     if "pos_embed" in renamed and positions is not None:
-        prefix = 0 if "reg_token" in renamed else 1  # that of the class token, which has no place in the square
-        renamed["pos_embed"] = _resampled(renamed["pos_embed"], positions, prefix=prefix)
+        before = 0 if "reg_token" in renamed else 1  # that of the class token, which has no place in the square
+        renamed["pos_embed"] = _resampled(renamed["pos_embed"], positions, prefix=before)
     return renamed
 
 
