@@ -1,5 +1,6 @@
 """The command `train fit`."""
 
+import os
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,6 +104,7 @@ def fit_together(config: "FitConfig") -> None:
             found="--bins frozen, without an encoder",
             remedy="leave torchrun out; train cv --jobs spreads folds",
         )
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch warns that no parameter is unused, which some are
     with importing():
         from magnet_core.ranks import together
         from train.pipeline import follow
