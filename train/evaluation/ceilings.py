@@ -30,8 +30,9 @@ def ceilings(sides: FoldSides, system: str) -> pl.DataFrame:
     panel, normalise = sides.training.panel, sides.training.normalise
     tables = []
     for slide in sides.test_slides:
-        ceiling = slide_ceiling(slide, panel, normalise)
-        dispersion, low = low_ceiling(slide, panel, normalise)
+        counts, library = _counts_and_libraries(slide, panel, normalise)
+        ceiling = noise_ceiling(counts, library, normalise, _rng(slide))
+        dispersion, low = low_ceiling(slide, counts, library, normalise)
         table = _ceiling_table(system, slide.slide_id, panel, ceiling)
         low = np.minimum(low, ceiling)  # two estimates by chance of their own
         tables.append(table.with_columns(pl.Series(DISPERSION, dispersion), pl.Series(LOW_CEILING, low)))
@@ -41,12 +42,13 @@ def ceilings(sides: FoldSides, system: str) -> pl.DataFrame:
 def slide_ceiling(slide: Slide, panel: Genes, normalise: NormaliseConfig) -> np.ndarray:
     """The noise ceiling (P,) of a slide's fine rows, an upper bound; NaN for a gene that does not vary."""
     counts, library = _counts_and_libraries(slide, panel, normalise)
-    return noise_ceiling(counts, library, normalise, named_rng(0, "ceiling", slide.slide_id))
+    return noise_ceiling(counts, library, normalise, _rng(slide))
 
 
-def low_ceiling(slide: Slide, panel: Genes, normalise: NormaliseConfig) -> tuple[np.ndarray, np.ndarray]:
+def low_ceiling(
+    slide: Slide, counts: sparse.csr_matrix, library: np.ndarray, normalise: NormaliseConfig
+) -> tuple[np.ndarray, np.ndarray]:
     """Over-dispersion (P,) as touching rows show it, and the ceiling (P,) if all of it were noise; NaN if unknown."""
-    counts, library = _counts_and_libraries(slide, panel, normalise)
     pairs = touching_pairs(slide.fine.centres_um, slide.fine.edges, pitch_um=slide.target.um)
     dispersion = touching_dispersion(counts, None if normalise.library == "none" else library, pairs)
     known = np.isfinite(dispersion)
@@ -55,6 +57,10 @@ def low_ceiling(slide: Slide, panel: Genes, normalise: NormaliseConfig) -> tuple
     rng = named_rng(0, "low ceiling", slide.slide_id)
     low = noise_ceiling(counts, library, normalise, rng, dispersion=np.where(known, dispersion, 0.0))
     return dispersion, np.where(known, low, np.nan)
+
+
+def _rng(slide: Slide) -> np.random.Generator:
+    return named_rng(0, "ceiling", slide.slide_id)
 
 
 def _counts_and_libraries(
