@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from magnet_core.errors import MagnetError
+from magnet_core.meeting import meet
 from magnet_core.torchrun import started_together
 
 # N rows of all processes, n of each, D features
@@ -108,7 +109,8 @@ def together() -> Iterator[Ranks]:
     if torch.cuda.is_available():
         torch.cuda.set_device(_own_gpu())
     with _telling_of_the_lost():
-        dist.init_process_group(timeout=PATIENCE)
+        store, rank, size = next(dist.rendezvous("env://"))
+        dist.init_process_group(store=meet(store, rank, size, PATIENCE), rank=rank, world_size=size, timeout=PATIENCE)
         try:
             yield ranks()
         finally:

@@ -162,6 +162,17 @@ def test_a_process_that_is_lost_ends_the_others_with_a_line_and_any_number_goes_
 
 
 @pytest.mark.slow
+def test_launched_with_restarts_a_lost_process_costs_nothing(small_store: Store, tmp_path: Path, whole: Path) -> None:
+    command = [*TORCHRUN, "--max-restarts=1", *fit(small_store, tmp_path)]
+    with under_way(command, tmp_path) as launcher:
+        os.kill(process_of(launcher, 0), signal.SIGKILL)
+        said, _ = launcher.communicate(timeout=240)
+    assert launcher.returncode == 0, said
+    assert "going on after step" in said
+    assert trained_weights(tmp_path) == trained_weights(whole)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "line"),
     [
