@@ -41,9 +41,9 @@ from train.learning.checkpoint import forget
 from train.learning.choice import CHOOSING, describe_training, kept_in_words, read_choice, write_choice
 from train.learning.progress import Progress
 from train.learning.setting import Setting
-from train.places import CELL, CELLS
+from train.places import CELL, CELLS, MEMBERS
 from train.settings.fit import FitConfig
-from train.studies.cell import Cell, CellResult, Results, finish, prediction_path, read
+from train.studies.cell import Cell, CellResult, Results, finish, members_of, prediction_path, read
 from train.studies.open_fold import OpenFold, data_key
 from train.studies.pivotal import check_genes, pivotal_genes
 from train.studies.plans import Plan, Planner
@@ -75,7 +75,8 @@ class TableResult:
     @property
     def systems(self) -> dict[str, dict[str, float]]:
         """Metrics of the systems of a single fold, mean over its test slides, by their names."""
-        return {cell.cell.system: fold_means(cell, "equal") for cell in self.cells if cell.blocks}
+        names = dict.fromkeys(cell.cell.system for cell in self.cells if cell.blocks)
+        return {name: fold_means(self.cell(name), "equal") for name in names}
 
 
 def fit(config: FitConfig, *, fold: Fold | None = None) -> TableResult:
@@ -138,10 +139,15 @@ def run_cells(
     num_finished = len(set(folders.values())) - len(missing)
     if num_finished:
         notice(f"{num_finished} of {num_finished + len(missing)} cells are finished already")
+    # Members of a mean come before any mean, as tasks of their own, which several processes share out.
+    members = {cell.folder(runs / CELLS, Store(cell.config.data.store)): cell for cell in members_of(missing.values())}
+    missing = {folder: cell for folder, cell in members.items() if not (folder / CELL).exists()} | missing
     # Cells of one fold follow each other, so that a process opens it once.
-    ordered = sorted(missing.items(), key=lambda item: (data_key(item[1].config.data), item[1].fold.index))
+    ordered = sorted(
+        missing.items(), key=lambda item: (bool(item[1].members), data_key(item[1].config.data), item[1].fold.index)
+    )
     faults: dict[Path, str] = {}
-    tasks = [Task(cell.title, compute_one, (cell, folder, raises)) for folder, cell in ordered]
+    tasks = [Task(cell.said, compute_one, (cell, folder, raises)) for folder, cell in ordered]
     try:
         with progress(total=len(tasks), desc="cells", unit="cell", even=False, disable=not tasks) as bar:
             for task, fault in engine.run(tasks, lost=lambda task, why: f"{task.name}: {why}", far=shown_by(bar)):
@@ -161,7 +167,7 @@ def run_cells(
         except MagnetError as error:
             if raises:
                 raise
-            faults[folder] = f"{cell.title}: {in_one_line(error)}"
+            faults[folder] = f"{cell.said}: {in_one_line(error)}"
             log.error("failed: %s", faults[folder])
     return Results(results, {cell: faults[folder] for cell, folder in folders.items() if folder in faults})
 
@@ -181,7 +187,7 @@ def compute_one(cell: Cell, folder: Path, raises: bool) -> str:
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     with naming(folder):
         if not lock.acquire(wait=False):
-            notice(f"{cell.title}: waiting for {lock.owner()}")
+            notice(f"{cell.said}: waiting for {lock.owner()}")
             lock.acquire(wait=True)
         try:
             if not (folder / CELL).exists():
@@ -189,7 +195,7 @@ def compute_one(cell: Cell, folder: Path, raises: bool) -> str:
         except (MagnetError, MemoryError, torch.OutOfMemoryError, np.linalg.LinAlgError) as error:
             if raises:
                 raise
-            return f"{cell.title}: {in_one_line(error)}"
+            return f"{cell.said}: {in_one_line(error)}"
         finally:
             lock.release()
     return ""
@@ -207,10 +213,13 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
     if cell.system == NOISE_CEILING:
         write_genes(folder / GENES, ceilings(sides, cell.system))
     else:
-        if cell.system == MAGNET:
-            ranks().agree(cell)
-        system, training = fit_system(cell, folder, side)
-        predictions = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
+        if cell.members:
+            predictions = mean_of_members(cell, folder.parent)
+        else:
+            if cell.system == MAGNET:
+                ranks().agree(cell)
+            system, training = fit_system(cell, folder, side)
+            predictions = {slide.slide_id: system.predict(slide) for slide in sides.test_slides}
         truth = sides.truth()
         for slide in sides.test_slides:
             prediction = predictions[slide.slide_id]
@@ -227,12 +236,22 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         "patients": {slide.slide_id: slide.patient for slide in sides.test_slides},
         "panel": {"id": panel.ids.tolist(), "name": panel.names.tolist()},
         "training": training,
+        MEMBERS: [member.folder(folder.parent, Store(member.config.data.store)).name for member in cell.members],
         "versions": package_versions(),
         "seconds": round(time.monotonic() - started, 1),
     }
     sync_below(folder)
     finish(cell, folder, description)
     forget(folder)
+
+
+def mean_of_members(cell: Cell, cells: Path) -> dict[str, np.ndarray]:
+    """Mean prediction (N, P) float32 of each test slide over the cells of single seeds, computed where they are not."""
+    members = {member: member.folder(cells, Store(member.config.data.store)) for member in cell.members}
+    for member, folder in members.items():
+        compute_one(member, folder, raises=True)
+    computed = [read(member, folder) for member, folder in members.items()]
+    return {slide_id: np.mean([one.prediction(slide_id) for one in computed], axis=0) for slide_id in cell.fold.test}
 
 
 def follow() -> None:
@@ -274,7 +293,7 @@ def fit_system(cell: Cell, folder: Path, side: TrainingSide) -> tuple[System, di
     told = describe_training(side, done, choice)
     if isinstance(system, MagNetSystem):
         system.save(side, told)
-    notice(f"{cell.title}: {kept_in_words(told)}")
+    notice(f"{cell.said}: {kept_in_words(told)}")
     return system, told
 
 
@@ -303,10 +322,11 @@ def build_system(cell: Cell, folder: Path, *, stage: str = "", epochs: int | Non
     """
     config = cell.config
     if cell.system == MAGNET:
-        return MagNetSystem(config, folder, title=f"{cell.title}{stage}", epochs=epochs)
+        return MagNetSystem(config, folder, title=f"{cell.said}{stage}", epochs=epochs)
     setting = Setting(
         config.seed, pick_device(config.device), config.compute, finetune=cell.finetune, title=cell.title,
-        stage=stage, epochs=epochs, folder=folder, patience=config.validation.patience,
+        stage=f"{cell.said.removeprefix(cell.title)}{stage}", epochs=epochs, folder=folder,
+        patience=config.validation.patience,
     )  # fmt: skip
     return build_rival(cell.system, cell.rivals, setting)
 

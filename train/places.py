@@ -16,6 +16,7 @@ from magnet_core.sealed import read_sealed
 
 CELLS = "cells"
 TABLE, SWEEP, CELL = "study.json", "sweep.json", "cell.json"  # a table and a cell are whole where theirs is
+MEMBERS = "members"  # of an ensemble's cell: names of the cells, of a seed each, of which it is the mean
 RUN, WEIGHTS = "run.json", "model.safetensors"
 # What is in a table's folder; some of it is read back, and then recorded in the table's file with its checksum.
 READ_BACK = ("table.csv", "genes.parquet", "slides.parquet", "pivotal.csv", "maps-*.png")
@@ -72,10 +73,18 @@ def our_cell(folder: Path) -> Path:
 
 
 def our_cells(folder: Path) -> list[Path]:
-    """The folders of trained runs that a folder stands for: itself, or the cells of a table's main row, one a fold."""
+    """The folders of trained runs that a folder stands for: itself, its members, or those of a table's main row."""
     if folder.is_dir() and not (folder / RUN).is_file() and (folder / TABLE).is_file():
-        return [trained_run(cell) for cell in _main_cells(folder)]
+        return [run for cell in _main_cells(folder) for run in our_cells(cell)]
+    if members := members_in(folder):
+        return [trained_run(folder.parent / member) for member in members]
     return [trained_run(folder)]
+
+
+def members_in(folder: Path) -> list[str]:
+    """Names of the cells of which the cell in a folder is the mean; none where it is no ensemble's."""
+    is_cell = (folder / CELL).is_file() and not (folder / RUN).is_file()
+    return list(read_result(folder / CELL).get(MEMBERS, [])) if is_cell else []
 
 
 def _main_cells(folder: Path) -> list[Path]:
@@ -96,6 +105,11 @@ def trained_run(folder: Path) -> Path:
                 found="none there",
                 remedy=f"copy {CELLS}/{folder.name} beside it, too",
             )
+    if members := members_in(folder):
+        raise MagnetError(
+            folder, expected="a run of one seed", found=f"an ensemble of {len(members)}",
+            remedy="pass --ensemble, for their mean and the sd between them; or name one of its members",
+        )  # fmt: skip
     if not (folder / RUN).is_file():
         raise MagnetError(
             folder,

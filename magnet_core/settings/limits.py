@@ -9,3 +9,4 @@ MOST_WIDTH = 65_536  # features of a node, heads, side of a kernel, a rank
 MOST_ROWS = 100_000_000  # of a slide, a batch, a window; a Visium HD slide has 11 million bins of 2 µm
 MOST_EPOCHS = 1_000_000
 MOST_GENES = 1_000_000
+MOST_SEEDS = 1_000  # trainings whose predictions are averaged

@@ -16,6 +16,7 @@ from train.commands.options import (
     ProtocolOption,
     RecipeOption,
     RunsOption,
+    SeedsOption,
     SetOption,
     StoreOption,
     TargetOption,
@@ -45,6 +46,7 @@ def cv_command(
     recipe: RecipeOption = None,
     set_: SetOption = None,
     genes: GenesOption = None,
+    seeds: SeedsOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Train and test MagNet on every fold, beside the plain baselines; a stopped command goes on where it was."""
@@ -53,6 +55,7 @@ def cv_command(
         finetune=None if bins is None else bins is Bins.FINETUNED,
         folds=split_numbers("--folds", folds),
         genes=split_names("--genes", genes) or (),
+        seeds=seeds,
     )  # fmt: skip
     with importing():
         from train.data.fold_choice import check_features, check_gene_names, choose_folds, targets_of

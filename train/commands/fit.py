@@ -16,6 +16,7 @@ from train.commands.options import (
     FoldOption,
     RecipeOption,
     RunsOption,
+    SeedsOption,
     SetOption,
     StoreOption,
     TargetOption,
@@ -61,12 +62,14 @@ def fit_command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a table of the same name and other settings; its cells stay.")
     ] = False,
+    seeds: SeedsOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Train one fold and show MagNet beside the plain baselines on its test slides; given again, it goes on."""
     options = run_options(
-        fold=fold, name=name, target=target, backbone=backbone, store=store, runs=runs, bins=bins, device=device
-    )
+        fold=fold, name=name, target=target, backbone=backbone, store=store, runs=runs, bins=bins, device=device,
+        seeds=seeds,
+    )  # fmt: skip
     options["overwrite"] = ("--overwrite", overwrite or None)
     options |= {ABLATIONS[block]: (f"--without {block}", False) for block in without or ()}
     if bins and any(setting.startswith("encoder.mode") for setting in set_ or ()):

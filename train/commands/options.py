@@ -37,6 +37,7 @@ def run_options(
     runs: Path | None = None,
     bins: Bins | None = None,
     device: str | None = None,
+    seeds: int | None = None,
 ) -> dict[str, tuple[str, Any]]:
     """Return what `train fit` and `train sweep` were given: dotted name of a setting -> (option, value or None)."""
     return {
@@ -49,6 +50,7 @@ def run_options(
         "split.file": ("--runs", runs / "folds.json" if runs else None),
         "encoder.mode": ("--bins", bins.mode if bins else None),
         "device": ("--device", device),
+        "seeds": ("--seeds", seeds),
     }
 
 
@@ -59,6 +61,10 @@ RunsOption = Annotated[Path | None, typer.Option(help="Folder for results and fo
 FoldOption = Annotated[int | None, typer.Option(help="Fold to leave out, from 0.", show_default="0")]
 RecipeOption = Annotated[Path | None, typer.Option(help="TOML file of settings, see recipes/.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="One setting, such as optim.lr=1e-3.")]
+SeedsOption = Annotated[
+    int | None,
+    typer.Option(help="Train so many times, from `seed` on, and test the mean prediction.", show_default="1"),
+]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")]
 FoldsOption = Annotated[str | None, typer.Option(help="Folds to compute, such as 0,2; all of them by default.")]
 FinetuneOption = Annotated[bool, typer.Option("--finetune", help="Train encoders from pixels; slow without a GPU.")]

@@ -19,6 +19,7 @@ from train.commands.options import (
     PublishedOption,
     RecipeOption,
     RunsOption,
+    SeedsOption,
     SetOption,
     StoreOption,
     part_name,
@@ -51,6 +52,7 @@ def study_command(
     finetune: FinetuneOption = False,
     genes: GenesOption = None,
     published: PublishedOption = False,
+    seeds: SeedsOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Make one of the paper's tables on your slides; what is computed already is not computed again."""
@@ -63,6 +65,7 @@ def study_command(
         finetune=finetune,
         folds=split_numbers("--folds", folds),
         genes=split_names("--genes", genes) or (),
+        seeds=seeds,
         published=published,
     )  # fmt: skip
     part = part_name(targets=targets, systems=systems, backbones=backbones, folds=folds)

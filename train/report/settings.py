@@ -43,6 +43,9 @@ def facts(config: Mapping[str, Any], *, protocol: str = "") -> list[tuple[str, s
     ]
     if protocol:
         rows.append(("protocol", PROTOCOLS[protocol].says if protocol in PROTOCOLS else protocol))
+    if (seeds := int(values.get("seeds", 1))) > 1:
+        first = int(values.get("seed", 0))
+        return [*rows, ("seeds", f"{first} to {first + seeds - 1}; their mean prediction is tested")]
     return [*rows, ("seed", said("seed"))]
 
 

@@ -32,7 +32,7 @@ from magnet_core.records import Genes
 from train.data.labels import read_labels
 from train.data.lattice import Lattice, lattice_of
 from train.evaluation.scores import GENES
-from train.places import CELL, WEIGHTS, anew, read_record, read_result
+from train.places import CELL, WEIGHTS, anew, members_in, read_record, read_result
 from train.report.predicted_file import DEVIATION, MEASURED, PredictedFile, open_predicted
 from train.report.table_cells import Cells, cells_of, panel_of
 from train.studies.cell import prediction_path
@@ -285,7 +285,8 @@ def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: St
     of other weights than the table's runs have do not.
     """
     runs = {cells.folders[cells.ours]: cells for cells in folds}
-    trained = {file_fingerprint(run / WEIGHTS): cells for run, cells in runs.items() if (run / WEIGHTS).is_file()}
+    members = [(run.parent / name, cells) for run, cells in runs.items() for name in members_in(run) or (run.name,)]
+    trained = {file_fingerprint(run / WEIGHTS): cells for run, cells in members if (run / WEIGHTS).is_file()}
     paths = [path for place in (folder, *runs) for path in sorted((place / PREDICTIONS).glob("*.h5ad"))]
     files = [file for file in map(opened_or_told, paths) if file is not None]
     tested, targets = {slide_id for cells in folds for slide_id in cells.test}, {cells.target_um for cells in folds}
@@ -293,17 +294,17 @@ def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: St
     for file in sorted(files, key=lambda each: (each.slide_id not in tested, len(each.weights) == 1)):
         if file.target_um not in targets or file.slide_id in told:
             continue
-        members = [trained[weights] for weights in file.weights if weights in trained]
-        if not members or len(members) < len(file.weights):
+        trainings = [trained[weights] for weights in file.weights if weights in trained]
+        if not trainings or len(trainings) < len(file.weights):
             reason = f"it was predicted by other weights than the runs of {folder} have"
             notice(f"{file.path}: left out, as {reason}; name the table of all its runs")
             continue
-        cells = members[0]
-        if store is not None and members == [cells] and file.slide_id in cells.test and _has_these_rows(store, file):
+        cells = trainings[0]
+        if store is not None and trainings == [cells] and file.slide_id in cells.test and _has_these_rows(store, file):
             continue
         told.add(file.slide_id)
         systems = {cells.ours: cells.names[cells.ours]}
-        learnt_from = any(file.slide_id in each.train for each in members)
+        learnt_from = any(file.slide_id in each.train for each in trainings)
         yield FileSource(group, file.slide_id, cells.ours, file.genes, systems, True, learnt_from, file, cells, store)
 
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from magnet_core.checksums import FILES, check_files
 from magnet_core.resampling import METRICS, metric_titles
-from train.places import TABLE, anew, find_cell, read_back
+from train.places import TABLE, anew, find_cell, members_in, read_back
 from train.report.figures import Estimate, Plot, estimates
 from train.report.folder import TrainingHistory, number_of, read_csv, read_json, read_table, read_training
 from train.report.genes import COLUMNS as GENE_COLUMNS
@@ -227,13 +227,18 @@ def training_blocks(record: Mapping[str, Any], folder: Path) -> list[Block]:
 
 
 def trainings_of(record: Mapping[str, Any], folder: Path) -> dict[str, list[tuple[str, str, TrainingHistory]]]:
-    """Return (system, fold, training) by group, of the rows that were trained in epochs."""
+    """Return (system, fold, training) by group, of the rows that were trained in epochs, and of members of a mean."""
     by_group: dict[str, list[tuple[str, str, TrainingHistory]]] = {}
+    of_rows = {Path(cell).name for row in record["rows"] for cell in row["cells"]}
     for row in record["rows"]:
         for cell in row["cells"]:
-            if training := read_training(find_cell(cell, folder)):
-                name = fold_of(Path(cell).name)
-                by_group.setdefault(row["group"], []).append((row["title"], name, training))
+            found, fold = find_cell(cell, folder), fold_of(Path(cell).name)
+            members = members_in(found)
+            numbered = enumerate(members, 1)
+            runs = {f"{fold}, {number} of {len(members)}": found.parent / each for number, each in numbered}
+            for name, run in (runs or {fold: found}).items():
+                if (not runs or run.name not in of_rows) and (training := read_training(run)):
+                    by_group.setdefault(row["group"], []).append((row["title"], name, training))
     return by_group
 
 

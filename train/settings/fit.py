@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS, targets_in_words
 from magnet_core.settings import Layers, Options, Settings, flat, merged, nested, refusal, without
-from magnet_core.settings.limits import MOST_EPOCHS, MOST_GENES, MOST_ROWS
+from magnet_core.settings.limits import MOST_EPOCHS, MOST_GENES, MOST_ROWS, MOST_SEEDS
 from magnet_core.settings.loss import LossConfig
 from magnet_core.settings.model import ModelConfig
 from magnet_core.settings.normalise import NormaliseConfig
@@ -28,6 +28,7 @@ BEFORE: dict[str, Any] = {
     "data.contexts": "paired",
     "validation.few": "none",
     "validation.refit": True,
+    "seeds": 1,
 }
 OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`
 
@@ -164,6 +165,7 @@ class FitConfig(Settings):
     """One `train fit`.
 
     overwrite  replace a finished run of the same name, which is refused otherwise
+    seeds      trainings of a learnt system on a fold, from `seed` on; of several, predictions are the mean
     sampler    how a slide is cut into subgraphs: `compact` neighbourhoods, or `random` rows as the authors do
     halo       hops of neighbours that join each subgraph as context without loss; at prediction it is always full
     augment    turn each subgraph's pixels by one of the 8 symmetries of the square
@@ -175,6 +177,7 @@ class FitConfig(Settings):
     fold: int = 0
     runs: Path = Path("runs")
     seed: int = 0
+    seeds: int = Field(default=1, ge=1, le=MOST_SEEDS)
     device: str = Field(
         default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N"
     )

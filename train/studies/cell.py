@@ -3,7 +3,7 @@
 In: a `Cell`. Out: its folder, named after all that decides its content:
 
     predictions/<slide>.npy   float32 (N, P), the test slides' fine rows in the order of the store
-    run.json, model.safetensors  MagNet's weights, and all that is needed to use them
+    run.json, model.safetensors  MagNet's weights, and all that is needed to use them; not of an ensemble
     blocks/<slide>.npz        sums from which metrics and their intervals follow, see `magnet_core.resampling`
     genes.parquet             metrics of each test slide and gene
     cell.json                 written last: settings, fold, panel, versions, checksums of the files above and of
@@ -11,8 +11,8 @@ In: a `Cell`. Out: its folder, named after all that decides its content:
 """
 
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,20 @@ class Cell:
         return f"{title_of(self.system)}, {self.config.data.target} µm, fold {self.fold.index}"
 
     @property
+    def said(self) -> str:
+        """The title, with the seed where it is another than the first; not what rivals draw by."""
+        return f"{self.title}, seed {self.config.seed}" if self.config.seed else self.title
+
+    @property
+    def members(self) -> "tuple[Cell, ...]":
+        """The cells, of a seed each, of which this one is the mean; none of a system that is trained once."""
+        if self.config.seeds == 1 or self.system == NOISE_CEILING or self.system in plain_systems():
+            return ()
+        first = self.config.seed
+        configs = [self.config.changed(seed=seed, seeds=1) for seed in range(first, first + self.config.seeds)]
+        return tuple(replace(self, config=config) for config in configs)
+
+    @property
     def finetune(self) -> bool:
         """Whether the encoder of the fine patches is trained."""
         return self.config.encoder.mode != "frozen"
@@ -73,7 +87,7 @@ class Cell:
         if self.system in plain_systems() or self.system == NOISE_CEILING:
             return {"data": settings["data"]}
         rival = without_later(getattr(self.rivals, self.system).plain(), LATER)
-        own = {"data": settings["data"], "seed": settings["seed"], "rival": rival}
+        own = {name: settings[name] for name in ("data", "seed", "seeds") if name in settings} | {"rival": rival}
         if config.validation.num_patients(num_patients) or config.validation.holds_out_few(num_patients):
             own |= {"validation": settings["validation"]}
         return own | ({"encoder": settings["encoder"], "compute": settings["compute"]} if self.finetune else {})
@@ -104,6 +118,11 @@ class Cell:
             content["patients"] = corrected
         backbone, ending = backbone_slug(data.backbone), digest(content)
         return cells / f"{self.system}-{data.target}um-{backbone}-fold{self.fold.index}-{ending}"
+
+
+def members_of(cells: Iterable[Cell]) -> list[Cell]:
+    """Return the cells of a seed each, of which some of these cells are the means, each once."""
+    return list(dict.fromkeys(member for cell in cells for member in cell.members))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ def configure(request: StudyRequest) -> StudyConfig:
         "runs": ("--runs", request.runs),
         "split.file": ("--runs", request.runs / folds if request.runs else None),
         "device": ("--device", request.device),
+        "seeds": ("--seeds", request.seeds),
         "encoder.mode": ("no --finetune", "frozen" if request.finetune is False else None),
     }
     config = load_study_config(request.recipe, request.settings, options=options, protocol=request.protocol)

@@ -95,6 +95,8 @@ class Planner:
                 published = BASELINES.get((target, system))
                 cells = self.cells(system, self.at(target))
                 rows.append(Row(group(target), title_of(system), cells, system == MAGNET, published))
+                if system == MAGNET:
+                    rows += self._seeds(target, cells)
         return Plan(name, title, tuple(rows), self._ceilings(targets), self._pooling)
 
     def blocks(self, targets: Sequence[int], variants: Sequence[str], *, name: str, title: str) -> Plan:
@@ -127,6 +129,12 @@ class Planner:
         left_out = ", ".join(title_of(system) for system in systems if system not in kept)
         notice(f"left out, as the store has no pixels ('extract run' without --no-pixels adds them): {left_out}")
         return kept
+
+    def _seeds(self, target: int, cells: Sequence[Cell]) -> list[Row]:
+        """MagNet by each seed alone, where its row is the mean of several."""
+        by_seed = zip(*(cell.members for cell in cells), strict=True)
+        title = title_of(MAGNET)
+        return [Row(group(target), f"{title}, seed {of[0].config.seed} alone", tuple(of)) for of in by_seed]
 
     def _ceilings(self, targets: Sequence[int], **data: Any) -> dict[str, tuple[Cell, ...]]:
         return {group(target): self.cells(NOISE_CEILING, self.at(target, **data)) for target in targets}

@@ -140,6 +140,9 @@ def legend(
     ]
     if low := low_ceiling_note(genes):
         notes.insert(-1, low)
+    if config.fit.seeds > 1:
+        first, number = config.fit.seed, config.fit.seeds
+        notes.append(f"learnt systems: mean prediction of {number} trainings, seeds {first} to {first + number - 1}")
     if len(backbones) > 1:
         notes.append(f"subgraphs of {config.fit.optim.batch_size} bins for every backbone")
     if published:

@@ -37,3 +37,4 @@ class StudyRequest:
     folds: tuple[int, ...] | None
     genes: tuple[str, ...]
     published: bool = False
+    seeds: int | None = None
