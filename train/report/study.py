@@ -118,8 +118,10 @@ def main_line(lines: Sequence[Line], group: str) -> Line | None:
 
 
 def best_line(lines: Sequence[Line], group: str, *, but: Line | None = None) -> Line | None:
-    """Return the predicting line of highest PCC per gene in a group, one of them left out."""
-    in_group = [line for line in lines if line.group == group and "mse" in line.metrics and line is not but]
+    """Return the predicting line of highest PCC per gene in a group, one of them left out with its single seeds."""
+    in_group = [line for line in lines if line.group == group and "mse" in line.metrics]
+    if but is not None:
+        in_group = [line for line in in_group if line is not but and not line.title.startswith(f"{but.title}, seed ")]
     with_pcc = [line for line in in_group if math.isfinite(line.metrics["pcc_gene"].mean)]
     return max(with_pcc, key=lambda line: line.metrics["pcc_gene"].mean, default=None)
 
