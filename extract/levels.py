@@ -20,7 +20,6 @@ from magnet_core.levels import CENTRE, REGION, SPOT, TARGETS, bin_level
 from magnet_core.records import Assay, Sample, SlideCounts
 from magnet_core.seeding import named_rng
 from magnet_core.slides import ScaledSlide
-from magnet_core.units import WORKING_MPP
 
 # N rows of a level, G genes, k neighbours
 
@@ -252,7 +251,7 @@ def _cell_names(level: str, tiling: Tiling) -> np.ndarray:
 
 def check_inside(levels: Sequence[Level], slide: ScaledSlide, sample: Sample) -> None:
     """Refuse coordinates that do not fit the image: another image, another resolution, or swapped axes."""
-    size_um = np.array(slide.size_px) * WORKING_MPP
+    size_um = np.array(slide.size_px) * slide.mpp
     for level in levels:
         reach_um = level.patch_um / 2  # the square around a bin at the rim may have its centre beyond the rim
         outside = ((level.centres_um < -reach_um) | (level.centres_um > size_um + reach_um)).any(axis=1).mean()

@@ -80,7 +80,7 @@ def host_seconds(part: str, rates: Sequence[Rate] = ()) -> float:
 
 def origins(gpu: Gpu, parts: Sequence[str], backbones: Sequence[str], side_px: int) -> list[str]:
     """Say of each kind of pace where it comes from."""
-    lines = [f"measured: on {CORE}, beside other work, resnet50; rates and their files: docs/plan.md"]
+    lines = [f"measured: on {CORE}, resnet50; rates and their files: docs/plan.md"]
     if gpu.rates:
         lines.append(f"measured: on {gpu.title}, by the file of --rates, for the parts and backbones that it has")
     counted = ", ".join(f"{name} {patch_flops(name, side_px) / 1e9:,.1f} GFLOP" for name in backbones)

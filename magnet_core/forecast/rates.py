@@ -51,12 +51,12 @@ class Gpu:
 
 CORE = "one core of an x86-64 processor"
 MEASURED = (
-    Rate(part=ENCODING, backbone="resnet50", patch_px=112, rate_per_s=36.01, unit="patches", device=CORE),
-    Rate(part=ENCODING, backbone="resnet50", patch_px=224, rate_per_s=10.93, unit="patches", device=CORE),
-    Rate(part=ENCODING, backbone="resnet50", patch_px=512, rate_per_s=1.921, unit="patches", device=CORE),
-    Rate(part=TUNED, backbone="resnet50", patch_px=112, rate_per_s=11.12, unit="bins", device=CORE),
-    Rate(part=FROZEN, backbone="resnet50", patch_px=112, rate_per_s=1393.0, unit="bins", device=CORE),
-    Rate(part=LAYING, rate_per_s=23370.0, unit="bins", device=CORE),
+    Rate(part=ENCODING, backbone="resnet50", patch_px=112, rate_per_s=32.17, unit="patches", device=CORE),
+    Rate(part=ENCODING, backbone="resnet50", patch_px=224, rate_per_s=9.46, unit="patches", device=CORE),
+    Rate(part=ENCODING, backbone="resnet50", patch_px=512, rate_per_s=1.772, unit="patches", device=CORE),
+    Rate(part=TUNED, backbone="resnet50", patch_px=112, rate_per_s=11.92, unit="bins", device=CORE),
+    Rate(part=FROZEN, backbone="resnet50", patch_px=112, rate_per_s=1468.0, unit="bins", device=CORE),
+    Rate(part=LAYING, rate_per_s=24770.0, unit="bins", device=CORE),
     Rate(part=DECODING, rate_per_s=58.4, unit="megapixels", device=CORE),
     Rate(part=HANDLING, rate_per_s=7460.0, unit="patches", device=CORE),
 )
