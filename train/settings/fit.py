@@ -29,6 +29,9 @@ BEFORE: dict[str, Any] = {
     "validation.few": "none",
     "validation.refit": True,
     "seeds": 1,
+    "head_start.epochs": 0,
+    "head_start.lr": 4e-3,
+    "head_start.batch_size": 256,
 }
 OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`
 
@@ -107,6 +110,24 @@ class OptimConfig(Settings):
     batch_size: int = Field(default=256, ge=1, le=MOST_ROWS)
     clip_norm: float = Field(default=0.0, ge=0)
     ema: float = Field(default=0.0, ge=0, le=1)
+
+
+class HeadStartConfig(Settings):
+    """What MagNet learns on cached features before its encoder is trained with it; nothing where that stays frozen.
+
+    An encoder that is trained below untrained heads loses what it knew (Kumar et al. 2022), and an epoch on cached
+    features takes a small part of one with the encoder.
+
+    epochs      0 trains the encoder from the start
+    lr          learning rate; all else is as `optim` has it
+    batch_size  fine nodes of a subgraph
+    """
+
+    table: ClassVar[str] = "head_start"
+
+    epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
+    lr: float = Field(default=4e-3, gt=0)
+    batch_size: int = Field(default=256, ge=1, le=MOST_ROWS)
 
 
 class ValidationConfig(Settings):
@@ -191,6 +212,7 @@ class FitConfig(Settings):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
+    head_start: HeadStartConfig = HeadStartConfig()
     validation: ValidationConfig = ValidationConfig()
     compute: ComputeConfig = ComputeConfig()
 
@@ -203,6 +225,12 @@ class FitConfig(Settings):
     def meant(self, patients: int) -> "FitConfig":
         """The same settings for so many training patients, see `ValidationConfig.meant`."""
         return self.changed(validation=self.validation.meant(patients))
+
+    def of_head_start(self) -> "FitConfig":
+        """The same settings for the training on cached features that comes first."""
+        start = self.head_start
+        optim = {"epochs": start.epochs, "lr": start.lr, "batch_size": start.batch_size}
+        return self.changed(encoder={"mode": "frozen"}, optim=optim, head_start={"epochs": 0})
 
     @property
     def run_name(self) -> str:

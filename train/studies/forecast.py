@@ -104,6 +104,11 @@ def seconds_of(request: Request, slides: int, config: StudyConfig, *, part: str,
             own = config.fit.optim if system == MAGNET else getattr(config.rivals, system)
             rows = rows_learnt(sides, own.epochs, config) * request.rows_of(target)
             paces.append(Pace(cells * rows * pace.seconds, pace.kind))
+            if part == TUNED and system == MAGNET and (start := config.fit.head_start).epochs > 0:
+                size = {"batch": start.batch_size}
+                pace = on_gpu(gpu, FROZEN, backbone, side_px, **size) if gpu else on_core(FROZEN, backbone, side_px)
+                rows = rows_learnt(sides, start.epochs, config) * request.rows_of(target)
+                paces.append(Pace(cells * rows * pace.seconds, pace.kind))
     return Pace(sum(pace.seconds for pace in paces), weakest(pace.kind for pace in paces))
 
 

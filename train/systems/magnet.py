@@ -23,6 +23,7 @@ from train.data.rows import Rows
 from train.data.slide import Slide
 from train.data.subgraph import Batch, SubgraphSpec
 from train.data.training_side import TrainingSide
+from train.learning.checkpoint import CHECKPOINT, forget
 from train.learning.loop import LoopSettings, Terms, Trainee, train
 from train.learning.optimiser import build_optimiser, build_schedule
 from train.learning.progress import Progress
@@ -38,6 +39,8 @@ from train.settings.fit import FitConfig
 # N fine rows of a slide, P panel genes
 
 log = logger(__name__)
+
+HEAD_START = "head_start"  # below a training's folder: that on cached features, which comes first
 
 
 class MagNetSystem:
@@ -69,7 +72,9 @@ class MagNetSystem:
         set_mean_output(self.predictor.model, training.learnt)
         log.info(place_features(self.predictor, training.slides, config.compute.resident))
         self._folder.mkdir(parents=True, exist_ok=True)
-        return train(
+        if self.predictor.encoder is not None and config.head_start.epochs > 0:
+            self._start_heads(training)
+        done = train(
             magnet_trainee(self.predictor, training.learnt, config),
             replace(loop_settings(config), epochs=self._epochs or config.optim.epochs),
             folder=self._folder,
@@ -77,6 +82,27 @@ class MagNetSystem:
             validate=validator(training, self.predict),
             settings=config.meant(training.num_patients).plain(),
         )
+        forget(self._folder / HEAD_START)
+        return done
+
+    def _start_heads(self, training: TrainingSide) -> None:
+        """Train the model on cached features, where the training with its encoder has not begun yet."""
+        if ranks().agree((self._folder / CHECKPOINT).exists()):
+            return
+        config, folder = self._config.of_head_start(), self._folder / HEAD_START
+        heads = build_predictor(config, training.slides[0], num_genes=len(training.panel))
+        heads.model.load_state_dict(self.predictor.model.state_dict())
+        heads.to(pick_device(config.device))
+        place_features(heads, training.slides, config.compute.resident)
+        folder.mkdir(exist_ok=True)
+        train(
+            magnet_trainee(heads, training.learnt, config),
+            loop_settings(config),
+            folder=folder,
+            title=f"{self._title}, heads on cached features",
+            settings=config.plain(),
+        )
+        self.predictor.model.load_state_dict(heads.model.state_dict())
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""

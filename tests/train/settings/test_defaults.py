@@ -20,6 +20,7 @@ FIT: dict[str, Any] = {
     "fold": 0,
     "runs": "runs",
     "seed": 0,
+    "seeds": 1,
     "device": "auto",
     "sampler": "compact",
     "halo": 0,
@@ -74,6 +75,7 @@ FIT: dict[str, Any] = {
         "clip_norm": 0.0,
         "ema": 0.0,
     },
+    "head_start": {"epochs": 0, "lr": 0.004, "batch_size": 256},
     "validation": {"share": 0.2, "few": "hold_out", "refit": True, "patience": 0},
     "compute": {
         "precision": "auto",

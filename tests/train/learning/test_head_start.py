@@ -1,0 +1,89 @@
+"""Heads that learn on cached features first: the training with the encoder begins where theirs ends."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cache.store import Store
+from magnet_core.levels import find_target
+from tests.train.setting import config, side_of
+from train.data.fold_choice import choose_fold
+from train.data.slide import open_slide_data
+from train.learning import loop
+from train.learning.checkpoint import CHECKPOINT
+from train.learning.loop import training_step
+from train.pipeline import fit
+from train.places import WEIGHTS
+from train.settings.fit import FitConfig
+from train.studies.cell import Cell
+from train.systems.magnet import HEAD_START, MagNetSystem
+from train.systems.table import MAGNET, rivals_config
+
+START = ("head_start.epochs=2", "head_start.batch_size=100", "head_start.lr=5e-3", "optim.epochs=1")
+
+
+class StoppedError(Exception):
+    """In place of a power cut."""
+
+
+def learnt(store: Store, settings: FitConfig, folder: Path) -> MagNetSystem:
+    slide = open_slide_data(store, "S1", find_target(settings.data.target), settings.data)
+    torch.manual_seed(3)
+    system = MagNetSystem(settings, folder)
+    system.fit(side_of(slide, settings))
+    return system
+
+
+def test_the_encoder_joins_where_a_training_on_cached_features_ends(small_store: Store, tmp_path: Path) -> None:
+    settings = config(small_store, tmp_path, *START, "optim.lr=1e-12", "model.dropout=0")
+    joined = learnt(small_store, settings, tmp_path / "joined").predictor
+    alone = learnt(small_store, settings.of_head_start(), tmp_path / "alone").predictor
+    assert joined.encoder is not None
+    assert alone.encoder is None
+    for name, value in alone.model.state_dict().items():
+        torch.testing.assert_close(joined.model.state_dict()[name], value, rtol=0, atol=1e-7, msg=name)
+    untrained = learnt(small_store, settings.changed(head_start={"epochs": 0}), tmp_path / "none").predictor
+    moved = [
+        not torch.equal(value, joined.model.state_dict()[name]) for name, value in untrained.model.state_dict().items()
+    ]
+    assert np.mean(moved) > 0.9
+
+
+@pytest.mark.parametrize("steps", [3, 12])
+def test_stopped_in_either_part_it_goes_on_to_the_same_weights(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    settings = [*START, "compute.checkpoint_minutes=0", "name=t", "baselines=false", "validation.share=0"]
+    whole = fit(config(small_store, tmp_path / "whole", *settings)).cell()
+    taken = iter(range(100))
+
+    def interrupted(*arguments: Any, **options: Any) -> object:
+        if next(taken) == steps:
+            raise StoppedError
+        return training_step(*arguments, **options)
+
+    stopped = config(small_store, tmp_path / "stopped", *settings)
+    monkeypatch.setattr(loop, "training_step", interrupted)
+    with pytest.raises(StoppedError):
+        fit(stopped)
+    monkeypatch.undo()
+    (left,) = (tmp_path / "stopped").glob(f"cells/*/{HEAD_START}/{CHECKPOINT}")
+    assert (left.parents[1] / CHECKPOINT).exists() == (steps > 10)
+    resumed = fit(stopped).cell()
+    assert (whole.folder / WEIGHTS).read_bytes() == (resumed.folder / WEIGHTS).read_bytes()
+    assert not left.exists()
+    assert load_file(whole.folder / WEIGHTS).keys() == load_file(resumed.folder / WEIGHTS).keys()
+
+
+def test_where_the_encoder_stays_frozen_there_is_no_head_start(small_store: Store, tmp_path: Path) -> None:
+    def name(*settings: str) -> str:
+        one = config(small_store, tmp_path, *settings)
+        return Cell(MAGNET, one, choose_fold(one), rivals_config()).folder(tmp_path, small_store).name
+
+    assert name("encoder.mode=frozen") == name("encoder.mode=frozen", "head_start.epochs=2")
+    assert len({name(), name("head_start.epochs=2"), name("head_start.epochs=2", "head_start.lr=1e-3")}) == 3
+    assert name() == name("head_start.epochs=0")
