@@ -29,9 +29,9 @@ BEFORE: dict[str, Any] = {
     "validation.few": "none",
     "validation.refit": True,
     "seeds": 1,
-    "head_start.epochs": 0,
-    "head_start.lr": 4e-3,
-    "head_start.batch_size": 256,
+    "finetune.epochs": 0,
+    "finetune.lr": 1e-3,
+    "finetune.batch_size": 128,
 }
 OTHER_TABLES = ("rivals",)  # of a recipe, read by `train study`
 
@@ -112,22 +112,22 @@ class OptimConfig(Settings):
     ema: float = Field(default=0.0, ge=0, le=1)
 
 
-class HeadStartConfig(Settings):
-    """What MagNet learns on cached features before its encoder is trained with it; nothing where that stays frozen.
+class FinetuneConfig(Settings):
+    """How MagNet's encoder is trained with heads that have learnt on cached features first, as `optim` says.
 
     An encoder that is trained below untrained heads loses what it knew (Kumar et al. 2022), and an epoch on cached
-    features takes a small part of one with the encoder.
+    features takes a small part of one with the encoder. All that is not said here is as in `optim`.
 
-    epochs      0 trains the encoder from the start
-    lr          learning rate; all else is as `optim` has it
+    epochs      with the encoder; 0: heads and encoder learn together from the start, all epochs of `optim`
+    lr          learning rate of the heads, of which `optim.encoder_lr` makes that of the encoder
     batch_size  fine nodes of a subgraph
     """
 
-    table: ClassVar[str] = "head_start"
+    table: ClassVar[str] = "finetune"
 
     epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS)
-    lr: float = Field(default=4e-3, gt=0)
-    batch_size: int = Field(default=256, ge=1, le=MOST_ROWS)
+    lr: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=128, ge=1, le=MOST_ROWS)
 
 
 class ValidationConfig(Settings):
@@ -212,7 +212,7 @@ class FitConfig(Settings):
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
-    head_start: HeadStartConfig = HeadStartConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     validation: ValidationConfig = ValidationConfig()
     compute: ComputeConfig = ComputeConfig()
 
@@ -226,11 +226,20 @@ class FitConfig(Settings):
         """The same settings for so many training patients, see `ValidationConfig.meant`."""
         return self.changed(validation=self.validation.meant(patients))
 
-    def of_head_start(self) -> "FitConfig":
+    @property
+    def starts_with_heads(self) -> bool:
+        """Whether heads learn on cached features before the encoder is trained with them."""
+        return self.encoder.mode != "frozen" and self.finetune.epochs > 0
+
+    def of_heads(self) -> "FitConfig":
         """The same settings for the training on cached features that comes first."""
-        start = self.head_start
-        optim = {"epochs": start.epochs, "lr": start.lr, "batch_size": start.batch_size}
-        return self.changed(encoder={"mode": "frozen"}, optim=optim, head_start={"epochs": 0})
+        return self.changed(encoder={"mode": "frozen"}, finetune={"epochs": 0})
+
+    def of_encoder(self) -> "FitConfig":
+        """The same settings for the training with the encoder that comes after it, or at once."""
+        if not self.starts_with_heads:
+            return self
+        return self.changed(optim={name: getattr(self.finetune, name) for name in ("epochs", "lr", "batch_size")})
 
     @property
     def run_name(self) -> str:

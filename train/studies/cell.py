@@ -31,7 +31,7 @@ from magnet_core.settings import differing, flat, without
 from train.data.folds import Fold
 from train.evaluation.scores import GENES
 from train.places import CELL, anew, read_result
-from train.settings.fit import BEFORE, OUTPUT_NEUTRAL, FitConfig, HeadStartConfig, without_later
+from train.settings.fit import BEFORE, OUTPUT_NEUTRAL, FinetuneConfig, FitConfig, without_later
 from train.systems.table import MAGNET, NOISE_CEILING, RivalsConfig, plain_systems, title_of, version_of
 
 # N fine rows of a slide, P panel genes
@@ -81,7 +81,7 @@ class Cell:
         """All settings that decide what the cell holds; a rival's include validation only where it holds out."""
         num_patients = len(set(training_patients))
         config = self.config.meant(num_patients)
-        elsewhere = ELSEWHERE if self.finetune else {*ELSEWHERE, HeadStartConfig.table}
+        elsewhere = ELSEWHERE if self.finetune else {*ELSEWHERE, FinetuneConfig.table}
         settings = without_later(without(config.plain(), elsewhere), BEFORE)
         if self.system == MAGNET:
             return settings

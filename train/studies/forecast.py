@@ -102,13 +102,14 @@ def seconds_of(request: Request, slides: int, config: StudyConfig, *, part: str,
         for system, backbone in request.learners:
             pace = on_gpu(gpu, part, backbone, side_px, batch=batch) if gpu else on_core(part, backbone, side_px)
             own = config.fit.optim if system == MAGNET else getattr(config.rivals, system)
-            rows = rows_learnt(sides, own.epochs, config) * request.rows_of(target)
-            paces.append(Pace(cells * rows * pace.seconds, pace.kind))
-            if part == TUNED and system == MAGNET and (start := config.fit.head_start).epochs > 0:
-                size = {"batch": start.batch_size}
-                pace = on_gpu(gpu, FROZEN, backbone, side_px, **size) if gpu else on_core(FROZEN, backbone, side_px)
-                rows = rows_learnt(sides, start.epochs, config) * request.rows_of(target)
-                paces.append(Pace(cells * rows * pace.seconds, pace.kind))
+            starts_with_heads = part == TUNED and system == MAGNET and config.fit.finetune.epochs > 0
+            epochs = config.fit.finetune.epochs if starts_with_heads else own.epochs
+            rows = cells * request.rows_of(target)
+            paces.append(Pace(rows * rows_learnt(sides, epochs, config) * pace.seconds, pace.kind))
+            if starts_with_heads:
+                of_heads = (FROZEN, backbone, side_px)
+                heads = on_gpu(gpu, *of_heads, batch=batch) if gpu else on_core(*of_heads)
+                paces.append(Pace(rows * rows_learnt(sides, own.epochs, config) * heads.seconds, heads.kind))
     return Pace(sum(pace.seconds for pace in paces), weakest(pace.kind for pace in paces))
 
 

@@ -40,7 +40,7 @@ from train.settings.fit import FitConfig
 
 log = logger(__name__)
 
-HEAD_START = "head_start"  # below a training's folder: that on cached features, which comes first
+HEADS = "heads"  # below a training's folder: that of the heads on cached features, which comes first
 
 
 class MagNetSystem:
@@ -72,24 +72,25 @@ class MagNetSystem:
         set_mean_output(self.predictor.model, training.learnt)
         log.info(place_features(self.predictor, training.slides, config.compute.resident))
         self._folder.mkdir(parents=True, exist_ok=True)
-        if self.predictor.encoder is not None and config.head_start.epochs > 0:
+        if config.starts_with_heads:
             self._start_heads(training)
+        of_encoder = config.of_encoder()
         done = train(
-            magnet_trainee(self.predictor, training.learnt, config),
-            replace(loop_settings(config), epochs=self._epochs or config.optim.epochs),
+            magnet_trainee(self.predictor, training.learnt, of_encoder),
+            replace(loop_settings(of_encoder), epochs=self._epochs or of_encoder.optim.epochs),
             folder=self._folder,
             title=self._title,
             validate=validator(training, self.predict),
             settings=config.meant(training.num_patients).plain(),
         )
-        forget(self._folder / HEAD_START)
+        forget(self._folder / HEADS)
         return done
 
     def _start_heads(self, training: TrainingSide) -> None:
-        """Train the model on cached features, where the training with its encoder has not begun yet."""
+        """Train the heads on cached features, where the training with the encoder has not begun yet."""
         if ranks().agree((self._folder / CHECKPOINT).exists()):
             return
-        config, folder = self._config.of_head_start(), self._folder / HEAD_START
+        config, folder = self._config.of_heads(), self._folder / HEADS
         heads = build_predictor(config, training.slides[0], num_genes=len(training.panel))
         heads.model.load_state_dict(self.predictor.model.state_dict())
         heads.to(pick_device(config.device))

@@ -32,7 +32,7 @@ FIT = (
     "-m", "train", "fit", "--backbone=timm:test_convnext", "--fold=0", "--device=cpu", "--name=t",
     "--set=data.panel=20", "--set=optim.epochs=4", "--set=optim.batch_size=32", "--set=model.width=32",
     "--set=compute.checkpoint_minutes=0", "--set=validation.share=0.5", "--set=validation.few=none",
-    "--set=head_start.epochs=1",
+    "--set=finetune.epochs=3", "--set=finetune.batch_size=32",
 )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ FIT: dict[str, Any] = {
         "clip_norm": 0.0,
         "ema": 0.0,
     },
-    "head_start": {"epochs": 0, "lr": 0.004, "batch_size": 256},
+    "finetune": {"epochs": 0, "lr": 0.001, "batch_size": 128},
     "validation": {"share": 0.2, "few": "hold_out", "refit": True, "patience": 0},
     "compute": {
         "precision": "auto",

@@ -20,10 +20,10 @@ from train.pipeline import fit
 from train.places import WEIGHTS
 from train.settings.fit import FitConfig
 from train.studies.cell import Cell
-from train.systems.magnet import HEAD_START, MagNetSystem
+from train.systems.magnet import HEADS, MagNetSystem
 from train.systems.table import MAGNET, rivals_config
 
-START = ("head_start.epochs=2", "head_start.batch_size=100", "head_start.lr=5e-3", "optim.epochs=1")
+START = ("optim.epochs=2", "optim.batch_size=100", "optim.lr=5e-3", "finetune.epochs=1", "finetune.batch_size=64")
 
 
 class StoppedError(Exception):
@@ -39,18 +39,16 @@ def learnt(store: Store, settings: FitConfig, folder: Path) -> MagNetSystem:
 
 
 def test_the_encoder_joins_where_a_training_on_cached_features_ends(small_store: Store, tmp_path: Path) -> None:
-    settings = config(small_store, tmp_path, *START, "optim.lr=1e-12", "model.dropout=0")
+    settings = config(small_store, tmp_path, *START, "finetune.lr=1e-12", "model.dropout=0")
     joined = learnt(small_store, settings, tmp_path / "joined").predictor
-    alone = learnt(small_store, settings.of_head_start(), tmp_path / "alone").predictor
+    alone = learnt(small_store, settings.of_heads(), tmp_path / "alone").predictor
     assert joined.encoder is not None
     assert alone.encoder is None
     for name, value in alone.model.state_dict().items():
         torch.testing.assert_close(joined.model.state_dict()[name], value, rtol=0, atol=1e-7, msg=name)
-    untrained = learnt(small_store, settings.changed(head_start={"epochs": 0}), tmp_path / "none").predictor
-    moved = [
-        not torch.equal(value, joined.model.state_dict()[name]) for name, value in untrained.model.state_dict().items()
-    ]
-    assert np.mean(moved) > 0.9
+    at_once = learnt(small_store, settings.changed(finetune={"epochs": 0}), tmp_path / "once").predictor
+    others = at_once.model.state_dict().items()
+    assert np.mean([not torch.equal(value, joined.model.state_dict()[name]) for name, value in others]) > 0.9
 
 
 @pytest.mark.parametrize("steps", [3, 12])
@@ -71,7 +69,7 @@ def test_stopped_in_either_part_it_goes_on_to_the_same_weights(
     with pytest.raises(StoppedError):
         fit(stopped)
     monkeypatch.undo()
-    (left,) = (tmp_path / "stopped").glob(f"cells/*/{HEAD_START}/{CHECKPOINT}")
+    (left,) = (tmp_path / "stopped").glob(f"cells/*/{HEADS}/{CHECKPOINT}")
     assert (left.parents[1] / CHECKPOINT).exists() == (steps > 10)
     resumed = fit(stopped).cell()
     assert (whole.folder / WEIGHTS).read_bytes() == (resumed.folder / WEIGHTS).read_bytes()
@@ -79,11 +77,11 @@ def test_stopped_in_either_part_it_goes_on_to_the_same_weights(
     assert load_file(whole.folder / WEIGHTS).keys() == load_file(resumed.folder / WEIGHTS).keys()
 
 
-def test_where_the_encoder_stays_frozen_there_is_no_head_start(small_store: Store, tmp_path: Path) -> None:
+def test_where_the_encoder_stays_frozen_the_heads_are_all(small_store: Store, tmp_path: Path) -> None:
     def name(*settings: str) -> str:
         one = config(small_store, tmp_path, *settings)
         return Cell(MAGNET, one, choose_fold(one), rivals_config()).folder(tmp_path, small_store).name
 
-    assert name("encoder.mode=frozen") == name("encoder.mode=frozen", "head_start.epochs=2")
-    assert len({name(), name("head_start.epochs=2"), name("head_start.epochs=2", "head_start.lr=1e-3")}) == 3
-    assert name() == name("head_start.epochs=0")
+    assert name("encoder.mode=frozen") == name("encoder.mode=frozen", "finetune.epochs=2")
+    assert len({name(), name("finetune.epochs=2"), name("finetune.epochs=2", "finetune.lr=1e-4")}) == 3
+    assert name() == name("finetune.epochs=0")
