@@ -4,7 +4,8 @@ In: the folder that `extract synth` wrote, and a store extracted from it. Every 
 frozen bins unless `--set encoder.mode=full` says otherwise; what is finished already is not fitted again. Out: the PCC
 per gene over the bins of a slide, averaged over genes and test slides, by class of gene and as a share of the oracle's
 (the mean label given the true rates); and what the full model gains over each variant, with a 95% interval by bootstrap
-over slides.
+over slides. With `--seeds 3` a variant's figure is the mean over trainings of three seeds, and the mean of their
+predictions is a row of its own.
 
     python benchmarks/accuracy.py DATA STORE --runs RUNS --recipe recipes/quick.toml --out results.json
 """
@@ -28,7 +29,6 @@ from magnet_core.metrics import evaluate
 from magnet_core.records import Genes
 from train.data.labels import fine_labels
 from train.data.slide import open_slide_data
-from train.learning.trained_run import load_run
 from train.pipeline import fit
 from train.settings.fit import load_config
 from train.studies.cell import CellResult
@@ -59,20 +59,23 @@ def main(
     backbone: str = "timm:test_mambaout",
     folds: int = 4,
     variants: str = ",".join(VARIANTS),
+    seeds: int = 1,
     set_: Annotated[list[str] | None, typer.Option("--set")] = None,
     out: Path | None = None,
 ) -> None:
     """Fit, compare, print."""
     common = ["encoder.mode=frozen", f"data.store={store}", f"data.backbone={backbone}", f"runs={runs}"]
-    common += [f"split.file={runs / 'folds.json'}", f"split.folds={folds}", *(set_ or ())]
+    common += [f"split.file={runs / 'folds.json'}", f"split.folds={folds}", f"seeds={seeds}", *(set_ or ())]
     tables = []
     for variant in variants.split(","):
         for fold in range(folds):
             name = f"{variant.replace(' ', '-')}-fold{fold}"
             own = [f"fold={fold}", f"name={name}", f"baselines={str(variant == 'full').lower()}"]
             result = fit(load_config(recipe, [*common, *VARIANTS[variant], *own]))
-            genes = pl.concat(cell.genes for cell in result.cells if cell.blocks)
-            tables.append(genes.with_columns(pl.col("system").replace({"magnet": variant})))
+            for cell in result.cells:
+                if cell.blocks:
+                    title = f"{variant}, mean of {seeds} predictions" if cell.cell.members else variant
+                    tables.append(cell.genes.with_columns(pl.col("system").replace({"magnet": title})))
             if variant == "full":
                 tables.append(oracle(data, store, result.cell()))
     scores = pl.concat(table.select("system", "slide_id", "gene_id", "pcc") for table in tables)
@@ -83,8 +86,7 @@ def main(
 
 def oracle(data: Path, store: Path, cell: CellResult) -> pl.DataFrame:
     """PCC of each gene for who knows the true rates, on the test slides of a cell."""
-    trained = load_run(cell.folder)
-    config, panel = trained.config.data, trained.panel
+    config, panel = cell.cell.config.data, cell.panel
     tables = []
     for slide_id in cell.cell.fold.test:
         slide = open_slide_data(Store(store), slide_id, find_target(config.target), config)
