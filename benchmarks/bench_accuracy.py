@@ -22,7 +22,6 @@ import typer
 
 HERE = Path(__file__).resolve().parent
 BACKBONE = "timm:test_mambaout"
-EXTRACT = ["extract", "run", "--backbone", BACKBONE, "--weights", "random"]
 SAMPLED = ["--targets", "8", "--bins", "3000", "--spots", "400"]
 TEST_OF_FOLD_0 = ("S2", "S6")
 BEFORE = ["--before", "data.own=false", "--before", "data.contexts=paired"]
@@ -67,15 +66,30 @@ def main(
         out.write_text(json.dumps(done, indent=2, ensure_ascii=False) + "\n")
 
 
+def extraction(backbone: str = BACKBONE) -> list[str]:
+    """The command that extracts slides by an encoder of drawn weights."""
+    return ["extract", "run", "--backbone", backbone, "--weights", "random"]
+
+
 def prepare(folder: Path) -> None:
     """Make eight synthetic slides of four patients, and extract them: a sample of all, every bin of two."""
     if not (folder / "data" / "samples.csv").exists():
         command("extract", "synth", folder / "data", "--slides", 8, "--seed", 1, "--size-mm", 1.0)
     samples = ["--samples", folder / "data" / "samples.csv"]
-    command(*EXTRACT, *samples, "--store", folder / "store", *SAMPLED)
-    command(*EXTRACT, *samples, "--store", folder / "store-matched", *SAMPLED, *MATCHED)
+    command(*extraction(), *samples, "--store", folder / "store", *SAMPLED)
+    command(*extraction(), *samples, "--store", folder / "store-matched", *SAMPLED, *MATCHED)
     some = [part for slide_id in TEST_OF_FOLD_0 for part in ("--slide", slide_id)]
-    command(*EXTRACT, *samples, "--store", folder / "store-all", "--targets", 8, "--sampling", "all", *some)
+    command(*extraction(), *samples, "--store", folder / "store-all", "--targets", 8, "--sampling", "all", *some)
+
+
+def prepare_study(folder: Path, backbone: str = BACKBONE) -> Path:
+    """Make the eight slides of the tables, and extract them; returns the store."""
+    data, store = folder / "study-data", folder / "study-store-matched"
+    if not (data / "samples.csv").exists():
+        command("extract", "synth", data, "--slides", 8, "--size-mm", 1.0)
+    size = ["--bins", 3000, "--spots", 400, "--tokens", 2, *MATCHED]
+    command(*extraction(backbone), "--samples", data / "samples.csv", "--store", store, *size)
+    return store
 
 
 def shares_of_the_oracle(folder: Path) -> list[Row]:
@@ -122,19 +136,15 @@ def seams_on_real_sections(folder: Path, sections: object) -> list[Row]:
     if not (data / "samples.csv").exists():
         script("semisynthetic.py", sections, data)
     samples = ["--samples", data / "samples.csv", "--targets", 8]
-    command(*EXTRACT, *samples, "--store", folder / "store-real", "--bins", 6000, "--spots", 400)
+    command(*extraction(), *samples, "--store", folder / "store-real", "--bins", 6000, "--spots", 400)
     held_out = ["--sampling", "all", "--slide", "B4"]
-    command(*EXTRACT, *samples, "--store", folder / "store-real-all", *held_out)
+    command(*extraction(), *samples, "--store", folder / "store-real-all", *held_out)
     return seams(folder, "real", data, "--fold", "1", "--set", "data.panel=180")
 
 
 def gains_over_rivals(folder: Path, target: int) -> list[Row]:
     """What MagNet gains over each other system on the same features: with all its interval, at 55 µm by itself."""
-    data, store, runs = folder / "study-data", folder / "study-store-matched", folder / "study-matched"
-    if not (data / "samples.csv").exists():
-        command("extract", "synth", data, "--slides", 8, "--size-mm", 1.0)
-    size = ["--bins", 3000, "--spots", 400, "--tokens", 2, *MATCHED]
-    command(*EXTRACT, "--samples", data / "samples.csv", "--store", store, *size)
+    store, runs = prepare_study(folder), folder / "study-matched"
     name = f"{target}um"
     study = ["--store", store, "--runs", runs, "--name", name, "--targets", target, "--backbone", BACKBONE]
     study += ["--set", "data.panel=100"]
