@@ -23,10 +23,10 @@ from magnet_core.device import to_device
 from magnet_core.losses import magnet_loss
 from tests.train.setting import config, labels_of, parts
 from train.data.subgraph import SubgraphSpec, build_batch
+from train.data.three_levels import three_level_features
 from train.learning.checkpoint import go_on, read_checkpoint, write_checkpoint
 from train.model.placement import place_features
 from train.model.whole_slide import predict_slide
-from train.systems.plain.ridge import three_level_features
 
 BACKBONE = "timm:test_convnext"
 NEAR = 0.05  # of a standard deviation, at the worst; what is of another row or patch is apart by about 1

@@ -31,6 +31,7 @@ from magnet_core.sealed import write_sealed
 from magnet_core.settings.model import ModelConfig
 from magnet_core.tensor_files import read_safetensors
 from train.learning.stage_one import StageOne
+from train.model.linear_path import LinearPath
 from train.model.predictor import Predictor
 from train.places import RUN, WEIGHTS, anew, read_run, trained_run
 from train.settings.fit import FitConfig, as_recorded
@@ -116,7 +117,10 @@ def _built(folder: Path, description: Mapping[str, Any], weights: Mapping[str, T
         raise ValueError("weights of other sizes than its description states")
     model = build()
     own = description.get("own_square")  # which runs of before do not have
-    predictor = Predictor(encoder, model, config.compute, own=OwnSquare(**own) if own else None)
+    linear = _linear_of(weights, description["fine_dim"], description["context_dims"])
+    predictor = Predictor(
+        encoder, model, config.compute, own=OwnSquare(**own) if own else None, linear=linear, share=config.ridge
+    )
     predictor.load_state_dict(weights)
     stage_one = description.get("stage_one")  # which runs of before do not have
     return TrainedRun(
@@ -126,6 +130,15 @@ def _built(folder: Path, description: Mapping[str, Any], weights: Mapping[str, T
         description.get("features_settings_digest", ""),
         StageOne.from_plain(stage_one) if stage_one else None,
     )
+
+
+def _linear_of(weights: Mapping[str, Tensor], fine_dim: int, context_dims: Mapping[str, int]) -> LinearPath | None:
+    """Return the linear path that a run has beside its network, if it has one; other sizes of it are an error."""
+    if "linear.weight" not in weights:
+        return None
+    if len(weights["linear.weight"]) != fine_dim + sum(context_dims.values()):
+        raise ValueError("a linear path of other sizes than its description states")
+    return LinearPath(weights["linear.weight"], weights["linear.bias"], contexts=context_dims)
 
 
 def _check_layers(config: ModelConfig, contexts: Collection[str], weights: Collection[str]) -> None:

@@ -15,6 +15,7 @@ from magnet_core.ranks import ranks
 from magnet_core.symmetry import turn
 from train.data.subgraph import Batch
 from train.model.gradient_cache import encode_in_parts
+from train.model.linear_path import LinearPath
 from train.settings.fit import ComputeConfig
 
 # N fine rows, p pixels, F fine features
@@ -24,14 +25,24 @@ class Predictor(nn.Module):
     """From patches, or from their cached features where there is no encoder, to expression.
 
     The encoder runs at the wanted precision; the graph and the heads, a small part of the work, in float32. `own` is
-    the square of a row whose features stand beside those of its whole patch.
+    the square of a row whose features stand beside those of its whole patch. `linear`, which has no part in training,
+    has a `share` in predictions of a whole slide.
     """
 
     def __init__(
-        self, encoder: Encoder | None, model: MagNet, compute: ComputeConfig, *, own: OwnSquare | None = None
+        self,
+        encoder: Encoder | None,
+        model: MagNet,
+        compute: ComputeConfig,
+        *,
+        own: OwnSquare | None = None,
+        linear: LinearPath | None = None,
+        share: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.linear = linear
+        self.share = share
         self.own = own
         self.model = model
         self.compute = compute

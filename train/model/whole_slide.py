@@ -66,8 +66,10 @@ def predict_slide(
                 else:
                     raw = slide.fine.features("fine", nodes, view=symmetry, device=device)
                 total += model(slide.fine.fine_scale(raw), graph).fine.float()
-            chunk = (total / len(symmetries)).cpu().numpy()
-            predictions[rows] = chunk[np.searchsorted(nodes, rows)]
+            of_rows = (total / len(symmetries))[np.searchsorted(nodes, rows)]
+            if predictor.linear is not None:
+                of_rows = torch.lerp(of_rows, predictor.linear(slide, rows, symmetries), predictor.share)
+            predictions[rows] = of_rows.cpu().numpy()
             advance("predict", len(rows))
         encoded.clear()
     return predictions

@@ -29,6 +29,7 @@ BEFORE: dict[str, Any] = {
     "validation.few": "none",
     "validation.refit": True,
     "seeds": 1,
+    "ridge": 0.0,
     "finetune.epochs": 0,
     "finetune.lr": 1e-3,
     "finetune.batch_size": 128,
@@ -189,6 +190,7 @@ class FitConfig(Settings):
     seeds      trainings of a learnt system on a fold, from `seed` on; of several, predictions are the mean
     sampler    how a slide is cut into subgraphs: `compact` neighbourhoods, or `random` rows as the authors do
     halo       hops of neighbours that join each subgraph as context without loss; at prediction it is always full
+    ridge      share of a ridge on cached features in MagNet's predictions; of frozen bins alone, worth it on few slides
     augment    turn each subgraph's pixels by one of the 8 symmetries of the square
     baselines  fit the plain baselines too, for the table
     """
@@ -205,6 +207,7 @@ class FitConfig(Settings):
     sampler: Literal["compact", "random"] = "compact"
     halo: int = Field(default=0, ge=0, le=8)
     augment: bool = True
+    ridge: float = Field(default=0.0, ge=0, le=1)
     baselines: bool = True
     data: DataConfig = DataConfig()
     split: SplitConfig = SplitConfig()

@@ -81,7 +81,7 @@ class Cell:
         """All settings that decide what the cell holds; a rival's include validation only where it holds out."""
         num_patients = len(set(training_patients))
         config = self.config.meant(num_patients)
-        elsewhere = ELSEWHERE if self.finetune else {*ELSEWHERE, FinetuneConfig.table}
+        elsewhere = {*ELSEWHERE, "ridge" if self.finetune else FinetuneConfig.table}
         settings = without_later(without(config.plain(), elsewhere), BEFORE)
         if self.system == MAGNET:
             return settings

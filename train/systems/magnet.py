@@ -31,10 +31,12 @@ from train.learning.stage_one import StageOne
 from train.learning.trained_run import TrainedRun, save_run
 from train.learning.validation import validator
 from train.model.build import build_predictor
+from train.model.linear_path import LinearPath
 from train.model.placement import place_features
 from train.model.predictor import Predictor
 from train.model.whole_slide import predict_slide
 from train.settings.fit import FitConfig
+from train.systems.plain.ridge import FeatureRidge
 
 # N fine rows of a slide, P panel genes
 
@@ -84,7 +86,17 @@ class MagNetSystem:
             settings=config.meant(training.num_patients).plain(),
         )
         forget(self._folder / HEADS)
+        if config.ridge > 0 and self.predictor.encoder is None:
+            self.predictor.linear = self._linear_path(training.learnt)
         return done
+
+    def _linear_path(self, side: TrainingSide) -> LinearPath:
+        """Fit PCA-256 and ridge to what the network has learnt from, on the levels that it reads."""
+        contexts = self.predictor.model.context_dims
+        ridge = FeatureRidge(contexts)
+        ridge.fit(side)
+        weight, bias = map(torch.from_numpy, ridge.affine())
+        return LinearPath(weight, bias, contexts=contexts).to(pick_device(self._config.device))
 
     def _start_heads(self, training: TrainingSide) -> None:
         """Train the heads on cached features, where the training with the encoder has not begun yet."""

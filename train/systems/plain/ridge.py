@@ -5,12 +5,13 @@ of one slide share stain and context, or, where there is one patient, by general
 decomposition serves all penalties: scikit-learn's RidgeCV solves anew for each, and its criterion over rows is another.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
-from torch import Tensor
 
-from magnet_core.grid import Around
 from train.data.slide import Slide
+from train.data.three_levels import three_level_features
 from train.data.training_side import TrainingSide
 
 # n training rows, F inputs of a row, C components, P panel genes
@@ -45,6 +46,10 @@ class Ridge:
         """Return (n, P)."""
         return self._fitted.predict(inputs, self.penalty).astype(np.float32)
 
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is fitted as weights (F, P) and an offset (P,)."""
+        return self._fitted.affine(self.penalty)
+
 
 class _Decomposed:
     """Centred inputs (n, F) and labels (n, P), ready to be solved for any penalty."""
@@ -57,9 +62,13 @@ class _Decomposed:
         self._rows = len(inputs)
 
     def predict(self, inputs: np.ndarray, penalty: float) -> np.ndarray:
-        weights = self._right.T @ ((self._singular / (self._singular**2 + penalty))[:, None] * self._projected)
-        values: np.ndarray = (inputs - self._input_mean) @ weights + self._label_mean
+        weights, offset = self.affine(penalty)
+        values: np.ndarray = inputs @ weights + offset
         return values
+
+    def affine(self, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        weights = self._right.T @ ((self._singular / (self._singular**2 + penalty))[:, None] * self._projected)
+        return weights, self._label_mean - self._input_mean @ weights
 
     def generalised_error(self, penalty: float) -> float:
         shrink = self._singular**2 / (self._singular**2 + penalty)
@@ -82,11 +91,17 @@ class ColourRidge:
 
 
 class FeatureRidge:
-    """PCA to 256 components, then ridge, on the cached features of the fine row and pooled ones of its contexts."""
+    """PCA to 256 components, then ridge, on the cached features of the fine row and pooled ones of its contexts.
+
+    contexts  names of those that are read; None for all
+    """
+
+    def __init__(self, contexts: Collection[str] | None = None) -> None:
+        self._contexts = contexts
 
     def fit(self, training: TrainingSide) -> None:
         """Fit on the features of the training slides; the components are drawn with a fixed seed."""
-        inputs = np.concatenate([three_level_features(slide) for slide in training.slides])
+        inputs = np.concatenate([self._inputs(slide) for slide in training.slides])
         self._scale = Standardiser(inputs)
         scaled = self._scale(inputs)
         self._basis = principal_axes(scaled, COMPONENTS)
@@ -94,7 +109,16 @@ class FeatureRidge:
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""
-        return self._ridge.predict(self._scale(three_level_features(slide)) @ self._basis)
+        return self._ridge.predict(self._scale(self._inputs(slide)) @ self._basis)
+
+    def _inputs(self, slide: Slide) -> np.ndarray:
+        return three_level_features(slide, contexts=self._contexts).numpy()
+
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is fitted as weights (F, P) of `three_level_features` and an offset (P,), float32."""
+        weights, offset = self._ridge.affine()
+        of_inputs = self._scale.factor[:, None] * (self._basis @ weights)
+        return of_inputs.astype(np.float32), (offset - self._scale.mean @ of_inputs).astype(np.float32)
 
 
 def colour_statistics(slide: Slide) -> np.ndarray:
@@ -105,23 +129,6 @@ def colour_statistics(slide: Slide) -> np.ndarray:
         pixels = slide.fine.pixels(rows[start : start + _CHUNK]).astype(np.float32) / 255
         parts.append(np.concatenate([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2))], axis=1))
     return np.concatenate(parts)
-
-
-def three_level_features(slide: Slide) -> np.ndarray:
-    """Fine features of each fine row, and pooled ones of what it sees of its contexts, scaled, (N, F) float32."""
-    parts = [slide.fine.fine_scale(slide.fine.features("fine", np.arange(len(slide.fine))))]
-    for name, level in slide.contexts.items():
-        pooled, around = level.scale(level.features("pooled", np.arange(len(level)))), slide.around[name]
-        parts.append(sum_of_seen(pooled, around))
-    return torch.cat(parts, dim=1).numpy()
-
-
-def sum_of_seen(features: Tensor, around: Around) -> Tensor:
-    """Sum features (M, D) of a level over the rows that each point sees, by their weights, (N, D)."""
-    total = torch.zeros(len(around.rows), features.shape[1])
-    for rows, weights in zip(around.rows.T, around.weights.T, strict=True):
-        total += features[torch.from_numpy(rows)] * torch.from_numpy(weights)[:, None]
-    return total
 
 
 def principal_axes(inputs: np.ndarray, components: int) -> np.ndarray:
@@ -138,11 +145,11 @@ class Standardiser:
     """Mean 0 and standard deviation 1 for each input, as seen in training; an input that never varies becomes 0."""
 
     def __init__(self, inputs: np.ndarray) -> None:
-        self._mean = inputs.mean(axis=0)
+        self.mean = inputs.mean(axis=0)
         spread = inputs.std(axis=0)
-        self._factor = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
+        self.factor = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0).astype(np.float32)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         """Scale inputs (n, F)."""
-        values: np.ndarray = (inputs - self._mean) * self._factor
+        values: np.ndarray = (inputs - self.mean) * self.factor
         return values
