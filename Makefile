@@ -14,7 +14,7 @@ CODE := magnet_core cache extract train
 
 .DEFAULT_GOAL := help
 COMMA := ,
-.PHONY: help venv demo study-demo test test-slow test-all test-faults fuzz lint bench-extract bench-train bench-predict bench-accuracy bench-gpu clean
+.PHONY: help venv demo study-demo test test-slow test-all test-faults fuzz lint bench-extract bench-train bench-predict bench-accuracy study-full bench-gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -115,6 +115,7 @@ test-all: test test-slow ## every test that this machine can run
 # Attacks run in forked children of one process, which must have no threads of its own.
 RELIABILITY := benchmarks/results/reliability.json
 MINUTES ?= 10
+JOBS ?= 2
 
 test-faults fuzz: export OMP_NUM_THREADS = 1
 test-faults: $(STAMP) ## kills, flipped bits, full disks and other faults, all of them, counted in benchmarks/results; an hour
@@ -139,6 +140,10 @@ bench-predict: $(STAMP) ## every bin of a slide from its image: time, memory, di
 
 bench-accuracy: $(STAMP) ## shares of the oracle, ablations, seams, rivals, in bench-accuracy/; hours; resumes
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench_accuracy.py bench-accuracy $(if $(SECTIONS),--sections $(SECTIONS))
+
+study-full: export OMP_NUM_THREADS = 1
+study-full: $(STAMP) ## the paper's four tables, encoders frozen and fine-tuned, on eight slides, in bench-accuracy/; days; resumes
+	@PYTHONPATH=. $(BIN)/python benchmarks/bench_tables.py bench-accuracy --jobs $(JOBS) $(if $(PARTS),--parts $(PARTS))
 
 # With WHEELS=folder, an environment of its own over PYTHON's packages: a torch that is there stays, and what is lacking
 # comes from the folder without a network. Needs neither .venv nor an installation of the project.
