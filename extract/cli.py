@@ -77,8 +77,11 @@ def inspect(
     samples: Annotated[Path, typer.Option(help=SHEET)] = Path("samples.csv"),
     out: Annotated[Path, typer.Option(help="Folder for one overlay picture a slide.")] = Path("inspect"),
     slide: SlideOption = None,
+    recipe: RecipeOption = None,
+    set_: SetOption = None,
 ) -> None:
     """Show what there is per slide, and draw bins, spots and regions over it; nothing is extracted."""
+    config = load_run(recipe, {}, set_)
     with importing():
         from extract.samples import read_samples, select
 
@@ -88,7 +91,7 @@ def inspect(
         from extract.inspection import inspect_slides
 
     failed = 0
-    for inspection in inspect_slides(chosen, out):
+    for inspection in inspect_slides(chosen, out, config):
         failed += inspection.facts is None
         typer.echo("\n".join(inspection.lines()), err=inspection.facts is None)
     if failed:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from extract.config import RunConfig
 from extract.faults import slide_faults
 from extract.hne_only import bins_in_tissue
 from extract.lattice import Lattice, measure_lattice
@@ -23,6 +24,7 @@ from magnet_core.errors import MagnetError, PlaceError
 from magnet_core.files import replacing
 from magnet_core.records import Assay, Sample, SlideCounts
 from magnet_core.slides import SlideImage, open_slide, thumbnail
+from magnet_core.units import WORKING_MPP
 
 # N rows (bins or spots)
 
@@ -114,12 +116,16 @@ class Inspection:
         return self.facts.lines(self.picture)
 
 
-def inspect_slides(samples: list[Sample], out: Path | None) -> Iterator[Inspection]:
-    """Look at each slide in turn; with `out`, draw its overlay to `out/<slide_id>.png`."""
+def inspect_slides(samples: list[Sample], out: Path | None, config: RunConfig | None = None) -> Iterator[Inspection]:
+    """Look at each slide in turn; with `out`, draw its overlay to `out/<slide_id>.png`.
+
+    Sizes of patches and µm/px are those that a run of these settings would take, by default the defaults.
+    """
+    config = config or RunConfig()
     for sample in samples:
         try:
             with slide_faults(sample.slide_id):
-                inspection = _inspect(sample, out)
+                inspection = _inspect(sample, out, config)
         except PlaceError:
             raise
         except MagnetError as error:
@@ -127,11 +133,18 @@ def inspect_slides(samples: list[Sample], out: Path | None) -> Iterator[Inspecti
         yield inspection
 
 
-def slide_facts(sample: Sample, slide: SlideImage, counts: SlideCounts, *, resolution: ResolvedMpp) -> SlideFacts:
+def slide_facts(
+    sample: Sample,
+    slide: SlideImage,
+    counts: SlideCounts,
+    *,
+    resolution: ResolvedMpp,
+    working_mpp: float = WORKING_MPP,
+) -> SlideFacts:
     """Gather the facts of an open slide and of its measured or laid bins; warn where they do not fit together."""
     statements = stated_mpp(sample, slide, counts)
     warnings = _mpp_warnings(resolution, statements)
-    warnings += [coarse] if (coarse := enlarging(resolution.mpp)) is not None else []
+    warnings += [coarse] if (coarse := enlarging(resolution.mpp, working_mpp)) is not None else []
     assays = _assays(counts)
     facts = [AssayFacts(um, len(assay), _median_umi(assay)) for um, assay in assays.items()]
     finest_um, finest = next(iter(assays.items()))
@@ -162,17 +175,17 @@ def slide_facts(sample: Sample, slide: SlideImage, counts: SlideCounts, *, resol
     )
 
 
-def _inspect(sample: Sample, out: Path | None) -> Inspection:
+def _inspect(sample: Sample, out: Path | None, config: RunConfig) -> Inspection:
     check_files(sample)
     with open_slide(sample.image) as slide:
         measured = None if sample.counts is None else read_counts(sample)
         resolution = resolve_mpp(sample, slide, measured)
         counts = measured or bins_in_tissue(slide, resolution.mpp, slide_id=sample.slide_id)
-        facts = slide_facts(sample, slide, counts, resolution=resolution)
+        facts = slide_facts(sample, slide, counts, resolution=resolution, working_mpp=config.working_mpp)
         if out is None:
             return Inspection(sample.slide_id, facts)
         picture = out / f"{sample.slide_id}.png"
-        overlay = draw_overlay(slide, resolution.mpp, counts, title=facts.lines()[:3])
+        overlay = draw_overlay(slide, resolution.mpp, counts, title=facts.lines()[:3], sizes=config.geometry)
         with replacing(picture) as partial:
             overlay.save(partial, format="PNG")
     return Inspection(sample.slide_id, facts, picture)

@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.spatial import cKDTree
 
+from extract.config import GeometryConfig
 from extract.lattice import measure_lattice
 from magnet_core.grid import tile
 from magnet_core.records import Assay, SlideCounts
 from magnet_core.slides import ScaledSlide, SlideImage, thumbnail
-from magnet_core.units import BIN_PATCH_UM, REGION_PATCH_UM, SPOT_PATCH_UM
 
 # N rows (bins or spots), M squares; h, w rows and columns of a picture
 
@@ -35,10 +35,17 @@ _NICE_LENGTHS_UM = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 _TITLE_SIZE, _TEXT_SIZE = 17, 14
 
 
-def draw_overlay(slide: SlideImage, mpp: float, counts: SlideCounts, *, title: Sequence[str]) -> Image.Image:
-    """Draw one slide; `title` is set above, a line each."""
+def draw_overlay(
+    slide: SlideImage,
+    mpp: float,
+    counts: SlideCounts,
+    *,
+    title: Sequence[str],
+    sizes: GeometryConfig | None = None,
+) -> Image.Image:
+    """Draw one slide; `title` is set above, a line each. Patches have the `sizes` of a run, or the default ones."""
     picture, scale = thumbnail(slide, OVERVIEW_PX)
-    marks = Marks(counts, mpp)
+    marks = Marks(counts, mpp, sizes or GeometryConfig())
     insets = [
         ("at the edge of the tissue", _inset(slide, mpp, marks.edge_um(picture, mpp / scale), marks)),
         ("inside the tissue", _inset(slide, mpp, marks.middle_um(), marks)),
@@ -49,20 +56,21 @@ def draw_overlay(slide: SlideImage, mpp: float, counts: SlideCounts, *, title: S
 class Marks:
     """What is drawn of a slide's counts: centres in µm, and how their outlines look."""
 
-    def __init__(self, counts: SlideCounts, mpp: float) -> None:
+    def __init__(self, counts: SlideCounts, mpp: float, sizes: GeometryConfig) -> None:
+        self.sizes = sizes
         self.on_bins = counts.spots is None
         assay = _finest(counts)
         self.points_um = assay.centres_px * mpp  # (N, 2)
         lattice = measure_lattice(self.points_um) if len(assay) > 1 else None
-        measured_um = lattice.pitch_px if lattice else SPOT_PATCH_UM
+        measured_um = lattice.pitch_px if lattice else sizes.spot_patch_um
         self.pitch_um = assay.pitch_um or measured_um
         self.angle = lattice.angle if lattice else 0.0
         tiled_pitch_um = self.pitch_um if self.on_bins else 0.0  # as `extract.levels` lays them
         self.diameter_um = LEGACY_DIAMETER_UM if assay.pitch_um == LEGACY_PITCH_UM else SPOT_DIAMETER_UM
-        self.regions_um = tile(self.points_um, REGION_PATCH_UM, pitch_um=tiled_pitch_um).centres_um
+        self.regions_um = tile(self.points_um, sizes.region_patch_um, pitch_um=tiled_pitch_um).centres_um
         self.spots_um = self.points_um
         if self.on_bins:
-            self.spots_um = tile(self.points_um, SPOT_PATCH_UM, pitch_um=tiled_pitch_um).centres_um
+            self.spots_um = tile(self.points_um, sizes.spot_patch_um, pitch_um=tiled_pitch_um).centres_um
 
     @property
     def window_um(self) -> float:
@@ -138,9 +146,9 @@ def _overview(picture: np.ndarray, picture_mpp: float, marks: Marks) -> Image.Im
         picture[mask & ~whole] = TISSUE
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image, "RGBA")
-    dot_px = max(2.0, min(6.0, 0.3 * SPOT_PATCH_UM / picture_mpp))
+    dot_px = max(2.0, min(6.0, 0.3 * marks.sizes.spot_patch_um / picture_mpp))
     for point in marks.regions_um / picture_mpp:
-        _square(draw, point, REGION_PATCH_UM / picture_mpp, colour=(*REGIONS, FAINT))
+        _square(draw, point, marks.sizes.region_patch_um / picture_mpp, colour=(*REGIONS, FAINT))
     for point in marks.spots_um / picture_mpp:
         _circle(draw, point, dot_px if marks.on_bins else marks.diameter_um / picture_mpp, colour=SPOTS)
     _scale_bar(draw, image.size, picture_mpp)
@@ -159,9 +167,9 @@ def _inset(slide: SlideImage, mpp: float, centre_um: np.ndarray, marks: Marks) -
             _square(draw, point, marks.pitch_um / out_mpp, colour=TISSUE, angle=marks.angle)
         else:
             _circle(draw, point, marks.diameter_um / out_mpp, colour=SPOTS, width=2)
-    for point in marks.near(centre_um, marks.regions_um, reach_um=REGION_PATCH_UM) / out_mpp - corner:
-        _square(draw, point, REGION_PATCH_UM / out_mpp, colour=REGIONS, width=2)
-    for side_um, colour in ((SPOT_PATCH_UM, SPOTS), (BIN_PATCH_UM, PATCHES)):
+    for point in marks.near(centre_um, marks.regions_um, reach_um=marks.sizes.region_patch_um) / out_mpp - corner:
+        _square(draw, point, marks.sizes.region_patch_um / out_mpp, colour=REGIONS, width=2)
+    for side_um, colour in ((marks.sizes.spot_patch_um, SPOTS), (marks.sizes.bin_patch_um, PATCHES)):
         _square(draw, centre_um / out_mpp - corner, side_um / out_mpp, colour=colour, width=2)
     _scale_bar(draw, image.size, out_mpp)
     return image
@@ -192,8 +200,8 @@ def _page(
 
 
 def _legend(marks: Marks) -> list[tuple[tuple[int, int, int], str]]:
-    regions = (REGIONS, f"region {REGION_PATCH_UM:.0f} µm")
-    patch = (PATCHES, f"bin patch {BIN_PATCH_UM:.0f} µm")
+    regions = (REGIONS, f"region {marks.sizes.region_patch_um:.0f} µm")
+    patch = (PATCHES, f"bin patch {marks.sizes.bin_patch_um:.0f} µm")
     if marks.on_bins:
         return [(TISSUE, f"{marks.pitch_um:.0f} µm bins in tissue"), regions, (SPOTS, "spots (right: patch)"), patch]
     return [regions, (SPOTS, f"spots of {marks.diameter_um:.0f} µm, and spot patch"), patch]

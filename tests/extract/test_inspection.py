@@ -10,6 +10,7 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from extract.cli import app
+from extract.config import GeometryConfig
 from extract.inspection import SlideFacts, slide_facts
 from extract.lattice import measure_lattice
 from extract.overlay import TISSUE, covered_by, draw_overlay, scale_bar_um
@@ -111,6 +112,23 @@ def test_outline_lies_where_the_bins_lie(image: Path) -> None:
         first = outline(slide, bins_on(TISSUE_BOX_PX))
         shifted = outline(slide, bins_on(TISSUE_BOX_PX, shift_px=(32, 16)))
     np.testing.assert_allclose(shifted - first, (32, 16), atol=1)
+
+
+def test_what_a_run_of_other_settings_would_take_is_what_is_shown(tmp_path: Path, image: Path) -> None:
+    """Patches of HEST's probe, 112 µm at 0.5 µm/px: the legend says them, and a slide of 0.25 µm/px is not enlarged."""
+    from extract.overlay import Marks, _legend
+
+    hest = GeometryConfig(spot_patch_um=112, region_patch_um=224, bin_patch_um=56)
+    usual, other = (Marks(bins_on(TISSUE_BOX_PX), MPP, sizes) for sizes in (GeometryConfig(), hest))
+    assert len(other.regions_um) < len(usual.regions_um)
+    assert [text for _, text in _legend(other)][1::2] == ["region 224 µm", "bin patch 56 µm"]
+    with open_slide(image) as slide:
+        pages = [
+            np.asarray(draw_overlay(slide, MPP, bins_on(TISSUE_BOX_PX), title=["S"], sizes=sizes))
+            for sizes in (GeometryConfig(), hest)
+        ]
+    assert pages[0].shape == pages[1].shape
+    assert (pages[0] != pages[1]).any()
 
 
 def test_mask_and_scale_bar() -> None:
