@@ -44,7 +44,9 @@ VARIANTS: dict[str, list[str]] = {
     "no multires": ["model.use_multires=false"],
     "neither gat nor multires": ["model.use_gat=false", "model.use_multires=false"],
     "no consistency": ["loss.consistency=false"],
-    "four rounds": ["model.rounds=4"],
+    "two rounds": ["model.rounds=2"],
+    "random batches": ["sampler=random"],
+    "halo in training": ["halo=1"],
 }
 ORACLE = "oracle"
 DRAWS = 128  # of counts, for the oracle's mean label: what noise is left in it lowers its correlation

@@ -117,7 +117,7 @@ def shares_of_the_oracle(folder: Path, mode: str, goal: float) -> list[Row]:
 def ablations(folder: Path, results: Path) -> list[Row]:
     """What each part of the model is worth: a table of its own, of which the full model's share is a row here."""
     out, runs = results / "ablations.json", folder / "ablations"
-    script("accuracy.py", folder / "data", folder / "store", "--runs", runs, *ALL_EPOCHS, "--out", out)
+    script("accuracy.py", folder / "data", folder / "store-matched", "--runs", runs, *ALL_EPOCHS, "--out", out)
     share = row_of(out, "full")["all ÷ oracle"]
     return [at_least("full model ÷ oracle, frozen random features, all epochs", share, FROZEN_GOAL)]
 
