@@ -77,14 +77,15 @@ def our_cells(folder: Path) -> list[Path]:
     if folder.is_dir() and not (folder / RUN).is_file() and (folder / TABLE).is_file():
         return [run for cell in _main_cells(folder) for run in our_cells(cell)]
     if members := members_in(folder):
-        return [trained_run(folder.parent / member) for member in members]
+        return [trained_run(member) for member in members]
     return [trained_run(folder)]
 
 
-def members_in(folder: Path) -> list[str]:
-    """Names of the cells of which the cell in a folder is the mean; none where it is no ensemble's."""
+def members_in(folder: Path) -> list[Path]:
+    """Folders of the cells of which the cell in a folder is the mean; none where it is no ensemble's."""
     is_cell = (folder / CELL).is_file() and not (folder / RUN).is_file()
-    return list(read_result(folder / CELL).get(MEMBERS, [])) if is_cell else []
+    names = read_result(folder / CELL).get(MEMBERS, []) if is_cell else []
+    return [folder.parent / name for name in names]
 
 
 def _main_cells(folder: Path) -> list[Path]:

@@ -117,10 +117,8 @@ def _built(folder: Path, description: Mapping[str, Any], weights: Mapping[str, T
         raise ValueError("weights of other sizes than its description states")
     model = build()
     own = description.get("own_square")  # which runs of before do not have
-    linear = _linear_of(weights, description["fine_dim"], description["context_dims"])
-    predictor = Predictor(
-        encoder, model, config.compute, own=OwnSquare(**own) if own else None, linear=linear, share=config.ridge
-    )
+    linear = _linear_of(weights, model, share=config.ridge)
+    predictor = Predictor(encoder, model, config.compute, own=OwnSquare(**own) if own else None, linear=linear)
     predictor.load_state_dict(weights)
     stage_one = description.get("stage_one")  # which runs of before do not have
     return TrainedRun(
@@ -132,13 +130,13 @@ def _built(folder: Path, description: Mapping[str, Any], weights: Mapping[str, T
     )
 
 
-def _linear_of(weights: Mapping[str, Tensor], fine_dim: int, context_dims: Mapping[str, int]) -> LinearPath | None:
+def _linear_of(weights: Mapping[str, Tensor], model: MagNet, *, share: float) -> LinearPath | None:
     """Return the linear path that a run has beside its network, if it has one; other sizes of it are an error."""
     if "linear.weight" not in weights:
         return None
-    if len(weights["linear.weight"]) != fine_dim + sum(context_dims.values()):
+    if len(weights["linear.weight"]) != model.fine_dim + sum(model.context_dims.values()):
         raise ValueError("a linear path of other sizes than its description states")
-    return LinearPath(weights["linear.weight"], weights["linear.bias"], contexts=context_dims)
+    return LinearPath(weights["linear.weight"], weights["linear.bias"], share=share, contexts=model.context_dims)
 
 
 def _check_layers(config: ModelConfig, contexts: Collection[str], weights: Collection[str]) -> None:

@@ -30,7 +30,7 @@ def build_predictor(config: FitConfig, slide: Slide, *, num_genes: int) -> Predi
         tune(encoder, config.encoder)
     widths = {name: level.width for name, level in slide.contexts.items()}
     model = MagNet(config.model, fine_dim=slide.fine.fine_width, context_dims=widths, num_genes=num_genes)
-    return Predictor(encoder, model, config.compute, own=slide.fine.own_square, share=config.ridge)
+    return Predictor(encoder, model, config.compute, own=slide.fine.own_square)
 
 
 def rebuild_encoder(features_header: Mapping[str, Any]) -> Encoder:

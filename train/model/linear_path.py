@@ -17,15 +17,19 @@ from train.data.three_levels import three_level_features
 
 
 class LinearPath(nn.Module):
-    """Normalised expression, linear in `three_level_features` of the contexts that are named; fitted, not trained."""
+    """Normalised expression, linear in `three_level_features` of the contexts that are named; fitted, not trained.
+
+    share  what it has in a prediction, from 0 to 1
+    """
 
     weight: Tensor  # (F, P)
     bias: Tensor  # (P,)
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, contexts: Collection[str]) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, *, share: float, contexts: Collection[str]) -> None:
         super().__init__()
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
+        self.share = share
         self._contexts = tuple(contexts)
 
     def forward(self, slide: Slide, rows: np.ndarray, views: Sequence[int]) -> Tensor:

@@ -26,7 +26,7 @@ class Predictor(nn.Module):
 
     The encoder runs at the wanted precision; the graph and the heads, a small part of the work, in float32. `own` is
     the square of a row whose features stand beside those of its whole patch. `linear`, which has no part in training,
-    has a `share` in predictions of a whole slide.
+    has a share in predictions of a whole slide.
     """
 
     def __init__(
@@ -37,12 +37,10 @@ class Predictor(nn.Module):
         *,
         own: OwnSquare | None = None,
         linear: LinearPath | None = None,
-        share: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.linear = linear
-        self.share = share
         self.own = own
         self.model = model
         self.compute = compute

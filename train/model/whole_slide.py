@@ -68,7 +68,7 @@ def predict_slide(
                 total += model(slide.fine.fine_scale(raw), graph).fine.float()
             of_rows = (total / len(symmetries))[np.searchsorted(nodes, rows)]
             if predictor.linear is not None:
-                of_rows = torch.lerp(of_rows, predictor.linear(slide, rows, symmetries), predictor.share)
+                of_rows = torch.lerp(of_rows, predictor.linear(slide, rows, symmetries), predictor.linear.share)
             predictions[rows] = of_rows.cpu().numpy()
             advance("predict", len(rows))
         encoded.clear()

@@ -285,7 +285,7 @@ def predicted_slides(group: str, folds: Sequence[Cells], folder: Path, store: St
     of other weights than the table's runs have do not.
     """
     runs = {cells.folders[cells.ours]: cells for cells in folds}
-    members = [(run.parent / name, cells) for run, cells in runs.items() for name in members_in(run) or (run.name,)]
+    members = [(member, cells) for run, cells in runs.items() for member in members_in(run) or [run]]
     trained = {file_fingerprint(run / WEIGHTS): cells for run, cells in members if (run / WEIGHTS).is_file()}
     paths = [path for place in (folder, *runs) for path in sorted((place / PREDICTIONS).glob("*.h5ad"))]
     files = [file for file in map(opened_or_told, paths) if file is not None]

@@ -236,8 +236,7 @@ def trainings_of(record: Mapping[str, Any], folder: Path) -> dict[str, list[tupl
         for cell in row["cells"]:
             found, fold = find_cell(cell, folder), fold_of(Path(cell).name)
             members = members_in(found)
-            numbered = enumerate(members, 1)
-            runs = {f"{fold}, {number} of {len(members)}": found.parent / each for number, each in numbered}
+            runs = {f"{fold}, {number} of {len(members)}": member for number, member in enumerate(members, 1)}
             for name, run in (runs or {fold: found}).items():
                 if (not runs or run.name not in of_rows) and (training := read_training(run)):
                     by_group.setdefault(row["group"], []).append((row["title"], name, training))

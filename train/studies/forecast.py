@@ -100,17 +100,20 @@ def seconds_of(request: Request, slides: int, config: StudyConfig, *, part: str,
     for target in request.targets:
         side_px = patch_px(SPOT_PATCH_UM if is_spot(target) else BIN_PATCH_UM)
         for system, backbone in request.learners:
-            pace = on_gpu(gpu, part, backbone, side_px, batch=batch) if gpu else on_core(part, backbone, side_px)
+            pace = _pace(part, backbone, side_px, batch=batch, gpu=gpu)
             own = config.fit.optim if system == MAGNET else getattr(config.rivals, system)
             starts_with_heads = part == TUNED and system == MAGNET and config.fit.finetune.epochs > 0
             epochs = config.fit.finetune.epochs if starts_with_heads else own.epochs
             rows = cells * request.rows_of(target)
             paces.append(Pace(rows * rows_learnt(sides, epochs, config) * pace.seconds, pace.kind))
             if starts_with_heads:
-                of_heads = (FROZEN, backbone, side_px)
-                heads = on_gpu(gpu, *of_heads, batch=batch) if gpu else on_core(*of_heads)
+                heads = _pace(FROZEN, backbone, side_px, batch=batch, gpu=gpu)
                 paces.append(Pace(rows * rows_learnt(sides, own.epochs, config) * heads.seconds, heads.kind))
     return Pace(sum(pace.seconds for pace in paces), weakest(pace.kind for pace in paces))
+
+
+def _pace(part: str, backbone: str, side_px: int, *, batch: int, gpu: Gpu | None) -> Pace:
+    return on_gpu(gpu, part, backbone, side_px, batch=batch) if gpu else on_core(part, backbone, side_px)
 
 
 def render_plan(request: Request, config: StudyConfig, budget: Budget) -> str:

@@ -96,7 +96,8 @@ class MagNetSystem:
         ridge = FeatureRidge(contexts)
         ridge.fit(side)
         weight, bias = map(torch.from_numpy, ridge.affine())
-        return LinearPath(weight, bias, contexts=contexts).to(pick_device(self._config.device))
+        linear = LinearPath(weight, bias, share=self._config.ridge, contexts=contexts)
+        return linear.to(pick_device(self._config.device))
 
     def _start_heads(self, training: TrainingSide) -> None:
         """Train the heads on cached features, where the training with the encoder has not begun yet."""
