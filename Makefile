@@ -142,8 +142,8 @@ bench-accuracy: $(STAMP) ## shares of the oracle, ablations, seams, rivals, in b
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench_accuracy.py bench-accuracy $(if $(SECTIONS),--sections $(SECTIONS))
 
 study-full: export OMP_NUM_THREADS = 1
-study-full: $(STAMP) ## the paper's four tables, encoders frozen and fine-tuned, on eight slides, in bench-accuracy/; days; resumes
-	@PYTHONPATH=. $(BIN)/python benchmarks/bench_tables.py bench-accuracy --jobs $(JOBS) $(if $(PARTS),--parts $(PARTS))
+study-full: $(STAMP) ## the paper's four tables, encoders frozen and fine-tuned, on eight slides, in bench-tables/; hours; resumes
+	@PYTHONPATH=. $(BIN)/python benchmarks/bench_tables.py bench-tables --jobs $(JOBS) $(if $(PARTS),--parts $(PARTS))
 
 # With WHEELS=folder, an environment of its own over PYTHON's packages: a torch that is there stays, and what is lacking
 # comes from the folder without a network. Needs neither .venv nor an installation of the project.

@@ -28,7 +28,8 @@ BEFORE = ["--before", "data.own=false", "--before", "data.contexts=paired"]
 CLASSES = ("housekeeping", "marker", "domain", "boundary")
 FROZEN_GOAL, CLASS_GOAL, TRAINED_GOAL = 0.78, 0.62, 0.82
 SEEDS = 3  # of the shares
-MATCHED = ["--stain", "matched"]  # gained on slides of no table
+MATCHED = ["--stain", "matched"]  # gained on slides of no table, as the next did
+VIEWS = ["--views", "8"]
 ALL_EPOCHS = ["--set", "validation.share=0"]  # the same number for every variant
 PATIENCE = 20  # epochs without a better score on held-out patients, for every system alike
 PARTS = (
@@ -82,25 +83,25 @@ def prepare(folder: Path) -> None:
         command("extract", "synth", folder / "data", "--slides", 8, "--seed", 1, "--size-mm", 1.0)
     samples = ["--samples", folder / "data" / "samples.csv"]
     command(*extraction(), *samples, "--store", folder / "store", *SAMPLED)
-    command(*extraction(), *samples, "--store", folder / "store-matched", *SAMPLED, *MATCHED)
+    command(*extraction(), *samples, "--store", folder / "store-views", *SAMPLED, *MATCHED, *VIEWS)
     some = [part for slide_id in TEST_OF_FOLD_0 for part in ("--slide", slide_id)]
     command(*extraction(), *samples, "--store", folder / "store-all", "--targets", 8, "--sampling", "all", *some)
 
 
-def prepare_study(folder: Path, backbone: str = BACKBONE) -> Path:
-    """Make the eight slides of the tables, and extract them; returns the store."""
+def prepare_study(folder: Path) -> Path:
+    """Make the eight slides on which systems are compared, and extract them; returns the store."""
     data, store = folder / "study-data", folder / "study-store-matched"
     if not (data / "samples.csv").exists():
         command("extract", "synth", data, "--slides", 8, "--size-mm", 1.0)
     size = ["--bins", 3000, "--spots", 400, "--tokens", 2, *MATCHED]
-    command(*extraction(backbone), "--samples", data / "samples.csv", "--store", store, *size)
+    command(*extraction(), "--samples", data / "samples.csv", "--store", store, *size)
     return store
 
 
 def shares_of_the_oracle(folder: Path, mode: str, goal: float) -> list[Row]:
     """PCC per gene of the model as a share of the oracle's, mean over seeds, and of the mean of their predictions."""
     out, title = folder / f"shares-{mode}.json", SHARES[mode]
-    stores = [folder / "data", folder / "store-matched", "--runs", folder / f"shares-{mode}"]
+    stores = [folder / "data", folder / "store-views", "--runs", folder / f"shares-{mode}"]
     settings = ["--variants", "full", "--seeds", SEEDS, *ALL_EPOCHS, "--set", f"encoder.mode={mode}"]
     script("accuracy.py", *stores, *settings, "--out", out)
     of_full, of_mean = row_of(out, "full"), row_of(out, f"full, mean of {SEEDS} predictions")
@@ -117,7 +118,7 @@ def shares_of_the_oracle(folder: Path, mode: str, goal: float) -> list[Row]:
 def ablations(folder: Path, results: Path) -> list[Row]:
     """What each part of the model is worth: a table of its own, of which the full model's share is a row here."""
     out, runs = results / "ablations.json", folder / "ablations"
-    script("accuracy.py", folder / "data", folder / "store-matched", "--runs", runs, *ALL_EPOCHS, "--out", out)
+    script("accuracy.py", folder / "data", folder / "store-views", "--runs", runs, *ALL_EPOCHS, "--out", out)
     share = row_of(out, "full")["all ÷ oracle"]
     return [at_least("full model ÷ oracle, frozen random features, all epochs", share, FROZEN_GOAL)]
 

@@ -282,7 +282,7 @@ def fit_system(cell: Cell, folder: Path, side: TrainingSide) -> tuple[System, di
     """
     choice = choose_epoch(cell, folder / CHOOSING, side) if is_trained_again(cell, side) else None
     if choice is None:
-        system = build_system(cell, folder)
+        system = build_system(cell, folder, heads=None if side.held_out else heads_of(cell, folder.parent))
         done = system.fit(side)
     else:
         seed_everything(cell.config.seed)
@@ -315,14 +315,28 @@ def choose_epoch(cell: Cell, folder: Path, side: TrainingSide) -> Progress:
     return done
 
 
-def build_system(cell: Cell, folder: Path, *, stage: str = "", epochs: int | None = None) -> System:
+def heads_of(cell: Cell, cells: Path) -> Path | None:
+    """The finished cell that is like this one with its encoder frozen, whose heads are those that this one begins with.
+
+    Several processes of one training see the folder of the first one alone, and train them.
+    """
+    if cell.system != MAGNET or not cell.config.starts_with_heads or ranks().size > 1:
+        return None
+    frozen = replace(cell, config=cell.config.of_heads())
+    folder = frozen.folder(cells, Store(frozen.config.data.store))
+    return folder if (folder / CELL).exists() else None
+
+
+def build_system(
+    cell: Cell, folder: Path, *, stage: str = "", epochs: int | None = None, heads: Path | None = None
+) -> System:
     """Build the cell's system. The folder keeps its checkpoint for going on after a stop, and the run of MagNet.
 
-    Its bar says the stage; `epochs` ends the training earlier than its settings do.
+    Its bar says the stage; `epochs` ends the training earlier than its settings do; `heads` is what `heads_of` found.
     """
     config = cell.config
     if cell.system == MAGNET:
-        return MagNetSystem(config, folder, title=f"{cell.said}{stage}", epochs=epochs)
+        return MagNetSystem(config, folder, title=f"{cell.said}{stage}", epochs=epochs, heads=heads)
     setting = Setting(
         config.seed, pick_device(config.device), config.compute, finetune=cell.finetune, title=cell.title,
         stage=f"{cell.said.removeprefix(cell.title)}{stage}", epochs=epochs, folder=folder,

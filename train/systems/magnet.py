@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from magnet_core.console import logger
 from magnet_core.device import pick_device
+from magnet_core.global_seeds import seed_everything
 from magnet_core.losses import magnet_loss
 from magnet_core.model import MagNet
 from magnet_core.ranks import ranks
@@ -28,7 +29,7 @@ from train.learning.loop import LoopSettings, Terms, Trainee, train
 from train.learning.optimiser import build_optimiser, build_schedule
 from train.learning.progress import Progress
 from train.learning.stage_one import StageOne
-from train.learning.trained_run import TrainedRun, save_run
+from train.learning.trained_run import TrainedRun, load_run, save_run
 from train.learning.validation import validator
 from train.model.build import build_predictor
 from train.model.linear_path import LinearPath
@@ -49,13 +50,24 @@ class MagNetSystem:
     """The paper's model; `save` leaves it in `folder`, from where `load_run` reads it back.
 
     epochs  after which training ends, on a schedule laid for all of the configuration's; None for all
+    heads   a finished run of the same settings on the same side, but for the encoder, which it does not train: its heads
+            are those that would be trained first
     """
 
-    def __init__(self, config: FitConfig, folder: Path, *, title: str = "train", epochs: int | None = None) -> None:
+    def __init__(
+        self,
+        config: FitConfig,
+        folder: Path,
+        *,
+        title: str = "train",
+        epochs: int | None = None,
+        heads: Path | None = None,
+    ) -> None:
         self._config = config
         self._folder = folder
         self._title = title
         self._epochs = epochs
+        self._heads = heads
         self.predictor: Predictor
 
     def save(self, training: TrainingSide, told: Mapping[str, Any]) -> None:
@@ -100,13 +112,25 @@ class MagNetSystem:
         return linear.to(pick_device(self._config.device))
 
     def _start_heads(self, training: TrainingSide) -> None:
-        """Train the heads on cached features, where the training with the encoder has not begun yet."""
+        """Train the heads as with a frozen encoder, where the training with the encoder has not begun yet.
+
+        The seed is set anew before each of the two, so that both are what they are by themselves.
+        """
         if ranks().agree((self._folder / CHECKPOINT).exists()):
             return
+        if self._heads is None:
+            heads = self._trained_heads(training)
+        else:
+            heads = load_run(self._heads).predictor.model
+        self.predictor.model.load_state_dict(heads.state_dict())
+        seed_everything(self._config.seed)
+
+    def _trained_heads(self, training: TrainingSide) -> MagNet:
         config, folder = self._config.of_heads(), self._folder / HEADS
+        seed_everything(config.seed)
         heads = build_predictor(config, training.slides[0], num_genes=len(training.panel))
-        heads.model.load_state_dict(self.predictor.model.state_dict())
         heads.to(pick_device(config.device))
+        set_mean_output(heads.model, training.learnt)
         place_features(heads, training.slides, config.compute.resident)
         folder.mkdir(exist_ok=True)
         train(
@@ -116,7 +140,7 @@ class MagNetSystem:
             title=f"{self._title}, heads on cached features",
             settings=config.plain(),
         )
-        self.predictor.model.load_state_dict(heads.model.state_dict())
+        return heads.model
 
     def predict(self, slide: Slide) -> np.ndarray:
         """Return (N, P)."""

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from cache.store import Store
+from magnet_core.global_seeds import seed_everything
 from magnet_core.levels import find_target
 from tests.train.setting import config, side_of
 from train.data.fold_choice import choose_fold
@@ -32,7 +33,7 @@ class StoppedError(Exception):
 
 def learnt(store: Store, settings: FitConfig, folder: Path) -> MagNetSystem:
     slide = open_slide_data(store, "S1", find_target(settings.data.target), settings.data)
-    torch.manual_seed(3)
+    seed_everything(settings.seed)
     system = MagNetSystem(settings, folder)
     system.fit(side_of(slide, settings))
     return system
@@ -85,3 +86,23 @@ def test_where_the_encoder_stays_frozen_the_heads_are_all(small_store: Store, tm
     assert name("encoder.mode=frozen") == name("encoder.mode=frozen", "finetune.epochs=2")
     assert len({name(), name("finetune.epochs=2"), name("finetune.epochs=2", "finetune.lr=1e-4")}) == 3
     assert name() == name("finetune.epochs=0")
+
+
+def test_heads_of_a_finished_cell_with_the_encoder_frozen_are_taken_as_they_are(
+    small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*START, "name=t", "baselines=false", "validation.share=0"]
+    whole = fit(config(small_store, tmp_path / "whole", *settings)).cell()
+    heads = fit(config(small_store, tmp_path / "both", *settings, "name=f", "encoder.mode=frozen")).cell()
+    steps: list[bool] = []
+
+    def counted(trainee: Any, *arguments: Any, **options: Any) -> object:
+        steps.append(trainee.module.encoder is not None)
+        return training_step(trainee, *arguments, **options)
+
+    monkeypatch.setattr(loop, "training_step", counted)
+    joined = fit(config(small_store, tmp_path / "both", *settings)).cell()
+    assert steps
+    assert all(steps)
+    assert heads.folder.parent == joined.folder.parent
+    assert (whole.folder / WEIGHTS).read_bytes() == (joined.folder / WEIGHTS).read_bytes()
