@@ -1,7 +1,7 @@
 """What each part of the model is worth on synthetic slides, by what drives a gene, beside an oracle.
 
 In: the folder that `extract synth` wrote, and a store extracted from it. Every variant is fitted on every fold, with
-frozen bins unless `--set encoder.mode=full` says otherwise; what is finished already is not fitted again. Out: the PCC
+frozen bins unless `--mode full` says otherwise; what is finished already is not fitted again. Out: the PCC
 per gene over the bins of a slide, averaged over genes and test slides, by class of gene and as a share of the oracle's
 (the mean label given the true rates); and what the full model gains over each variant, with a 95% interval by bootstrap
 over slides. With `--seeds 3` a variant's figure is the mean over trainings of three seeds, and the mean of their
@@ -62,16 +62,17 @@ def main(
     folds: int = 4,
     variants: str = ",".join(VARIANTS),
     seeds: int = 1,
+    mode: Annotated[str, typer.Option(help="of the encoder: frozen, full, last or lora")] = "frozen",
     set_: Annotated[list[str] | None, typer.Option("--set")] = None,
     out: Path | None = None,
 ) -> None:
     """Fit, compare, print."""
-    common = ["encoder.mode=frozen", f"data.store={store}", f"data.backbone={backbone}", f"runs={runs}"]
+    common = [f"encoder.mode={mode}", f"data.store={store}", f"data.backbone={backbone}", f"runs={runs}"]
     common += [f"split.file={runs / 'folds.json'}", f"split.folds={folds}", f"seeds={seeds}", *(set_ or ())]
     tables = []
     for variant in variants.split(","):
         for fold in range(folds):
-            name = f"{variant.replace(' ', '-')}-fold{fold}"
+            name = f"{mode}-{variant.replace(' ', '-')}-fold{fold}"
             own = [f"fold={fold}", f"name={name}", f"baselines={str(variant == 'full').lower()}"]
             result = fit(load_config(recipe, [*common, *VARIANTS[variant], *own]))
             for cell in result.cells:

@@ -101,8 +101,8 @@ def prepare_study(folder: Path) -> Path:
 def shares_of_the_oracle(folder: Path, mode: str, goal: float) -> list[Row]:
     """PCC per gene of the model as a share of the oracle's, mean over seeds, and of the mean of their predictions."""
     out, title = folder / f"shares-{mode}.json", SHARES[mode]
-    stores = [folder / "data", folder / "store-views", "--runs", folder / f"shares-{mode}"]
-    settings = ["--variants", "full", "--seeds", SEEDS, *ALL_EPOCHS, "--set", f"encoder.mode={mode}"]
+    stores = [folder / "data", folder / "store-views", "--runs", folder / "shares"]
+    settings = ["--mode", mode, "--variants", "full", "--seeds", SEEDS, *ALL_EPOCHS]
     script("accuracy.py", *stores, *settings, "--out", out)
     of_full, of_mean = row_of(out, "full"), row_of(out, f"full, mean of {SEEDS} predictions")
     rows = [at_least(f"full model ÷ oracle, {title}", of_full["all ÷ oracle"], goal)]

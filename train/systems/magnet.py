@@ -50,8 +50,8 @@ class MagNetSystem:
     """The paper's model; `save` leaves it in `folder`, from where `load_run` reads it back.
 
     epochs  after which training ends, on a schedule laid for all of the configuration's; None for all
-    heads   a finished run of the same settings on the same side, but for the encoder, which it does not train: its heads
-            are those that would be trained first
+    heads   a finished run of the same settings on the same side but for its frozen encoder: its heads are those that
+            would be trained first
     """
 
     def __init__(
@@ -118,10 +118,7 @@ class MagNetSystem:
         """
         if ranks().agree((self._folder / CHECKPOINT).exists()):
             return
-        if self._heads is None:
-            heads = self._trained_heads(training)
-        else:
-            heads = load_run(self._heads).predictor.model
+        heads = load_run(self._heads).predictor.model if self._heads else self._trained_heads(training)
         self.predictor.model.load_state_dict(heads.state_dict())
         seed_everything(self._config.seed)
 
