@@ -5,8 +5,8 @@ cells, in `results/tables/`, each as soon as it is done. Each step is a command 
 already is not computed again, also where tables have cells in common. A tenth of the bins of each slide are used, in
 two windows, so that all of it takes hours on two cores.
 
-In Table 1 the patient that is held out chooses the epoch of every system. Tables 2 to 4 have MagNet alone: all its
-epochs are trained, the same number for every row.
+In Table 1 a training patient chooses the epoch of every system. Tables 2 to 4 have MagNet alone, as in `quick.toml`:
+all its epochs are trained, the same number for every row.
 
     python benchmarks/bench_tables.py bench-tables --jobs 2
     python benchmarks/bench_tables.py bench-tables --parts frozen-blocks,frozen-levels
@@ -27,11 +27,12 @@ SECOND_BACKBONE = "timm:test_resnet"
 BACKBONES = (BACKBONE, SECOND_BACKBONE)
 SAMPLED = ["--bins", "1152", "--spots", "400", "--tokens", "2"]
 PATIENCE = ["--set", "validation.patience=5"]  # epochs without a better score on the patient that chooses
+OURS = ["--recipe", "recipes/quick.toml", *ALL_EPOCHS]
 STUDIES = {
-    "blocks": ALL_EPOCHS,
-    "levels": ALL_EPOCHS,
-    "backbones": [*ALL_EPOCHS, "--backbones", ",".join(BACKBONES)],
-    "baselines": PATIENCE,
+    "blocks": OURS,
+    "levels": OURS,
+    "backbones": [*OURS, "--backbones", ",".join(BACKBONES)],
+    "baselines": ["--recipe", "recipes/study-small.toml", *PATIENCE],
 }
 MODES = {"frozen": [], "finetuned": ["--finetune"]}
 PARTS = tuple(f"{mode}-{study}" for mode in MODES for study in STUDIES)
@@ -50,7 +51,7 @@ def main(
     for part in parts.split(","):
         mode, _, study = part.partition("-")
         options = ["--store", store, "--runs", folder / "runs", "--name", part, "--jobs", jobs, "--backbone", BACKBONE]
-        options += ["--set", "data.panel=100", "--recipe", "recipes/study-small.toml", *STUDIES[study], *MODES[mode]]
+        options += ["--set", "data.panel=100", *STUDIES[study], *MODES[mode]]
         command("train", "study", study, *options)
         write(folder / "runs" / part, results / f"{part}.json")
 
