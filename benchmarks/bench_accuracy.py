@@ -49,12 +49,11 @@ def main(
 ) -> None:
     """Do the parts in turn, and write the rows of each as soon as it is done."""
     folder.mkdir(parents=True, exist_ok=True)
-    prepare(folder)
     makers: dict[str, Callable[[], list[Row]]] = {
         "shares-frozen": partial(shares_of_the_oracle, folder, "frozen", FROZEN_GOAL),
         "shares-trained": partial(shares_of_the_oracle, folder, "full", TRAINED_GOAL),
         "ablations": partial(ablations, folder, results),
-        "seams-synthetic": partial(seams, folder, "synthetic", folder / "data", "--fold", "0"),
+        "seams-synthetic": partial(seams_on_synthetic_slides, folder),
         "seams-real": partial(seams_on_real_sections, folder, sections),
         **{f"rivals-{target}": partial(gains_over_rivals, folder, target) for target in (8, 16, 55)},
     }
@@ -77,15 +76,14 @@ def extraction(backbone: str = BACKBONE) -> list[str]:
     return ["extract", "run", "--backbone", backbone, "--weights", "random"]
 
 
-def prepare(folder: Path) -> None:
-    """Make eight synthetic slides of four patients, and extract them: a sample of all, every bin of two."""
-    if not (folder / "data" / "samples.csv").exists():
-        command("extract", "synth", folder / "data", "--slides", 8, "--seed", 1, "--size-mm", 1.0)
-    samples = ["--samples", folder / "data" / "samples.csv"]
-    command(*extraction(), *samples, "--store", folder / "store", *SAMPLED)
-    command(*extraction(), *samples, "--store", folder / "store-views", *SAMPLED, *MATCHED, *VIEWS)
-    some = [part for slide_id in TEST_OF_FOLD_0 for part in ("--slide", slide_id)]
-    command(*extraction(), *samples, "--store", folder / "store-all", "--targets", 8, "--sampling", "all", *some)
+def prepare(folder: Path, name: str = "store-views", *options: object) -> Path:
+    """Make eight synthetic slides of four patients, and extract a sample of each, by default as it learns best."""
+    data, store = folder / "data", folder / name
+    if not (data / "samples.csv").exists():
+        command("extract", "synth", data, "--slides", 8, "--seed", 1, "--size-mm", 1.0)
+    settings = options or (*SAMPLED, *MATCHED, *VIEWS)
+    command(*extraction(), "--samples", data / "samples.csv", "--store", store, *settings)
+    return store
 
 
 def prepare_study(folder: Path) -> Path:
@@ -101,7 +99,7 @@ def prepare_study(folder: Path) -> Path:
 def shares_of_the_oracle(folder: Path, mode: str, goal: float) -> list[Row]:
     """PCC per gene of the model as a share of the oracle's, mean over seeds, and of the mean of their predictions."""
     out, title = folder / f"shares-{mode}.json", SHARES[mode]
-    stores = [folder / "data", folder / "store-views", "--runs", folder / "shares"]
+    stores = [folder / "data", prepare(folder), "--runs", folder / "shares"]
     settings = ["--mode", mode, "--variants", "full", "--seeds", SEEDS, *ALL_EPOCHS]
     script("accuracy.py", *stores, *settings, "--out", out)
     of_full, of_mean = row_of(out, "full"), row_of(out, f"full, mean of {SEEDS} predictions")
@@ -118,7 +116,7 @@ def shares_of_the_oracle(folder: Path, mode: str, goal: float) -> list[Row]:
 def ablations(folder: Path, results: Path) -> list[Row]:
     """What each part of the model is worth: a table of its own, of which the full model's share is a row here."""
     out, runs = results / "ablations.json", folder / "ablations"
-    script("accuracy.py", folder / "data", folder / "store-views", "--runs", runs, *ALL_EPOCHS, "--out", out)
+    script("accuracy.py", folder / "data", prepare(folder), "--runs", runs, *ALL_EPOCHS, "--out", out)
     share = row_of(out, "full")["all ÷ oracle"]
     return [at_least("full model ÷ oracle, frozen random features, all epochs", share, FROZEN_GOAL)]
 
@@ -129,15 +127,21 @@ def row_of(table: Path, system: str) -> Row:
     return next(row for row in rows if row["system"] == system)
 
 
-def seams(folder: Path, name: str, data: Path, *options: object) -> list[Row]:
+def seams(folder: Path, name: str, data: Path, store: Path, everything: Path, *options: object) -> list[Row]:
     """Jumps of predictions across borders of tiles ÷ inside, on every bin of held-out slides."""
-    stores = {"synthetic": (folder / "store", folder / "store-all")}
-    store, everything = stores.get(name, (folder / f"store-{name}", folder / f"store-{name}-all"))
     out, picture = folder / f"seams-{name}.json", HERE / f"seams-{name}.png"
     arguments = [data, store, "--everything", everything, "--runs", folder / f"runs-seams-{name}", *BEFORE, *options]
     script("seams.py", *arguments, "--out", out, "--picture", picture)
     rows: list[Row] = json.loads(out.read_text())
     return [row | {"what": f"{name}: {row['what']}"} for row in rows if "after" in row["what"] and row["goal"]]
+
+
+def seams_on_synthetic_slides(folder: Path) -> list[Row]:
+    """Seams on the synthetic slides: those of one patient held out."""
+    held_out = [part for slide_id in TEST_OF_FOLD_0 for part in ("--slide", slide_id)]
+    store = prepare(folder, "store", *SAMPLED)
+    everything = prepare(folder, "store-all", "--targets", 8, "--sampling", "all", *held_out)
+    return seams(folder, "synthetic", folder / "data", store, everything, "--fold", "0")
 
 
 def seams_on_real_sections(folder: Path, sections: object) -> list[Row]:
@@ -146,10 +150,10 @@ def seams_on_real_sections(folder: Path, sections: object) -> list[Row]:
     if not (data / "samples.csv").exists():
         script("semisynthetic.py", sections, data)
     samples = ["--samples", data / "samples.csv", "--targets", 8]
-    command(*extraction(), *samples, "--store", folder / "store-real", "--bins", 6000, "--spots", 400)
-    held_out = ["--sampling", "all", "--slide", "B4"]
-    command(*extraction(), *samples, "--store", folder / "store-real-all", *held_out)
-    return seams(folder, "real", data, "--fold", "1", "--set", "data.panel=180")
+    store, everything = folder / "store-real", folder / "store-real-all"
+    command(*extraction(), *samples, "--store", store, "--bins", 6000, "--spots", 400)
+    command(*extraction(), *samples, "--store", everything, "--sampling", "all", "--slide", "B4")
+    return seams(folder, "real", data, store, everything, "--fold", "1", "--set", "data.panel=180")
 
 
 def gains_over_rivals(folder: Path, target: int) -> list[Row]:
