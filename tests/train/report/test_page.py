@@ -224,7 +224,7 @@ def test_maps_are_inside_as_far_as_a_page_stays_small(
 
 
 def test_what_failed_is_told(small_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(cell: Cell, folder: Path) -> object:
+    def failing(cell: Cell, folder: Path, **options: object) -> object:
         raise MagnetError(cell.title, expected="luck", found="none", remedy="try again")
 
     build = pipeline.build_system

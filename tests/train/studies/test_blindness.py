@@ -77,8 +77,8 @@ def computed(
     states: list[np.ndarray] = []
     build, truth_of, blocks_of = pipeline.build_system, FoldSides.truth, LevelData.count_blocks
 
-    def watched_build(cell: Cell, folder: Path) -> System:
-        built.append(build(cell, folder))
+    def watched_build(cell: Cell, folder: Path, **options: Any) -> System:
+        built.append(build(cell, folder, **options))
         return built[-1]
 
     def watched_truth(sides: FoldSides) -> dict[str, np.ndarray]:

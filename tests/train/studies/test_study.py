@@ -5,6 +5,7 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -126,10 +127,10 @@ def test_a_cell_that_fails_is_told_of_and_the_others_go_on(
     study = small_study(small_store, tmp_path)
     build = pipeline.build_system
 
-    def failing(cell: Cell, folder: Path) -> object:
+    def failing(cell: Cell, folder: Path, **options: Any) -> object:
         if cell.system == "colour_ridge" and cell.fold.index == 0:
             raise MagnetError("a system", expected="luck", found="none", remedy="try again")
-        return build(cell, folder)
+        return build(cell, folder, **options)
 
     plan = planned(study, systems=("gene_mean", "colour_ridge"))
     with monkeypatch.context() as patched:
