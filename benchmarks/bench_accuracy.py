@@ -12,7 +12,7 @@ fitted or predicted already is not done again.
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,24 +76,27 @@ def extraction(backbone: str = BACKBONE) -> list[str]:
     return ["extract", "run", "--backbone", backbone, "--weights", "random"]
 
 
-def prepare(folder: Path, name: str = "store-views", *options: object) -> Path:
-    """Make eight synthetic slides of four patients, and extract a sample of each, by default as it learns best."""
-    data, store = folder / "data", folder / name
-    if not (data / "samples.csv").exists():
-        command("extract", "synth", data, "--slides", 8, "--seed", 1, "--size-mm", 1.0)
-    settings = options or (*SAMPLED, *MATCHED, *VIEWS)
-    command(*extraction(), "--samples", data / "samples.csv", "--store", store, *settings)
+def extracted(
+    data: Path, store: Path, *settings: object, seed: int = 0, backbones: Sequence[str] = (BACKBONE,)
+) -> Path:
+    """Make eight synthetic slides of four patients, and extract them; returns the store."""
+    samples = data / "samples.csv"
+    if not samples.exists():
+        command("extract", "synth", data, "--slides", 8, "--seed", seed, "--size-mm", 1.0)
+    for backbone in backbones:
+        command(*extraction(backbone), "--samples", samples, "--store", store, *settings)
     return store
+
+
+def prepare(folder: Path, name: str = "store-views", *settings: object) -> Path:
+    """Extract a sample of the slides that have an oracle, by default as it learns best; returns the store."""
+    return extracted(folder / "data", folder / name, *(settings or (*SAMPLED, *MATCHED, *VIEWS)), seed=1)
 
 
 def prepare_study(folder: Path) -> Path:
-    """Make the eight slides on which systems are compared, and extract them; returns the store."""
-    data, store = folder / "study-data", folder / "study-store-matched"
-    if not (data / "samples.csv").exists():
-        command("extract", "synth", data, "--slides", 8, "--size-mm", 1.0)
+    """Extract the slides on which systems are compared; returns the store."""
     size = ["--bins", 3000, "--spots", 400, "--tokens", 2, *MATCHED]
-    command(*extraction(), "--samples", data / "samples.csv", "--store", store, *size)
-    return store
+    return extracted(folder / "study-data", folder / "study-store-matched", *size)
 
 
 def shares_of_the_oracle(folder: Path, mode: str, goal: float) -> list[Row]:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-from bench_accuracy import ALL_EPOCHS, BACKBONE, HERE, MATCHED, VIEWS, command, extraction
+from bench_accuracy import ALL_EPOCHS, BACKBONE, HERE, MATCHED, VIEWS, command, extracted
 
 from train.places import CELL, TABLE, find_cell, read_result
 
@@ -47,24 +47,14 @@ def main(
 ) -> None:
     """Make the tables in turn."""
     results.mkdir(parents=True, exist_ok=True)
-    store = prepare(folder)
+    settings = [*SAMPLED, *MATCHED, *VIEWS]
+    store = extracted(folder / "data", folder / "store", *settings, backbones=BACKBONES)
     for part in parts.split(","):
         mode, _, study = part.partition("-")
         options = ["--store", store, "--runs", folder / "runs", "--name", part, "--jobs", jobs, "--backbone", BACKBONE]
         options += ["--set", "data.panel=100", *STUDIES[study], *MODES[mode]]
         command("train", "study", study, *options)
         write(folder / "runs" / part, results / f"{part}.json")
-
-
-def prepare(folder: Path) -> Path:
-    """Make the eight slides, and extract them by both backbones; returns the store."""
-    data, store = folder / "data", folder / "store"
-    if not (data / "samples.csv").exists():
-        command("extract", "synth", data, "--slides", 8, "--size-mm", 1.0)
-    for backbone in BACKBONES:
-        settings = ["--samples", data / "samples.csv", "--store", store, *SAMPLED, *MATCHED, *VIEWS]
-        command(*extraction(backbone), *settings)
-    return store
 
 
 def write(folder: Path, out: Path) -> None:
