@@ -5,8 +5,9 @@ cells, in `results/tables/`, each as soon as it is done. Each step is a command 
 already is not computed again, also where tables have cells in common. A tenth of the bins of each slide are used, in
 two windows, so that all of it takes hours on two cores.
 
-In Table 1 a training patient chooses the epoch of every system. Tables 2 to 4 have MagNet alone, as in `quick.toml`:
-all its epochs are trained, the same number for every row.
+In Table 1 one of the three training patients chooses the epoch of every system, which is then not trained again with
+that patient: half the time. Where encoders are trained, rivals that have one get six epochs, MagNet its four. Tables 2
+to 4 have MagNet alone, as in `quick.toml`: all its epochs are trained, the same number for every row.
 
     python benchmarks/bench_tables.py bench-tables --jobs 2
     python benchmarks/bench_tables.py bench-tables --parts frozen-blocks,frozen-levels
@@ -26,15 +27,17 @@ from train.places import CELL, TABLE, find_cell, read_result
 SECOND_BACKBONE = "timm:test_resnet"
 BACKBONES = (BACKBONE, SECOND_BACKBONE)
 SAMPLED = ["--bins", "1152", "--spots", "400", "--tokens", "2"]
-PATIENCE = ["--set", "validation.patience=5"]  # epochs without a better score on the patient that chooses
+CHOSEN = ["--set", "validation.patience=5", "--set", "validation.refit=false"]
+RIVALS_TRAINED = ("st_net.epochs=6", "egn.epochs=6", "bleep.epochs=6", "triplex.epochs=6", "st_net.lr=1e-6")
 OURS = ["--recipe", "recipes/quick.toml", *ALL_EPOCHS]
 STUDIES = {
     "blocks": OURS,
     "levels": OURS,
     "backbones": [*OURS, "--backbones", ",".join(BACKBONES)],
-    "baselines": ["--recipe", "recipes/study-small.toml", *PATIENCE],
+    "baselines": ["--recipe", "recipes/study-small.toml", *CHOSEN],
 }
 MODES = {"frozen": [], "finetuned": ["--finetune"]}
+OF_RIVALS = {"finetuned-baselines": [word for each in RIVALS_TRAINED for word in ("--set", f"rivals.{each}")]}
 PARTS = tuple(f"{mode}-{study}" for mode in MODES for study in STUDIES)
 HOUR = 3600.0
 
@@ -52,7 +55,7 @@ def main(
     for part in parts.split(","):
         mode, _, study = part.partition("-")
         options = ["--store", store, "--runs", folder / "runs", "--name", part, "--jobs", jobs, "--backbone", BACKBONE]
-        options += ["--set", "data.panel=100", *STUDIES[study], *MODES[mode]]
+        options += ["--set", "data.panel=100", *STUDIES[study], *MODES[mode], *OF_RIVALS.get(part, [])]
         command("train", "study", study, *options)
         write(folder / "runs" / part, results / f"{part}.json")
 
