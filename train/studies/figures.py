@@ -62,6 +62,7 @@ def draw_table(lines: Sequence[Line], title: str, note: str, path: Path) -> None
         axes.set_ylim(len(drawn) - 0.5, -0.5)
         axes.set_title(group, fontsize=10)
         axes.set_xlabel("PCC per gene, 95 %\n(dashed: noise ceiling, an upper bound)", fontsize=8)
+        axes.locator_params(axis="x", nbins=6)  # three decimals beside each other leave no gap with more
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
     width = int(CHARACTERS_AN_INCH * figure.get_figwidth())
     figure.suptitle("\n".join(textwrap.fill(text, width) for text in (title, note)), fontsize=9)
