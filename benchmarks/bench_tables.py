@@ -28,7 +28,11 @@ SECOND_BACKBONE = "timm:test_resnet"
 BACKBONES = (BACKBONE, SECOND_BACKBONE)
 SAMPLED = ["--bins", "1152", "--spots", "400", "--tokens", "2"]
 CHOSEN = ["--set", "validation.patience=5", "--set", "validation.refit=false"]
-RIVALS_TRAINED = ("st_net.epochs=6", "egn.epochs=6", "bleep.epochs=6", "triplex.epochs=6", "st_net.lr=1e-6")
+RIVALS_TRAINED = (
+    "st_net.epochs=6", "egn.epochs=6", "bleep.epochs=6", "triplex.epochs=6",
+    "st_net.lr=1e-6",  # as published; 3e-6 diverges
+    "bleep.batch_size=128",  # of 512, six epochs were 54 steps
+)  # fmt: skip
 OURS = ["--recipe", "recipes/quick.toml", *ALL_EPOCHS]
 STUDIES = {
     "blocks": OURS,

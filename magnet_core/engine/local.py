@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -158,7 +159,7 @@ _place, _places = 0, (ctypes.c_double * 2)()
 
 
 def _run(task: Task[Result], level: int, number: int) -> Heard[Result]:
-    global _is_at_work
+    global _is_at_work, _is_to_stop
     _is_at_work = True
     try:
         _far(0.0)
@@ -166,6 +167,9 @@ def _run(task: Task[Result], level: int, number: int) -> Heard[Result]:
         if _is_to_stop:  # asked between two tasks, or while this process was set up
             raise Terminated
         return run_heard(task, level, _far)
+    except KeyboardInterrupt:  # of a signal that the task noted in place of `_stop`; what is queued already comes here
+        _is_to_stop = True
+        raise
     finally:
         _places[_place] = 0.0
         _is_at_work = False
@@ -185,11 +189,12 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """Ask this process to stop once its parent is gone, which a process that waits for tasks would not notice."""
+    """Ask the task to stop once the parent is gone, and end: a process that waits for tasks would not notice."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     if _is_at_work:
         os.kill(os.getpid(), signal.SIGTERM)
-    else:
-        os._exit(1)
+    while _is_at_work:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
 from logging import WARNING
@@ -107,14 +106,25 @@ def test_a_bar_says_how_far_tasks_are() -> None:
 
 
 PROGRAM = """
-import os, sys, time
+import sys, time
+from pathlib import Path
 from magnet_core.engine.local import LocalEngine
 from magnet_core.engine.tasks import Task
+from magnet_core.interrupt import StopRequest
+
+def stopped_at_once(begun):
+    begun.touch()
+    time.sleep(600)
+
+def stopped_when_it_looks(begun):
+    with StopRequest() as stop:
+        begun.touch()
+        while not stop.requested:
+            time.sleep(0.1)
 
 if __name__ == "__main__":
-    tasks = [Task(f"sleep {n}", time.sleep, (600,)) for n in range(2)]
-    tasks += [Task("never", os.mkdir, (f"{sys.argv[1]}/never",))]
-    print("ready", flush=True)
+    folder, work = Path(sys.argv[1]), globals()[sys.argv[2]]
+    tasks = [Task(f"work {n}", work, (folder / f"begun-{n}",)) for n in range(6)]
     list(LocalEngine(2).run(tasks, lost=lambda task, why: why))
 """
 
@@ -124,23 +134,22 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in listed if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
 
 
+@pytest.mark.parametrize("work", ["stopped_at_once", "stopped_when_it_looks"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_the_processes_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
+def test_the_processes_end_with_their_parent_and_begin_nothing_more(
+    number: signal.Signals, work: str, tmp_path: Path
+) -> None:
     program = tmp_path / "program.py"
-    program.write_text(textwrap.dedent(PROGRAM))
-    with subprocess.Popen(
-        [sys.executable, str(program), str(tmp_path)], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    program.write_text(PROGRAM)
+    with subprocess.Popen([sys.executable, str(program), str(tmp_path), work], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while len(workers := children_of(process.pid)) < 2 and time.monotonic() < deadline:
+        while len(list(tmp_path.glob("begun-*"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
-        time.sleep(1)
+        workers = children_of(process.pid)
         process.send_signal(number)
         process.wait(60)
     while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert len(workers) == 2
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
-    assert not (tmp_path / "never").exists()
+    assert sorted(path.name for path in tmp_path.glob("begun-*")) == ["begun-0", "begun-1"]
