@@ -89,8 +89,9 @@ def cut_windows(centres_um: np.ndarray, *, pitch_um: float, window: int, positio
 def window_pixels(item: WindowRows, *, side: int, device: torch.device, view: int = 0) -> Tensor:
     """Patches (n, 3, side, side) in 0 … 1 of a window, averaged to one size, seen in one of the 8 symmetries."""
     patches = to_device(torch.from_numpy(item.slide.fine.pixels(item.rows)), device)
-    images = turn(patches, view).permute(0, 3, 1, 2).float() / 255  # (n,p,p,3) -> (n,3,p,p)
-    return F.adaptive_avg_pool2d(images, side)  # (n,3,p,p) -> (n,3,q,q)
+    planes = turn(patches, view).permute(0, 3, 1, 2).contiguous()  # (n,p,p,3) -> (n,3,p,p), in bytes, which is quick
+    images = planes.float().div_(255)
+    return images if images.shape[-1] == side else F.adaptive_avg_pool2d(images, side)  # (n,3,p,p) -> (n,3,q,q)
 
 
 def window_inputs(item: WindowRows, setting: Setting, *, side: int, view: int = 0) -> Tensor:
