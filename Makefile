@@ -138,11 +138,11 @@ bench-train: $(STAMP) ## stage two against the limits it cannot beat; minutes
 bench-predict: $(STAMP) ## every bin of a slide from its image: time, memory, disk, against its limits; BINS=10000; hours
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench_predict.py $(if $(BINS),--bins $(BINS))
 
-bench-accuracy: $(STAMP) ## shares of the oracle, ablations, seams, rivals, in bench-accuracy/; hours; resumes
+bench-accuracy: $(STAMP) ## shares of the oracle, seams, rivals, in bench-accuracy/; hours; resumes
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench_accuracy.py bench-accuracy $(if $(SECTIONS),--sections $(SECTIONS))
 
 study-full: export OMP_NUM_THREADS = 1
-study-full: $(STAMP) ## the paper's four tables, encoders frozen and fine-tuned, on eight slides, in bench-tables/; hours; resumes
+study-full: $(STAMP) ## the paper's four tables and ablations, encoders frozen and fine-tuned, on eight slides, in bench-tables/; hours; resumes
 	@PYTHONPATH=. $(BIN)/python benchmarks/bench_tables.py bench-tables --jobs $(JOBS) $(if $(PARTS),--parts $(PARTS))
 
 # With WHEELS=folder, an environment of its own over PYTHON's packages: a torch that is there stays, and what is lacking

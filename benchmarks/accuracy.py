@@ -1,11 +1,11 @@
 """What each part of the model is worth on synthetic slides, by what drives a gene, beside an oracle.
 
 In: the folder that `extract synth` wrote, and a store extracted from it. Every variant is fitted on every fold, with
-frozen bins unless `--mode full` says otherwise; what is finished already is not fitted again. Out: the PCC
-per gene over the bins of a slide, averaged over genes and test slides, by class of gene and as a share of the oracle's
-(the mean label given the true rates); and what the full model gains over each variant, with a 95% interval by bootstrap
-over slides. With `--seeds 3` a variant's figure is the mean over trainings of three seeds, and the mean of their
-predictions is a row of its own.
+frozen bins unless `--mode full` says otherwise; what is finished already is not fitted again, not even where `train
+study` has fitted it. Out: the PCC per gene over the bins of a slide, averaged over genes and test slides, by class of
+gene and as a share of the oracle's (the mean label given the true rates); and what the full model gains over each
+variant, with a 95% interval by bootstrap over slides. With `--seeds 3` a variant's figure is the mean over trainings of
+three seeds, and the mean of their predictions is a row of its own.
 
     python benchmarks/accuracy.py DATA STORE --runs RUNS --recipe recipes/quick.toml --out results.json
 """
@@ -23,20 +23,26 @@ import typer
 from cache.store import Store
 from extract.synthetic.counts import negative_binomial
 from extract.synthetic.truth import Truth, read_truth
+from magnet_core.engine.local import LocalEngine
 from magnet_core.expression import columns_of
 from magnet_core.levels import find_target
 from magnet_core.metrics import evaluate
 from magnet_core.records import Genes
+from train.data.fold_choice import choose_folds
 from train.data.labels import fine_labels
 from train.data.slide import open_slide_data
-from train.pipeline import fit
-from train.settings.fit import load_config
-from train.studies.cell import CellResult
+from train.pipeline import run_cells
+from train.studies.cell import CellResult, members_of
+from train.studies.plans import Planner
+from train.studies.settings import load_study_config
+from train.systems.table import MAGNET, title_of
 
 # N bins of a slide, P panel genes
 
+FULL = "full"
+PLAIN = ("colour_ridge", "feature_ridge")
 VARIANTS: dict[str, list[str]] = {
-    "full": [],
+    FULL: [],
     "no own squares": ["data.own=false"],
     "paired contexts": ["data.contexts=paired"],
     "neither of both": ["data.own=false", "data.contexts=paired"],
@@ -59,32 +65,37 @@ def main(
     runs: Path = Path("runs"),
     recipe: Path = Path("recipes/quick.toml"),
     backbone: str = "timm:test_mambaout",
-    folds: int = 4,
     variants: str = ",".join(VARIANTS),
     seeds: int = 1,
     mode: Annotated[str, typer.Option(help="of the encoder: frozen, full, last or lora")] = "frozen",
     set_: Annotated[list[str] | None, typer.Option("--set")] = None,
+    jobs: int = 1,
     out: Path | None = None,
 ) -> None:
     """Fit, compare, print."""
     common = [f"encoder.mode={mode}", f"data.store={store}", f"data.backbone={backbone}", f"runs={runs}"]
-    common += [f"split.file={runs / 'folds.json'}", f"split.folds={folds}", f"seeds={seeds}", *(set_ or ())]
-    tables = []
-    for variant in variants.split(","):
-        for fold in range(folds):
-            name = f"{mode}-{variant.replace(' ', '-')}-fold{fold}"
-            own = [f"fold={fold}", f"name={name}", f"baselines={str(variant == 'full').lower()}"]
-            result = fit(load_config(recipe, [*common, *VARIANTS[variant], *own]))
-            for cell in result.cells:
-                if cell.blocks:
-                    title = f"{variant}, mean of {seeds} predictions" if cell.cell.members else variant
-                    tables.append(cell.genes.with_columns(pl.col("system").replace({"magnet": title})))
-            if variant == "full":
-                tables.append(oracle(data, store, result.cell()))
+    common += [f"split.file={runs / 'folds.json'}", f"seeds={seeds}", *(set_ or ())]
+    configs = {name: load_study_config(recipe, [*common, *VARIANTS[name]]) for name in variants.split(",")}
+    folds = choose_folds(configs[FULL].fit, None)
+    planners = {name: Planner(config, folds) for name, config in configs.items()}
+    rows = {name: planner.cells(MAGNET, configs[name].fit) for name, planner in planners.items()}
+    rows |= {title_of(plain): planners[FULL].cells(plain, configs[FULL].fit) for plain in PLAIN}
+    alone = {name: members_of(cells) or cells for name, cells in rows.items()}
+    wanted = [cell for cells in (*alone.values(), *rows.values()) for cell in cells]
+    results = run_cells(wanted, runs, engine=LocalEngine(jobs), raises=True).cells
+    tables = [scored(name, results[cell]) for name, cells in alone.items() for cell in cells]
+    means = {f"{name}, mean of {seeds} predictions": cells for name, cells in rows.items() if cells[0].members}
+    tables += [scored(name, results[cell]) for name, cells in means.items() for cell in cells]
+    tables += [oracle(data, store, results[cell]) for cell in rows[FULL]]
     scores = pl.concat(table.select("system", "slide_id", "gene_id", "pcc") for table in tables)
-    rows = report(scores.join(gene_classes(data), on="gene_id"))
+    table = report(scores.join(gene_classes(data), on="gene_id"))
     if out is not None:
-        out.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        out.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
+
+
+def scored(name: str, result: CellResult) -> pl.DataFrame:
+    """Metrics of a cell's genes, under the name of a row."""
+    return result.genes.with_columns(system=pl.lit(name))
 
 
 def oracle(data: Path, store: Path, cell: CellResult) -> pl.DataFrame:
@@ -158,7 +169,7 @@ def report(scores: pl.DataFrame) -> list[dict[str, object]]:
 
 def gain(per_slide: Mapping[str, np.ndarray], system: str) -> list[float]:
     """Mean difference of the full model to a system over test slides, and its 95% interval."""
-    difference = per_slide["full"] - per_slide[system]
+    difference = per_slide[FULL] - per_slide[system]
     rng = np.random.default_rng(0)
     means = difference[rng.integers(len(difference), size=(RESAMPLES, len(difference)))].mean(axis=1)
     return [round(float(value), 4) for value in (difference.mean(), *np.quantile(means, [0.025, 0.975]))]

@@ -1,9 +1,8 @@
-"""All claims of accuracy in one go: shares of the oracle, ablations, seams, rivals; resumable, hours on two CPU cores.
+"""All claims of accuracy in one go: shares of the oracle, seams, rivals; resumable, hours on two CPU cores.
 
 In: a folder to work in and, for seams on real H&E, a folder of sections (see `semisynthetic.py`). Out: rows of what,
-ratio, goal, holds in `results/accuracy.json`, written anew after each part with the rows of all that are done, and the
-table of ablations in `results/ablations.json`. Each step is a command that anyone may give; what is made, extracted,
-fitted or predicted already is not done again.
+ratio, goal, holds in `results/accuracy.json`, written anew after each part with the rows of all that are done. Each
+step is a command that anyone may give; what is made, extracted, fitted or predicted already is not done again.
 
     python benchmarks/bench_accuracy.py bench-accuracy --sections SECTIONS
     python benchmarks/bench_accuracy.py bench-accuracy --parts rivals-16,rivals-55
@@ -27,13 +26,13 @@ TEST_OF_FOLD_0 = ("S2", "S6")
 BEFORE = ["--before", "data.own=false", "--before", "data.contexts=paired"]
 CLASSES = ("housekeeping", "marker", "domain", "boundary")
 FROZEN_GOAL, CLASS_GOAL, TRAINED_GOAL = 0.78, 0.62, 0.82
-SEEDS = 3  # of the shares
+SEEDS = 3  # of the shares, and of ablations
 MATCHED = ["--stain", "matched"]  # gained on slides of no table, as the next did
 VIEWS = ["--views", "8"]
 ALL_EPOCHS = ["--set", "validation.share=0"]  # the same number for every variant
 PATIENCE = 20  # epochs without a better score on held-out patients, for every system alike
 PARTS = (
-    "shares-frozen", "shares-trained", "ablations", "seams-synthetic", "seams-real",
+    "shares-frozen", "shares-trained", "seams-synthetic", "seams-real",
     "rivals-8", "rivals-16", "rivals-55",
 )  # fmt: skip
 SHARES = {"frozen": "frozen random features", "full": "encoder trained"}
@@ -52,7 +51,6 @@ def main(
     makers: dict[str, Callable[[], list[Row]]] = {
         "shares-frozen": partial(shares_of_the_oracle, folder, "frozen", FROZEN_GOAL),
         "shares-trained": partial(shares_of_the_oracle, folder, "full", TRAINED_GOAL),
-        "ablations": partial(ablations, folder, results),
         "seams-synthetic": partial(seams_on_synthetic_slides, folder),
         "seams-real": partial(seams_on_real_sections, folder, sections),
         **{f"rivals-{target}": partial(gains_over_rivals, folder, target) for target in (8, 16, 55)},
@@ -114,14 +112,6 @@ def shares_of_the_oracle(folder: Path, mode: str, goal: float) -> list[Row]:
         at_least(f"mean of {SEEDS} predictions ÷ oracle, {title}", of_mean["all ÷ oracle"], goal),
         at_least("... what it gains over one, lower end of the 95 % interval", round(low, 4), 0.0),
     ]
-
-
-def ablations(folder: Path, results: Path) -> list[Row]:
-    """What each part of the model is worth: a table of its own, of which the full model's share is a row here."""
-    out, runs = results / "ablations.json", folder / "ablations"
-    script("accuracy.py", folder / "data", prepare(folder), "--runs", runs, *ALL_EPOCHS, "--out", out)
-    share = row_of(out, "full")["all ÷ oracle"]
-    return [at_least("full model ÷ oracle, frozen random features, all epochs", share, FROZEN_GOAL)]
 
 
 def row_of(table: Path, system: str) -> Row:

@@ -1,9 +1,10 @@
 """Tables 1 to 4 of the paper on eight synthetic slides, encoders frozen and fine-tuned, in one resumable command.
 
 In: a folder to work in. Out: the tables as `train study` writes them, with the hours that one process took for their
-cells, in `results/tables/`, each as soon as it is done. Each step is a command that anyone may give; what is computed
-already is not computed again, also where tables have cells in common. A tenth of the bins of each slide are used, in
-two windows, so that all of it takes hours on two cores.
+cells, in `results/tables/`, each as soon as it is done; and ablations with three seeds beside an oracle, by
+`accuracy.py`. Each step is a command that anyone may give; what is computed already is not computed again, also where
+tables have cells in common. A tenth of the bins of each slide are used, in two windows, so that all of it takes hours
+on two cores.
 
 In Table 1 one of the three training patients chooses the epoch of every system, which is then not trained again with
 that patient: half the time. Where encoders are trained, rivals that have one get six epochs, MagNet its four. Tables 2
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 
 import polars as pl
 import typer
-from bench_accuracy import ALL_EPOCHS, BACKBONE, HERE, MATCHED, VIEWS, command, extracted
+from bench_accuracy import ALL_EPOCHS, BACKBONE, HERE, MATCHED, SEEDS, VIEWS, command, extracted, script
 
 from train.places import CELL, TABLE, find_cell, read_result
 
@@ -43,7 +44,12 @@ STUDIES = {
 }
 MODES = {"frozen": [], "finetuned": ["--finetune"]}
 OF_RIVALS = {"finetuned-baselines": [word for each in RIVALS_TRAINED for word in ("--set", f"rivals.{each}")]}
-PARTS = tuple(f"{mode}-{study}" for mode in MODES for study in STUDIES)
+ABLATIONS = "ablations"
+ABLATED = {
+    "frozen": [],  # all variants
+    "finetuned": ["--mode", "full", "--variants", "full,no multires,no consistency,random batches,halo in training"],
+}
+PARTS = tuple(f"{mode}-{study}" for mode in MODES for study in (*STUDIES, ABLATIONS))
 HOUR = 3600.0
 
 
@@ -57,12 +63,17 @@ def main(
     results.mkdir(parents=True, exist_ok=True)
     settings = [*SAMPLED, *MATCHED, *VIEWS]
     store = extracted(folder / "data", folder / "store", *settings, backbones=BACKBONES)
+    runs = folder / "runs"
     for part in parts.split(","):
         mode, _, study = part.partition("-")
-        options = ["--store", store, "--runs", folder / "runs", "--name", part, "--jobs", jobs, "--backbone", BACKBONE]
-        options += ["--set", "data.panel=100", *STUDIES[study], *MODES[mode], *OF_RIVALS.get(part, [])]
-        command("train", "study", study, *options)
-        write(folder / "runs" / part, results / f"{part}.json")
+        common = ["--runs", runs, "--jobs", jobs, "--backbone", BACKBONE, "--set", "data.panel=100"]
+        if study == ABLATIONS:
+            settings = ["--seeds", SEEDS, *ALL_EPOCHS, *ABLATED[mode]]
+            script("accuracy.py", folder / "data", store, *common, *settings, "--out", results / f"{part}.json")
+        else:
+            settings = [*STUDIES[study], *MODES[mode], *OF_RIVALS.get(part, [])]
+            command("train", "study", study, "--store", store, "--name", part, *common, *settings)
+            write(runs / part, results / f"{part}.json")
 
 
 def write(folder: Path, out: Path) -> None:
