@@ -7,8 +7,9 @@ tables have cells in common. A tenth of the bins of each slide are used, in two 
 on two cores.
 
 In Table 1 one of the three training patients chooses the epoch of every system, which is then not trained again with
-that patient: half the time. Where encoders are trained, rivals that have one get six epochs, MagNet its four. Tables 2
-to 4 have MagNet alone, as in `quick.toml`: all its epochs are trained, the same number for every row.
+that patient: half the time. Where encoders are trained, rivals that have one get six epochs of bins, or as many spots,
+MagNet its four epochs. Tables 2 to 4 have MagNet alone, as in `quick.toml`: all its epochs are trained, the same number
+for every row.
 
     python benchmarks/bench_tables.py bench-tables --jobs 2
     python benchmarks/bench_tables.py bench-tables --parts frozen-blocks,frozen-levels
@@ -28,28 +29,38 @@ from train.places import CELL, TABLE, find_cell, read_result
 SECOND_BACKBONE = "timm:test_resnet"
 BACKBONES = (BACKBONE, SECOND_BACKBONE)
 SAMPLED = ["--bins", "1152", "--spots", "400", "--tokens", "2"]
-CHOSEN = ["--set", "validation.patience=5", "--set", "validation.refit=false"]
-RIVALS_TRAINED = (
-    "st_net.epochs=6", "egn.epochs=6", "bleep.epochs=6", "triplex.epochs=6",
-    "st_net.lr=1e-6",  # as published; 3e-6 diverges
-    "bleep.batch_size=128",  # of 512, six epochs were 54 steps
-    "histogene.pixel_side=56",  # half of the published, in half the time
-)  # fmt: skip
 OURS = ["--recipe", "recipes/quick.toml", *ALL_EPOCHS]
+CHOSEN = ["--recipe", "recipes/study-small.toml", "--set", "validation.patience=5", "--set", "validation.refit=false"]
 STUDIES = {
+    "baselines": CHOSEN,
     "blocks": OURS,
     "levels": OURS,
     "backbones": [*OURS, "--backbones", ",".join(BACKBONES)],
-    "baselines": ["--recipe", "recipes/study-small.toml", *CHOSEN],
 }
-MODES = {"frozen": [], "finetuned": ["--finetune"]}
-OF_RIVALS = {"finetuned-baselines": [word for each in RIVALS_TRAINED for word in ("--set", f"rivals.{each}")]}
+FINETUNED = "--finetune"
+RIVALS_TRAINED = (
+    "st_net.lr=1e-6",  # as published; 3e-6 diverges
+    "bleep.batch_size=128",  # of 512, six epochs were 54 steps
+    "histogene.pixel_side=56",  # half of the published, in half the time
+)
+ABLATED = "full,no multires,no consistency,random batches,halo in training"
+
+
+def rivals(epochs: int) -> list[str]:
+    """Settings of the rivals where encoders are trained, those that have one for so many epochs."""
+    of_encoders = [f"{name}.epochs={epochs}" for name in ("st_net", "egn", "bleep", "triplex")]
+    return [word for each in (*of_encoders, *RIVALS_TRAINED) for word in ("--set", f"rivals.{each}")]
+
+
 ABLATIONS = "ablations"
-ABLATED = {
-    "frozen": [],  # all variants
-    "finetuned": ["--mode", "full", "--variants", "full,no multires,no consistency,random batches,halo in training"],
+PARTS: dict[str, list[str]] = {
+    **{f"frozen-{study}": [study, *options] for study, options in STUDIES.items()},
+    "frozen-ablations": [ABLATIONS, "--variants", f"{ABLATED},no gat,neither gat nor multires"],
+    "finetuned-baselines": ["baselines", *CHOSEN, FINETUNED, "--targets", "8,16", *rivals(epochs=6)],
+    "finetuned-spots": ["baselines", *CHOSEN, FINETUNED, "--targets", "55", *rivals(epochs=18)],
+    **{f"finetuned-{study}": [study, *STUDIES[study], FINETUNED] for study in ("blocks", "levels", "backbones")},
+    "finetuned-ablations": [ABLATIONS, "--mode", "full", "--variants", ABLATED],
 }
-PARTS = tuple(f"{mode}-{study}" for mode in MODES for study in (*STUDIES, ABLATIONS))
 HOUR = 3600.0
 
 
@@ -65,14 +76,13 @@ def main(
     store = extracted(folder / "data", folder / "store", *settings, backbones=BACKBONES)
     runs = folder / "runs"
     for part in parts.split(","):
-        mode, _, study = part.partition("-")
-        common = ["--runs", runs, "--jobs", jobs, "--backbone", BACKBONE, "--set", "data.panel=100"]
+        study, *own = PARTS[part]
+        common = ["--runs", runs, "--jobs", jobs, "--backbone", BACKBONE, "--set", "data.panel=100", *own]
         if study == ABLATIONS:
-            settings = ["--seeds", SEEDS, *ALL_EPOCHS, *ABLATED[mode]]
-            script("accuracy.py", folder / "data", store, *common, *settings, "--out", results / f"{part}.json")
+            seeds = ["--seeds", SEEDS, *ALL_EPOCHS]
+            script("accuracy.py", folder / "data", store, *common, *seeds, "--out", results / f"{part}.json")
         else:
-            settings = [*STUDIES[study], *MODES[mode], *OF_RIVALS.get(part, [])]
-            command("train", "study", study, "--store", store, "--name", part, *common, *settings)
+            command("train", "study", study, "--store", store, "--name", part, *common)
             write(runs / part, results / f"{part}.json")
 
 
