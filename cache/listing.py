@@ -1,6 +1,6 @@
 """What a store holds and what is wrong with it, as text: `cache info`, `cache verify`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from cache.reader import ArrayFile
 from cache.store import OtherSlideError, Store
 from magnet_core.console import human_bytes, progress
 from magnet_core.errors import MagnetError
+
+OPTIONS_OF_FEATURES = ("token_grid", "own", "views", "stain", "precision")
 
 
 def store_lines(store: Store) -> Iterator[str]:
@@ -90,10 +92,16 @@ def _slide_lines(store: Store, slide_id: str) -> list[str]:
     if store.picture_path(slide_id).exists():
         lines.append(f"  picture · {human_bytes(store.picture_path(slide_id).stat().st_size)}")
     for features in store.feature_files(slide_id):
-        lines.append(f"  {features.backbone} · digest {features.digest} · settings {features.settings_digest}")
         with ArrayFile(features.path) as arrays:
+            settings = [f"settings {features.settings_digest}", *_made_with(arrays.header.get("settings", {}))]
+            lines.append(f"  {features.backbone} · digest {features.digest} · {', '.join(settings)}")
             lines += _array_lines(arrays)
     return lines
+
+
+def _made_with(settings: Mapping[str, Any]) -> list[str]:
+    """The settings by which features of one backbone mostly differ; where nothing is said, the defaults were meant."""
+    return [f"{name} {settings[name]}" for name in OPTIONS_OF_FEATURES if name in settings]
 
 
 def _array_lines(arrays: ArrayFile) -> list[str]:

@@ -23,6 +23,7 @@ from cache.picture import PICTURE, Picture, StoredPicture, read_picture
 from cache.reader import ArrayFile
 from magnet_core.errors import MagnetError
 from magnet_core.registry import look_up
+from magnet_core.settings import flat
 
 __all__ = ["GEOMETRY", "FeatureFile", "Store", "backbone_slug", "check_slide_id", "package_versions"]
 
@@ -217,7 +218,7 @@ class Store:
                 f"{self.root}: {slide_id}, {backbone}",
                 expected="features of one set of settings",
                 found=f"{len(chosen)}: {', '.join(file.path.name for file in chosen)}",
-                remedy=f"choose by settings_digest: {', '.join(file.settings_digest for file in chosen)}",
+                remedy=f"choose with --set data.settings_digest=..., one of {_told_apart(chosen)}",
             )
         features_sought = backbone if settings_digest is None else f"{backbone} with settings {settings_digest}"
         features_in_store = sorted({f"{file.backbone} with settings {file.settings_digest}" for file in files})
@@ -260,6 +261,19 @@ def _richest(files: list[FeatureFile]) -> list[FeatureFile]:
         if others not in kept or own > kept[others][0]:
             kept[others] = own, file
     return [file for _, file in kept.values()]
+
+
+def _told_apart(files: list[FeatureFile]) -> str:
+    """Settings digests of files, each with those settings, by a common name, in which they differ."""
+    settings = []
+    for file in files:
+        with ArrayFile(file.path) as features:
+            settings.append(flat(dict(features.header.get("settings", {}))))
+    names = sorted(set().union(*settings))
+    differing = [name for name in names if len({canonical_json(each.get(name)) for each in settings}) > 1]
+    said = [", ".join(f"{name} {each.get(name, 'not set')}" for name in differing) for each in settings]
+    pairs = zip(files, said, strict=True)
+    return " or ".join(f"{file.settings_digest} ({words})" if words else file.settings_digest for file, words in pairs)
 
 
 def backbone_slug(backbone: str) -> str:

@@ -253,6 +253,8 @@ def check_inside(levels: Sequence[Level], slide: ScaledSlide, sample: Sample) ->
     """Refuse coordinates that do not fit the image: another image, another resolution, or swapped axes."""
     size_um = np.array(slide.size_px) * slide.mpp
     for level in levels:
+        if level.name == CENTRE:  # its centres are those of the spots, which are wider
+            continue
         reach_um = level.patch_um / 2  # the square around a bin at the rim may have its centre beyond the rim
         outside = ((level.centres_um < -reach_um) | (level.centres_um > size_um + reach_um)).any(axis=1).mean()
         if outside > _OUTSIDE_ALLOWED:

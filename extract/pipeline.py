@@ -387,8 +387,9 @@ def holds_geometry(path: Path, settings: Mapping[str, Any]) -> bool:
         stored = geometry.header
     if stored["digest"] == digest(settings):
         return True
+    before = stored["settings"]
     differing = sorted(
-        key for key in settings if canonical_json(stored["settings"].get(key)) != canonical_json(settings[key])
+        key for key in {**before, **settings} if canonical_json(before.get(key)) != canonical_json(settings.get(key))
     )
     raise MagnetError(
         path,

@@ -71,13 +71,10 @@ def shared_genes(genes: Mapping[str, Genes]) -> np.ndarray:
     return np.array(sorted(shared), dtype=np.str_)
 
 
-def _best(
-    ids: np.ndarray, score: np.ndarray, genes: Mapping[str, Genes], *, size: int, include: Sequence[str]
-) -> Genes:
-    """Return the genes to include and those of highest score (E,), best first; a score of -inf is not eligible."""
-    first = next(iter(genes.values()))
-    names = first.names[columns_of(first, ids)]
-    included = np.isin(ids, include) | np.isin(names, include)
+def included_genes(ids: np.ndarray, genes: Mapping[str, Genes], *, size: int, include: Sequence[str]) -> np.ndarray:
+    """Tell which of the shared genes (E,) are to be included; one that is not among them, or too many, is an error."""
+    names = _names(ids, genes)
+    included: np.ndarray = np.isin(ids, include) | np.isin(names, include)
     if unknown := set(include) - {*ids[included].tolist(), *names[included].tolist()}:
         raise MagnetError(
             "data.include",
@@ -85,6 +82,27 @@ def _best(
             found=", ".join(sorted(unknown)),
             remedy=near_names(min(unknown), set(names.tolist())),
         )
+    if included.sum() > size:
+        raise MagnetError(
+            "data.include",
+            expected=f"at most as many genes as the panel has, {size}",
+            found=f"{included.sum()}",
+            remedy=f"raise data.panel to {included.sum()} or more, or name a gene of several ids by one of them",
+        )
+    return included
+
+
+def _names(ids: np.ndarray, genes: Mapping[str, Genes]) -> np.ndarray:
+    first = next(iter(genes.values()))
+    names: np.ndarray = first.names[columns_of(first, ids)]
+    return names
+
+
+def _best(
+    ids: np.ndarray, score: np.ndarray, genes: Mapping[str, Genes], *, size: int, include: Sequence[str]
+) -> Genes:
+    """Return the genes to include and those of highest score (E,), best first; a score of -inf is not eligible."""
+    included = included_genes(ids, genes, size=size, include=include)
     eligible = int((included | (score > -np.inf)).sum())
     if eligible < size:
         raise MagnetError(
@@ -94,6 +112,6 @@ def _best(
             remedy="ask for a smaller panel with data.panel, or check that the gene ids are of one kind",
         )
     order = np.lexsort((ids, -score))
-    best = np.concatenate([np.flatnonzero(included), order[~included[order]]])[:size]
+    best = np.concatenate([np.flatnonzero(included), order[~included[order]]])[:size]  # with all to include
     best = best[np.lexsort((ids[best], -score[best]))]
-    return Genes(ids[best], names[best])
+    return Genes(ids[best], _names(ids, genes)[best])

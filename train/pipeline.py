@@ -41,7 +41,7 @@ from train.learning.checkpoint import forget
 from train.learning.choice import CHOOSING, describe_training, kept_in_words, read_choice, write_choice
 from train.learning.progress import Progress
 from train.learning.setting import Setting
-from train.places import CELL, CELLS, MEMBERS
+from train.places import CELL, CELLS, MEMBERS, TABLE
 from train.settings.fit import FitConfig
 from train.studies.cell import Cell, CellResult, Results, finish, members_of, prediction_path, read
 from train.studies.open_fold import OpenFold, data_key
@@ -109,6 +109,14 @@ def make_table(
     pick_device(config.fit.device)  # one that is not there is told of before anything is computed
     check_genes(plan, genes)
     results = run_cells(plan.cells, config.fit.runs, engine=engine, raises=raises)
+    of_rows = [cell for row in plan.rows for cell in row.cells]
+    if (folder / TABLE).exists() and results.faults and not any(cell in results.cells for cell in of_rows):
+        raise MagnetError(
+            folder,
+            expected="a table of some cells that were computed",
+            found=f"none of {len(of_rows)}, the first: {next(iter(results.faults.values()))}",
+            remedy="mend what the lines above say; the table that is there stays as it was",
+        )
     text = write_table(folder, plan, config, results, published=published)
     if genes:
         text += pivotal_genes(plan, results, genes, folder=folder, maps=maps)
@@ -137,11 +145,12 @@ def run_cells(
         folders = {cell: folder for cell, folder in folders.items() if folder in of_part}
     missing = {folder: cell for cell, folder in folders.items() if not (folder / CELL).exists()}
     num_finished = len(set(folders.values())) - len(missing)
-    if num_finished:
-        notice(f"{num_finished} of {num_finished + len(missing)} cells are finished already")
     # Members of a mean come before any mean, as tasks of their own, which several processes share out.
     members = {cell.folder(runs / CELLS, Store(cell.config.data.store)): cell for cell in members_of(missing.values())}
+    num_finished += sum((folder / CELL).exists() for folder in members.keys() - set(folders.values()))
     missing = {folder: cell for folder, cell in members.items() if not (folder / CELL).exists()} | missing
+    if num_finished:
+        notice(f"{num_finished} of {num_finished + len(missing)} cells are finished already")
     # Cells of one fold follow each other, so that a process opens it once.
     ordered = sorted(
         missing.items(), key=lambda item: (bool(item[1].members), data_key(item[1].config.data), item[1].fold.index)

@@ -67,7 +67,10 @@ def our_cell(folder: Path) -> Path:
     if len(cells) != 1:
         listed = ", ".join(map(str, cells)) or "none"
         raise MagnetError(
-            folder, expected="a result of one fold", found=f"{len(cells)} cells: {listed}", remedy="name one"
+            folder,
+            expected="a result of one fold",
+            found=f"{len(cells)} cells: {listed}",
+            remedy="name one; 'train predict --ensemble' takes the mean over all of them",
         )
     return cells[0]
 

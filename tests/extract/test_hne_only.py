@@ -93,7 +93,8 @@ def test_a_run_stores_the_slide_and_names_the_one_without_tissue(
     assert run(config).unchanged == ["A"]
 
 
-def test_tissue_that_the_rim_of_the_image_cuts_is_stored(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [16, 55])
+def test_tissue_that_the_rim_of_the_image_cuts_is_stored(target: int, tmp_path: Path) -> None:
     picture = np.full((140, 150, 3), EOSIN, np.uint8)
     picture[:40, :40] = 245
     Image.fromarray(picture).save(tmp_path / "a.png")
@@ -101,7 +102,7 @@ def test_tissue_that_the_rim_of_the_image_cuts_is_stored(tmp_path: Path) -> None
     config = RunConfig(
         samples=tmp_path / "samples.csv",
         store=tmp_path / "store",
-        geometry=GeometryConfig(targets=(16,), bins=30, spots=30, window=2),
+        geometry=GeometryConfig(targets=(target,), bins=30, spots=30, window=2),
         embedding=EmbeddingConfig(backbone="timm:test_convnext", weights="random", token_grid=1),
     )
     assert run(config).failed == {}

@@ -270,6 +270,15 @@ def test_other_settings_never_overwrite_a_geometry(store: Store, small_samples: 
     assert "found one that differs in bins; use another --store" in summary.failed["S1"]
 
 
+def test_a_geometry_with_more_than_the_defaults_differs_from_one_of_the_defaults(
+    small_samples: Path, tmp_path: Path
+) -> None:
+    matched = config(small_samples, tmp_path, slides=("S1",), stain="matched")
+    assert run(matched).failed == {}
+    summary = run(config(small_samples, tmp_path, slides=("S1",)))
+    assert "found one that differs in stain; use another --store" in summary.failed["S1"]
+
+
 def bad_samples(folder: Path, small_samples: Path) -> Path:
     """Write a sheet of faulty slides around one that is whole."""
     whole = small_samples.parent / "S1"

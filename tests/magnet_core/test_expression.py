@@ -80,3 +80,5 @@ def test_genes_to_include_take_the_place_of_the_last_ones() -> None:
     assert choose_panel(means, table, size=3, include=["g2"]).ids.tolist() == ["g3", "g4", "g2"]
     with pytest.raises(MagnetError, match=r"data.include: expected genes measured on all training slides, found g9"):
         choose_panel(means, table, size=3, include=["g9"])
+    with pytest.raises(MagnetError, match=r"as the panel has, 1, found 2; raise data.panel to 2 or more"):
+        choose_panel(means, table, size=1, include=["g2", "g3"])

@@ -58,13 +58,20 @@ def cv_command(
         seeds=seeds,
     )  # fmt: skip
     with importing():
-        from train.data.fold_choice import check_features, check_gene_names, choose_folds, targets_of
+        from train.data.fold_choice import (
+            check_features,
+            check_gene_names,
+            check_included,
+            choose_folds,
+            targets_of,
+        )
         from train.studies.configure import configure
 
     config = configure(request)
     sides = choose_folds(config.fit, request.folds)
     (um,) = targets_of(config.fit, sides, [target or config.fit.data.target], (), option="--target")
     check_features(config.fit, sides)
+    check_included(config.fit, sides)
     check_gene_names(config.fit, sides, request.genes)
     with importing():
         from train.pipeline import make_part, make_table

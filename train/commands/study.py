@@ -74,7 +74,13 @@ def study_command(
         look_up(dict.fromkeys(SYSTEMS), each, where="--systems")
     compared = split_names("--backbones", backbones)
     with importing():
-        from train.data.fold_choice import check_features, check_gene_names, choose_folds, targets_of
+        from train.data.fold_choice import (
+            check_features,
+            check_gene_names,
+            check_included,
+            choose_folds,
+            targets_of,
+        )
         from train.studies.configure import configure
 
     config = configure(request)
@@ -85,6 +91,7 @@ def study_command(
             check_features(config.fit.changed(data={"backbone": each, "settings_digest": ""}), sides)
     else:
         check_features(config.fit, sides)
+    check_included(config.fit, sides)
     check_gene_names(config.fit, sides, request.genes)
     with importing():
         from train.pipeline import make_part, make_table

@@ -12,6 +12,8 @@ from cache.store import GEOMETRY, Store
 from magnet_core.console import logger, notice
 from magnet_core.errors import MagnetError
 from magnet_core.levels import TARGETS, find_target
+from magnet_core.panel import included_genes, shared_genes
+from magnet_core.records import Genes
 from magnet_core.registry import near_names
 from train.data.folds import Fold, fewer_folds_notice, load_or_create_folds
 from train.settings.fit import FitConfig
@@ -136,6 +138,18 @@ def no_pixels(slide: Path) -> MagnetError:
 def slides_of(folds: Sequence[Fold]) -> list[str]:
     """Return the ids of all slides of some folds."""
     return sorted({slide_id for fold in folds for slide_id in (*fold.train, *fold.test)})
+
+
+def check_included(config: FitConfig, folds: Sequence[Fold]) -> None:
+    """Refuse genes to include that the panel of a fold could not have: not measured on all its slides, or too many."""
+    if not config.data.include:
+        return
+    store, data = Store(config.data.store), config.data
+    tables = {slide_id: store.geometry(slide_id) for slide_id in slides_of(folds)}
+    genes = {slide_id: Genes(table.read("genes/id"), table.read("genes/name")) for slide_id, table in tables.items()}
+    for fold in folds:
+        of_fold = {slide_id: genes[slide_id] for slide_id in fold.train}
+        included_genes(shared_genes(of_fold), of_fold, size=data.panel, include=data.include)
 
 
 def check_gene_names(

@@ -49,7 +49,7 @@ def choose_settings(run: TrainedRun, store: Store, slide_id: str) -> str:
             f"{store.root}: {slide_id}, features of {data.backbone}",
             expected=f"the settings of the training store ({own_digest})",
             found=", ".join(sorted(file.settings_digest for file in files)),
-            remedy="extract with the --weights, --tokens, --own and --precision the training store was made with",
+            remedy="extract with the --weights, --tokens, --own, --stain and --precision of the training store",
         )
     return own_digest if own_digest in alike else alike[0]
 

@@ -260,7 +260,15 @@ def load_config(
 
 def build_fit(layers: Layers) -> FitConfig:
     """Build the settings of a fit; a recipe's tables for other commands are passed over."""
-    return FitConfig.build(without(layers.values, OTHER_TABLES), where=layers.source)
+    config = FitConfig.build(without(layers.values, OTHER_TABLES), where=layers.source)
+    if config.ridge > 0 and config.encoder.mode != "frozen":
+        raise MagnetError(
+            "ridge",
+            expected="0 where the bin encoder is trained, as the ridge is of cached features",
+            found=f"{config.ridge}",
+            remedy="--bins frozen, no --finetune; or --set ridge=0",
+        )
+    return config
 
 
 def as_recorded(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,8 +60,19 @@ class Cell:
 
     @property
     def said(self) -> str:
-        """The title, with the seed where it is another than the first; not what rivals draw by."""
-        return f"{self.title}, seed {self.config.seed}" if self.config.seed else self.title
+        """The title, with what MagNet is trained without, and the seed where it is another than the first.
+
+        It is not what rivals draw by.
+        """
+        without = [name for name, is_there in self._blocks.items() if not is_there] if self.system == MAGNET else []
+        seed = [f"seed {self.config.seed}"] if self.config.seed else []
+        return ", ".join([self.title, *(f"w/o {name}" for name in without), *seed])
+
+    @property
+    def _blocks(self) -> dict[str, bool]:
+        model = self.config.model
+        consistency = self.config.loss.consistency
+        return {"GAT": model.use_gat, "multi-resolution": model.use_multires, "consistency": consistency}
 
     @property
     def members(self) -> "tuple[Cell, ...]":
@@ -80,7 +91,7 @@ class Cell:
     def settings(self, training_patients: Sequence[str]) -> dict[str, Any]:
         """All settings that decide what the cell holds; a rival's include validation only where it holds out."""
         num_patients = len(set(training_patients))
-        config = self.config.meant(num_patients)
+        config = self.config.meant(num_patients).changed(data={"settings_digest": ""})  # the name has the features
         elsewhere = {*ELSEWHERE, "ridge" if self.finetune else FinetuneConfig.table}
         settings = without_later(without(config.plain(), elsewhere), BEFORE)
         if self.system == MAGNET:

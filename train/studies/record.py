@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from cache.store import package_versions
+from cache.store import Store, package_versions
 from magnet_core.checksums import FILES, file_checksums
 from magnet_core.console import notice
 from magnet_core.errors import MagnetError
@@ -24,8 +24,8 @@ from magnet_core.files import remove_left, write_text
 from magnet_core.sealed import write_sealed
 from magnet_core.settings import differing, flat
 from train.evaluation.scores import write_genes
-from train.places import FORMER_FIT, OF_A_TABLE, RUN, TABLE, WEIGHTS, read_back, read_record
-from train.settings.fit import OUTPUT_NEUTRAL, as_recorded, check_name
+from train.places import CELLS, FORMER_FIT, OF_A_TABLE, RUN, TABLE, WEIGHTS, read_back, read_record
+from train.settings.fit import OUTPUT_NEUTRAL, FitConfig, as_recorded, check_name
 from train.settings.protocols import PROTOCOLS
 from train.studies.ceiling_note import BOUND, low_ceiling_note
 from train.studies.cell import Results
@@ -37,6 +37,9 @@ from train.studies.settings import StudyConfig
 from train.studies.summary import Line, genes_of, slides_of, summarise
 
 WHERE = ("name", "runs")  # settings that say where a table lies
+CHOOSES_FEATURES = "data.settings_digest"
+OF_MAGNET = ("data.own", "data.contexts", "sampler", "halo", "ridge")
+TABLES_OF_MAGNET = ("model.", "loss.")
 OF_A_FORMER_FIT = (FORMER_FIT, RUN, WEIGHTS, "genes.parquet")
 
 
@@ -59,7 +62,7 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
                 found="something else in it",
                 remedy="give another --name",
             )
-    elif different := other_settings(read_record(folder)["config"], config.plain()):
+    elif different := _different(read_record(folder), plan, config):
         if not replaces:
             raise MagnetError(
                 folder,
@@ -72,6 +75,16 @@ def check_folder(runs: Path, plan: Plan, config: StudyConfig, *, replaces: bool)
             "--name would keep both"
         )
     return folder
+
+
+def _different(record: Mapping[str, Any], plan: Plan, config: StudyConfig) -> list[str]:
+    """Names of the settings in which a table differs from a plan; which features are meant tells by the cells."""
+    different = other_settings(record["config"], config.plain())
+    if different != [CHOOSES_FEATURES]:
+        return different
+    cells, store = Path(config.fit.runs) / CELLS, Store(config.fit.data.store)
+    planned = {cell.folder(cells, store).name for row in plan.rows for cell in row.cells}
+    return [] if planned == {Path(cell).name for row in record["rows"] for cell in row["cells"]} else different
 
 
 def _is_of_a_table(path: Path) -> bool:
@@ -129,10 +142,11 @@ def legend(
     data = config.fit.data
     backbones = list(dict.fromkeys(cell.config.data.backbone for cell in plan.cells))
     bins = "cached features, no encoder trained" if config.fit.encoder.mode == "frozen" else "encoders fine-tuned"
+    included = f", {len(data.include)} of them by name (data.include)" if data.include else ""
     tested = f"{counted(slides, 'test slide')} in {counted(fold_count, 'fold')}"
     notes = [
         f"data: {data.store} ({tested}), features of {', '.join(backbones)}, {bins}",
-        f"protocol: {PROTOCOLS[config.protocol].says}; {data.panel} genes",
+        f"protocol: {PROTOCOLS[config.protocol].says}; {data.panel} genes{included}",
         "mean±sd over folds; 95 %: bootstrap over patients and over neighbourhoods of bins within their slides",
         f"÷ ceiling: PCC per gene as a share of the noise ceiling, {BOUND}",
         "ours − system: what MagNet, or the row marked 'all blocks' or the first backbone, gains in PCC per gene, with "
@@ -140,6 +154,8 @@ def legend(
     ]
     if low := low_ceiling_note(genes):
         notes.insert(-1, low)
+    if other := other_than_usual(config.fit):
+        notes.append(f"MagNet with {', '.join(other)}")
     if config.fit.seeds > 1:
         first, number = config.fit.seed, config.fit.seeds
         notes.append(f"learnt systems: mean prediction of {number} trainings, seeds {first} to {first + number - 1}")
@@ -152,6 +168,17 @@ def legend(
         )
     incomplete = [f"{line.group} {line.title}" for line in lines if line.folds < fold_count]
     return notes + ([f"not on every fold: {', '.join(incomplete)}"] if incomplete else [])
+
+
+def other_than_usual(config: FitConfig) -> list[str]:
+    """Settings of what MagNet is, as a user gives them, that are not the defaults; those of its training left out."""
+    given, usual = (flat(each.plain()) for each in (config, FitConfig()))
+    names = [name for name in given if name in OF_MAGNET or name.startswith(TABLES_OF_MAGNET)]
+    return [f"{name}={_as_given(given[name])}" for name in names if given[name] != usual.get(name)]
+
+
+def _as_given(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def describe(plan: Plan, config: StudyConfig, results: Results) -> dict[str, object]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cache.store import Store
+from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from tests.train.setting import config
 from train.data.slide import open_slide_data
@@ -47,6 +48,7 @@ def test_a_run_keeps_its_ridge_whatever_levels_it_reads(small_store: Store, tmp_
 
 
 def test_where_the_encoder_is_trained_there_is_none(small_store: Store, tmp_path: Path) -> None:
-    cells = [fitted(small_store, tmp_path, "optim.epochs=1", f"ridge={share}") for share in (0, 0.5)]
-    assert cells[0].folder == cells[1].folder
-    assert load_run(cells[0].folder).predictor.linear is None
+    cell = fitted(small_store, tmp_path, "optim.epochs=1")
+    assert load_run(cell.folder).predictor.linear is None
+    with pytest.raises(MagnetError, match=r"ridge: expected 0 where the bin encoder is trained, .* found 0\.5; --bins"):
+        fitted(small_store, tmp_path, "optim.epochs=1", "ridge=0.5")
