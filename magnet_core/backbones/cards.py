@@ -145,14 +145,14 @@ CARDS: dict[str, Card] = {
     ),
     "virchow2": Card(
         resolution=Cell("5×, 10×, 20×, 40×", f"{_RECIPES}/virchow/"),
-        licence_source=f"{_HUB}/paige-ai/Virchow-2",
+        licence_source=f"{_HUB}/paige-ai/Virchow2/tree/main",
         extends=Cell(
             "models trained on outputs of Virchow2, and data sets made from it, are its derivatives: their commercial "
             "use, sale or other monetisation is prohibited without prior approval; no copy may be passed on",
-            f"{_HUB}/paige-ai/Virchow-2",
+            f"{_HUB}/paige-ai/Virchow2/tree/main",
         ),
-        scope=Cell("non-commercial, academic research, with attribution", f"{_HUB}/paige-ai/Virchow-2"),
-        gate=Cell("registration", f"{_HUB}/paige-ai/Virchow-2"),
+        scope=Cell("non-commercial, academic research, with attribution", f"{_HUB}/paige-ai/Virchow2/tree/main"),
+        gate=Cell("registration", f"{_HUB}/paige-ai/Virchow2/tree/main"),
         input_source=_TRIDENT_ENCODERS,
         normalisation_source=_TRIDENT_ENCODERS,
         pooling_source=f"{_MIDNIGHT}/blob/main/eval/backbones.py",
@@ -184,7 +184,8 @@ CARDS: dict[str, Card] = {
         resolution=Cell("0.5 µm/px", f"{_GIGAPATH}/blob/main/demo/1_slide_mpp_check.py"),
         licence_source=f"{_HUB}/prov-gigapath/prov-gigapath-flash/blob/main/README.md",
         extends=Cell(
-            "the licence beside its code, which names models too, is another: research without commerce or revenue, "
+            "Apache-2.0 is what the page of a later model of its makers states, as its own was not open to us; the licence "
+            "beside its code, which names models too, is another: research without commerce or revenue, "
             "no copy passed on, results may be published without a substantial part of the model",
             f"{_GIGAPATH}/blob/main/LICENSE",
         ),
