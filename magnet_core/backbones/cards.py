@@ -184,8 +184,8 @@ CARDS: dict[str, Card] = {
         resolution=Cell("0.5 µm/px", f"{_GIGAPATH}/blob/main/demo/1_slide_mpp_check.py"),
         licence_source=f"{_HUB}/prov-gigapath/prov-gigapath-flash/blob/main/README.md",
         extends=Cell(
-            "Apache-2.0 is what the page of a later model of its makers states, as its own was not open to us; the licence "
-            "beside its code, which names models too, is another: research without commerce or revenue, "
+            "Apache-2.0 is what the page of a later model of its makers states, as its own was not open to us; the "
+            "licence beside its code, which names models too, is another: research without commerce or revenue, "
             "no copy passed on, results may be published without a substantial part of the model",
             f"{_GIGAPATH}/blob/main/LICENSE",
         ),
