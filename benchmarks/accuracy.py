@@ -77,9 +77,9 @@ def main(
     common += [f"split.file={runs / 'folds.json'}", f"seeds={seeds}", *(set_ or ())]
     configs = {name: load_study_config(recipe, [*common, *VARIANTS[name]]) for name in variants.split(",")}
     folds = choose_folds(configs[FULL].fit, None)
-    planners = {name: Planner(config, folds) for name, config in configs.items()}
-    rows = {name: planner.cells(MAGNET, configs[name].fit) for name, planner in planners.items()}
-    rows |= {title_of(plain): planners[FULL].cells(plain, configs[FULL].fit) for plain in PLAIN}
+    rows = {name: Planner(config, folds).cells(MAGNET, config.fit) for name, config in configs.items()}
+    full = Planner(configs[FULL], folds)
+    rows |= {title_of(plain): full.cells(plain, configs[FULL].fit) for plain in PLAIN}
     alone = {name: members_of(cells) or cells for name, cells in rows.items()}
     wanted = [cell for cells in (*alone.values(), *rows.values()) for cell in cells]
     results = run_cells(wanted, runs, engine=LocalEngine(jobs), raises=True).cells

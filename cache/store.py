@@ -23,7 +23,7 @@ from cache.picture import PICTURE, Picture, StoredPicture, read_picture
 from cache.reader import ArrayFile
 from magnet_core.errors import MagnetError
 from magnet_core.registry import look_up
-from magnet_core.settings import flat
+from magnet_core.settings import differing, flat
 
 __all__ = ["GEOMETRY", "FeatureFile", "Store", "backbone_slug", "check_slide_id", "package_versions"]
 
@@ -268,10 +268,9 @@ def _told_apart(files: list[FeatureFile]) -> str:
     settings = []
     for file in files:
         with ArrayFile(file.path) as features:
-            settings.append(flat(dict(features.header.get("settings", {}))))
-    names = sorted(set().union(*settings))
-    differing = [name for name in names if len({canonical_json(each.get(name)) for each in settings}) > 1]
-    said = [", ".join(f"{name} {each.get(name, 'not set')}" for name in differing) for each in settings]
+            settings.append(flat(features.header.get("settings", {})))
+    names = sorted({name for each in settings[1:] for name in differing(settings[0], each)})
+    said = [", ".join(f"{name} {each.get(name, 'not set')}" for name in names) for each in settings]
     pairs = zip(files, said, strict=True)
     return " or ".join(f"{file.settings_digest} ({words})" if words else file.settings_digest for file, words in pairs)
 

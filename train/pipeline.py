@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from cache.lock import FileLock
-from cache.store import Store, package_versions
+from cache.store import package_versions
 from magnet_core.console import logger, notice, progress
 from magnet_core.device import pick_device
 from magnet_core.engine.local import HERE
@@ -139,17 +139,16 @@ def run_cells(
     A cell that fails is reported, and the others are still computed; with `raises`, the first fault ends all. With a
     `shard`, cells of other parts are neither computed nor read.
     """
-    folders = {cell: cell.folder(runs / CELLS, Store(cell.config.data.store)) for cell in cells}
+    folders = {cell: cell.place(runs / CELLS) for cell in cells}
     if shard is not None:
         of_part = set(shard.of(list(dict.fromkeys(folders.values()))))
         folders = {cell: folder for cell, folder in folders.items() if folder in of_part}
-    missing = {folder: cell for cell, folder in folders.items() if not (folder / CELL).exists()}
-    num_finished = len(set(folders.values())) - len(missing)
+    asked = {folder: cell for cell, folder in folders.items()}
     # Members of a mean come before any mean, as tasks of their own, which several processes share out.
-    members = {cell.folder(runs / CELLS, Store(cell.config.data.store)): cell for cell in members_of(missing.values())}
-    num_finished += sum((folder / CELL).exists() for folder in members.keys() - set(folders.values()))
-    missing = {folder: cell for folder, cell in members.items() if not (folder / CELL).exists()} | missing
-    if num_finished:
+    members = members_of(cell for folder, cell in asked.items() if not (folder / CELL).exists())
+    wanted = {cell.place(runs / CELLS): cell for cell in members} | asked
+    missing = {folder: cell for folder, cell in wanted.items() if not (folder / CELL).exists()}
+    if num_finished := len(wanted) - len(missing):
         notice(f"{num_finished} of {num_finished + len(missing)} cells are finished already")
     # Cells of one fold follow each other, so that a process opens it once.
     ordered = sorted(
@@ -245,7 +244,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
         "patients": {slide.slide_id: slide.patient for slide in sides.test_slides},
         "panel": {"id": panel.ids.tolist(), "name": panel.names.tolist()},
         "training": training,
-        MEMBERS: [member.folder(folder.parent, Store(member.config.data.store)).name for member in cell.members],
+        MEMBERS: [member.place(folder.parent).name for member in cell.members],
         "versions": package_versions(),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -256,7 +255,7 @@ def compute(cell: Cell, folder: Path, sides: FoldSides) -> None:
 
 def mean_of_members(cell: Cell, cells: Path) -> dict[str, np.ndarray]:
     """Mean prediction (N, P) float32 of each test slide over the cells of single seeds, computed where they are not."""
-    members = {member: member.folder(cells, Store(member.config.data.store)) for member in cell.members}
+    members = {member: member.place(cells) for member in cell.members}
     for member, folder in members.items():
         compute_one(member, folder, raises=True)
     computed = [read(member, folder) for member, folder in members.items()]
@@ -332,7 +331,7 @@ def heads_of(cell: Cell, cells: Path) -> Path | None:
     if cell.system != MAGNET or not cell.config.starts_with_heads or ranks().size > 1:
         return None
     frozen = replace(cell, config=cell.config.of_heads())
-    folder = frozen.folder(cells, Store(frozen.config.data.store))
+    folder = frozen.place(cells)
     return folder if (folder / CELL).exists() else None
 
 

@@ -15,6 +15,7 @@ from train.data.training_side import TrainingSide
 from train.model.build import build_predictor
 from train.model.predictor import Predictor
 from train.settings.fit import FitConfig, load_config
+from train.studies.settings import StudyConfig
 
 NUM_GENES = 20
 
@@ -29,6 +30,11 @@ def config(store: Store, runs: Path, *settings: str) -> FitConfig:
             "optim.epochs=2", "optim.batch_size=64", "model.width=32", "validation.few=none", *settings,
         ],
     )  # fmt: skip
+
+
+def small_study(store: Store, runs: Path, *settings: str) -> StudyConfig:
+    """A study of one epoch on cached features."""
+    return StudyConfig(fit=config(store, runs, "encoder.mode=frozen", "optim.epochs=1", *settings))
 
 
 def edited(path: Path, change: Callable[[dict[str, Any]], object]) -> None:

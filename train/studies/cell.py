@@ -104,6 +104,10 @@ class Cell:
             own |= {"validation": settings["validation"]}
         return own | ({"encoder": settings["encoder"], "compute": settings["compute"]} if self.finetune else {})
 
+    def place(self, cells: Path) -> Path:
+        """The cell's folder below `cells`, by what the store holds that it reads."""
+        return self.folder(cells, Store(self.config.data.store))
+
     def folder(self, cells: Path, store: Store) -> Path:
         """The cell's folder below `cells`; its name ends with a digest of the settings, the fold and the features."""
         data = self.config.data

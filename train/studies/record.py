@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from cache.store import Store, package_versions
+from cache.store import package_versions
 from magnet_core.checksums import FILES, file_checksums
 from magnet_core.console import notice
 from magnet_core.errors import MagnetError
@@ -82,8 +82,7 @@ def _different(record: Mapping[str, Any], plan: Plan, config: StudyConfig) -> li
     different = other_settings(record["config"], config.plain())
     if different != [CHOOSES_FEATURES]:
         return different
-    cells, store = Path(config.fit.runs) / CELLS, Store(config.fit.data.store)
-    planned = {cell.folder(cells, store).name for row in plan.rows for cell in row.cells}
+    planned = {cell.place(config.fit.runs / CELLS).name for row in plan.rows for cell in row.cells}
     return [] if planned == {Path(cell).name for row in record["rows"] for cell in row["cells"]} else different
 
 

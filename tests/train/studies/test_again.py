@@ -7,7 +7,7 @@ import pytest
 from cache.store import Store
 from magnet_core.console import NOTICE
 from magnet_core.errors import MagnetError
-from tests.train.setting import config
+from tests.train.setting import small_study
 from train.data.fold_choice import check_included, choose_folds
 from train.pipeline import make_table
 from train.settings.fit import load_config
@@ -15,10 +15,6 @@ from train.studies.plans import Plan, Planner
 from train.studies.record import other_than_usual
 from train.studies.settings import StudyConfig
 from train.systems.plain.gene_mean import GeneMean
-
-
-def small_study(store: Store, runs: Path, *settings: str) -> StudyConfig:
-    return StudyConfig(fit=config(store, runs, "encoder.mode=frozen", "optim.epochs=1", *settings))
 
 
 def planned(study: StudyConfig, systems: tuple[str, ...] = ("gene_mean",)) -> Plan:

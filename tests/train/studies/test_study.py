@@ -17,7 +17,7 @@ from magnet_core.console import NOTICE
 from magnet_core.errors import MagnetError
 from magnet_core.levels import find_target
 from magnet_core.metrics import evaluate
-from tests.train.setting import config
+from tests.train.setting import small_study
 from train import pipeline
 from train.data import fold_choice
 from train.data.fold_choice import choose_folds, targets_of
@@ -40,10 +40,6 @@ from train.studies.summary import Line, Statistic, genes_of
 from train.systems.plain.ridge import ColourRidge
 
 SYSTEMS = ("magnet", "gene_mean", "colour_ridge")
-
-
-def small_study(store: Store, runs: Path, *settings: str) -> StudyConfig:
-    return StudyConfig(fit=config(store, runs, "encoder.mode=frozen", "optim.epochs=1", *settings))
 
 
 def planned(study: StudyConfig, *, targets: tuple[int, ...] = (55,), systems: tuple[str, ...] = SYSTEMS) -> Plan:
